@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from .settings import Settings, SettingsError, read_settings
+from .settings import Settings, read_settings
 
 # %% ../nbs/18_main.ipynb #5db8d674
 def exit_code(error: Exception) -> int | None:
