@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_FILE', 'CARD_FILE', 'TRAINING', 'versions', 'retraining_notebook', 'sha256', 'source_digest', 'Data', 'Card',
-           'encoded', 'write_file', 'fill', 'settle', 'save', 'ArtifactError', 'read_part', 'decode_card', 'read_card',
-           'check_versions', 'look', 'load']
+           'make_card', 'encoded', 'write_file', 'fill', 'settle', 'save', 'ArtifactError', 'read_part', 'decode_card',
+           'read_card', 'check_versions', 'look', 'load']
 
 # %% ../nbs/04_artifact.ipynb #08b8dcc2
 import hashlib
@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from .contract import Contract
+from .data import Table, fingerprint
 from .train import Metrics, Params
 
 MODEL_FILE, CARD_FILE = "iris_model.pkl", "card.json"
@@ -81,6 +82,19 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: str
     versions: dict[str, str]
     files: dict[str, str] = {}
+
+# %% ../nbs/04_artifact.ipynb #5d8f3881
+def make_card(name: str, params: Params, table: Table, metrics: Metrics) -> Card:
+    """The card of a model that was made here and now, from `table`, and scored `metrics`."""
+    return Card(
+        name=name,
+        parameters=params,
+        metrics=metrics,
+        contract=table.contract,
+        data=Data(table.source, len(table), fingerprint(table)),
+        source=source_digest(),
+        versions=versions(),
+    )
 
 # %% ../nbs/04_artifact.ipynb #9150d9ab
 def encoded(record: Struct) -> bytes:
