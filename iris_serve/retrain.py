@@ -181,7 +181,7 @@ def check_extra() -> None:
 def kernel_here(folder: Path, environment: dict[str, str]) -> Any:
     """A kernel manager for this very Python, with `environment` added; its spec is in `folder`."""
     from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.manager import KernelManager
 
     launcher = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
     spec = {
@@ -193,7 +193,8 @@ def kernel_here(folder: Path, environment: dict[str, str]) -> Any:
     (folder / "here").mkdir()
     (folder / "here" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     specs = KernelSpecManager(kernel_dirs=[str(folder)])
-    return AsyncKernelManager(kernel_name="here", kernel_spec_manager=specs)
+    client = "jupyter_client.asynchronous.AsyncKernelClient"
+    return KernelManager(kernel_name="here", kernel_spec_manager=specs, client_class=client)
 
 # %% ../nbs/07_retrain.ipynb #2a7cf95a
 def execute(parameters: Parameters, staged: Path, executed: Path, progress: bool) -> None:
@@ -202,13 +203,17 @@ def execute(parameters: Parameters, staged: Path, executed: Path, progress: bool
 
     environment = {STAGED: str(staged.resolve()), PYTHON: sys.executable}
     with TemporaryDirectory() as folder:
-        papermill.execute_notebook(
-            retraining_notebook(),
-            executed,
-            parameters=msgspec.structs.asdict(parameters),
-            progress_bar=progress,
-            km=kernel_here(Path(folder), environment),
-        )
+        kernel = kernel_here(Path(folder), environment)
+        try:
+            papermill.execute_notebook(
+                retraining_notebook(),
+                executed,
+                parameters=msgspec.structs.asdict(parameters),
+                progress_bar=progress,
+                km=kernel,
+            )
+        finally:
+            kernel.shutdown_kernel(now=True)
 
 # %% ../nbs/07_retrain.ipynb #9fbf7b16
 def tidy(executed: Path) -> bytes:

@@ -149,7 +149,7 @@ def serve(settings: Settings) -> None:
     server.on_startup(partial(prepare, settings, address, event.version))
     server.serve(target_loader=partial(worker_app, settings), wrap_loader=False)
 
-
+# %% ../nbs/17_server.ipynb #e2200876
 def prepare(settings: Settings, address: str, version: int) -> None:
     """What the main process does when its signal handlers are set and no worker runs yet."""
     for number in (signal.SIGINT, signal.SIGTERM):
