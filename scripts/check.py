@@ -1,0 +1,120 @@
+"""Install the locked development environment, and run every check of the project in it.
+
+python3 scripts/check.py            all checks
+python3 scripts/check.py -k http    all checks; what follows is passed on to pytest
+
+The environment is `.venv-dev`; it is made anew when the lock or the requirements have changed.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv-dev"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+LOCK = ROOT / "requirements-dev.txt"
+SOURCES = ["nbs", "tests", "scripts", "setup.py"]
+
+
+def fail(message: str) -> None:
+    """Say what is wrong in one line, and stop."""
+    sys.exit(f"check: {message}")
+
+
+def run(title: str, *command: str | Path, env: dict[str, str] | None = None) -> None:
+    """Run one step of the checks, and stop if it fails."""
+    print(f"\n== {title}", flush=True)
+    started = time.monotonic()
+    code = subprocess.run(list(map(str, command)), cwd=ROOT, env=env).returncode
+    print(f"== {title}: {time.monotonic() - started:.0f} s", flush=True)
+    if code:
+        fail(f"{title} failed")
+
+
+def install() -> None:
+    """Make `.venv-dev` from the lock, if it is not there or not from this lock."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (it may well be started by an older one)
+        fail(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}")
+    parts = [LOCK, ROOT / "settings.ini", ROOT / "setup.py"]
+    stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in parts)).hexdigest()
+    stamp += f" {sys.version}"
+    made = VENV / "made-from"
+    if made.is_file() and made.read_text() == stamp:
+        return
+    shutil.rmtree(VENV, ignore_errors=True)
+    try:
+        venv.create(VENV, with_pip=True)
+    except (OSError, subprocess.CalledProcessError):
+        fail("this Python cannot make virtual environments; install its venv module (python3-venv)")
+    pip = [BIN / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    run("install the locked environment", *pip, "--require-hashes", "-r", LOCK)
+    run("install iris_serve", *pip, "--no-deps", "--no-build-isolation", "-e", ROOT)
+    made.write_text(stamp)
+
+
+def environment(models: Path) -> dict[str, str]:
+    """The environment of the checks: no settings from outside, and models in a temporary place."""
+    foreign = ("IRIS_SERVE_", "IRIS_RETRAIN_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign) and k != "IN_TEST"}
+    path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    return kept | {"IRIS_SERVE_MODELS": str(models), "PATH": path, "VIRTUAL_ENV": str(VENV)}
+
+
+def papermill_twice(folder: Path) -> None:
+    """Run the retraining notebook twice by bare papermill, and compare model and card."""
+    made = []
+    for turn in ("one", "two"):
+        env = environment(folder / turn)
+        out = folder / f"{turn}.ipynb"
+        parameters = ["-p", "seed", "7", "-p", "n_estimators", "20"]
+        notebook = ROOT / "nbs" / "retrain.ipynb"
+        command = [BIN / "papermill", notebook, out, *parameters, "--no-progress-bar"]
+        run(f"papermill, run {turn}", *command, env=env)
+        artifact = folder / turn / "iris" / "1"
+        made.append([(artifact / name).read_bytes() for name in ("iris_model.pkl", "card.json")])
+    if made[0] != made[1]:
+        fail("two runs of papermill with the same parameters made different bytes")
+
+
+def tree() -> str:
+    """What git says of the working tree; empty outside a repository."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        return ""
+    command = ["git", "status", "--porcelain"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def main() -> None:
+    """Run all checks; the tests come last, so that their summary is the last thing said."""
+    before = tree()
+    install()
+    if not list((ROOT / "nbs").glob("*.ipynb")):
+        fail("there are no notebooks")
+    with tempfile.TemporaryDirectory() as folder:
+        env = environment(Path(folder) / "models")
+        run("ruff", BIN / "ruff", "check", ".", env=env)
+        run("ruff format", BIN / "ruff", "format", "--check", *SOURCES, env=env)
+        run("mypy", BIN / "mypy", env=env)
+        run("nbdev_test", BIN / "nbdev_test", "--n_workers", "2", env=env)
+        papermill_twice(Path(folder))
+        if tree() != before:
+            fail(f"running the notebooks changed the working tree:\n{tree()}")
+        print("\n== pytest", flush=True)
+        code = subprocess.call([BIN / "python", "-m", "pytest", *sys.argv[1:]], cwd=ROOT, env=env)
+    if not code and tree() != before:
+        fail(f"the tests changed the working tree:\n{tree()}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
