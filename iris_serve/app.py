@@ -50,6 +50,7 @@ def create_app(predictor: Predictor) -> Flask:
     """A Flask application that answers with `predictor`."""
     app = Flask("iris_serve", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
+    app.url_map.merge_slashes = False  # a redirect to the right path would be HTML
 
     @app.get("/")
     def status() -> Response:

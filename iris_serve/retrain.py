@@ -177,11 +177,11 @@ def check_extra() -> None:
             f"retraining needs {', '.join(missing)}: pip install 'iris_serve[retrain]'"
         )
 
-# %% ../nbs/07_retrain.ipynb #2b483af1
+# %% ../nbs/07_retrain.ipynb #be2e0cfc
 def kernel_here(folder: Path, environment: dict[str, str]) -> Any:
-    """A kernel manager for this very Python, with `environment` added; its spec is in `folder`."""
+    """A kind of kernel for this very Python, with `environment` added; its spec is in `folder`."""
     from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import KernelManager
+    from jupyter_client.manager import AsyncKernelManager
 
     launcher = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
     spec = {
@@ -193,8 +193,12 @@ def kernel_here(folder: Path, environment: dict[str, str]) -> Any:
     (folder / "here").mkdir()
     (folder / "here" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     specs = KernelSpecManager(kernel_dirs=[str(folder)])
-    client = "jupyter_client.asynchronous.AsyncKernelClient"
-    return KernelManager(kernel_name="here", kernel_spec_manager=specs, client_class=client)
+
+    class Here(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options | {"kernel_name": "here", "kernel_spec_manager": specs})
+
+    return Here
 
 # %% ../nbs/07_retrain.ipynb #2a7cf95a
 def execute(parameters: Parameters, staged: Path, executed: Path, progress: bool) -> None:
@@ -203,17 +207,13 @@ def execute(parameters: Parameters, staged: Path, executed: Path, progress: bool
 
     environment = {STAGED: str(staged.resolve()), PYTHON: sys.executable}
     with TemporaryDirectory() as folder:
-        kernel = kernel_here(Path(folder), environment)
-        try:
-            papermill.execute_notebook(
-                retraining_notebook(),
-                executed,
-                parameters=msgspec.structs.asdict(parameters),
-                progress_bar=progress,
-                km=kernel,
-            )
-        finally:
-            kernel.shutdown_kernel(now=True)
+        papermill.execute_notebook(
+            retraining_notebook(),
+            executed,
+            parameters=msgspec.structs.asdict(parameters),
+            progress_bar=progress,
+            kernel_manager_class=kernel_here(Path(folder), environment),
+        )
 
 # %% ../nbs/07_retrain.ipynb #9fbf7b16
 def tidy(executed: Path) -> bytes:

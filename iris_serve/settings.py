@@ -14,8 +14,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from .registry import NAME
-
 PREFIX = "IRIS_SERVE_"
 
 # %% ../nbs/16_settings.ipynb #9af62bdf
@@ -26,7 +24,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)] = 5000
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     models: Annotated[str, Meta(min_length=1)] = "models"
-    name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$")] = "iris"
+    name: Annotated[str, Meta(min_length=1)] = "iris"
     grace: Annotated[float, Meta(ge=0, le=3600)] = 10.0
 
 

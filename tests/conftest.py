@@ -1,0 +1,50 @@
+"""What the tests share: a clean environment, and models that were trained once."""
+
+import os
+import shutil
+
+import pytest
+
+from iris_serve.registry import Registry
+from iris_serve.retrain import Parameters, train
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch, tmp_path):
+    for name in [n for n in os.environ if n.startswith(("IRIS_SERVE_", "IRIS_RETRAIN_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A models directory with one promoted version; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("trained") / "models"
+    train(folder, Parameters(n_estimators=10))
+    return folder
+
+
+@pytest.fixture
+def models(trained, tmp_path):
+    """A copy of `trained` for one test."""
+    return shutil.copytree(trained, tmp_path / "models")
+
+
+@pytest.fixture
+def registry(models):
+    return Registry(models)
+
+
+class Trap:
+    """A pickle of this writes the file `marker` when it is opened."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.fixture
+def trap(tmp_path):
+    return Trap(tmp_path / "the-trap-has-run")

@@ -1,0 +1,162 @@
+"""What is saved is what is loaded, and nothing is opened before it has been looked at."""
+
+import json
+import pickle
+import re
+
+import joblib
+import msgspec
+import numpy as np
+import pytest
+
+from iris_serve.artifact import (
+    CARD_FILE,
+    MODEL_FILE,
+    ArtifactError,
+    check_versions,
+    encoded,
+    load,
+    read_card,
+    save,
+    sha256,
+    versions,
+)
+
+
+@pytest.fixture
+def artifact(registry):
+    return registry.path(1)
+
+
+def rewrite_card(artifact, **changes):
+    card = json.loads((artifact / CARD_FILE).read_bytes()) | changes
+    (artifact / CARD_FILE).write_text(json.dumps(card))
+
+
+def test_a_changed_model_file_is_refused_and_nothing_in_it_runs(artifact, trap, tmp_path):
+    joblib.dump(trap, artifact / MODEL_FILE)
+    with pytest.raises(ArtifactError, match="is not the file that its card describes"):
+        load(artifact)
+    assert not (tmp_path / "the-trap-has-run").exists()
+    joblib.load(artifact / MODEL_FILE)
+    assert (tmp_path / "the-trap-has-run").exists()
+
+
+@pytest.mark.parametrize("place", [0, 1, 1000, -1])
+def test_one_changed_byte_is_refused_before_joblib_sees_it(artifact, monkeypatch, place):
+    data = bytearray((artifact / MODEL_FILE).read_bytes())
+    data[place] ^= 1
+    (artifact / MODEL_FILE).write_bytes(data)
+    monkeypatch.setattr(joblib, "load", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(ArtifactError, match="is not the file"):
+        load(artifact)
+
+
+def test_a_card_cut_anywhere_is_refused(artifact):
+    whole = (artifact / CARD_FILE).read_bytes()
+    for length in range(0, len(whole.rstrip()), 7):
+        (artifact / CARD_FILE).write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match=r"card\.json is"):
+            load(artifact)
+
+
+def test_a_model_cut_anywhere_is_refused(artifact):
+    whole = (artifact / MODEL_FILE).read_bytes()
+    for length in range(0, len(whole), 1009):
+        (artifact / MODEL_FILE).write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match="is not the file"):
+            load(artifact)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mood": "good"}, "unknown field `mood`"),
+        ({"format": 2}, "not a card of this version"),
+        ({"name": 7}, "Expected `str`, got `int`"),
+        ({"files": {}}, "is not the file that its card describes"),
+        ({"contract": None}, "not a card of this version"),
+        ({"versions": {}}, "an unknown version"),
+    ],
+)
+def test_a_strange_card_is_refused_with_its_own_message(artifact, changes, words):
+    rewrite_card(artifact, **changes)
+    with pytest.raises(ArtifactError, match=re.escape(words)):
+        load(artifact)
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE])
+def test_a_missing_file_is_named(artifact, name):
+    (artifact / name).unlink()
+    with pytest.raises(ArtifactError, match=f"no readable {name}"):
+        load(artifact)
+
+
+@pytest.mark.parametrize("name", ["scikit-learn", "python"])
+def test_another_minor_version_is_refused_with_what_was_what_is_and_what_to_do(artifact, name):
+    here = versions()
+    rewrite_card(artifact, versions=here | {name: "2.7.18"})
+    with pytest.raises(ArtifactError) as refusal:
+        load(artifact)
+    for words in ("2.7.18", here[name], f"install {name} 2.7.18", "retrain"):
+        assert words in str(refusal.value)
+
+
+def test_a_correction_of_the_same_minor_version_is_accepted(artifact):
+    here = versions()
+    minor = ".".join(here["scikit-learn"].split(".")[:2])
+    card = msgspec.structs.replace(
+        read_card(artifact), versions=here | {"scikit-learn": f"{minor}.99"}
+    )
+    assert check_versions(card) is None
+
+
+def test_a_card_other_than_the_promoted_one_is_refused(artifact):
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        load(artifact, sha256(b"another"))
+
+
+def test_what_is_loaded_answers_bit_for_bit_like_what_was_saved(artifact, tmp_path):
+    estimator, card = load(artifact)
+    save(estimator, card, tmp_path / "again")
+    again, _ = load(tmp_path / "again")
+    X = np.random.default_rng(0).uniform(0, 8, (500, 4))
+    assert again.predict_proba(X).tobytes() == estimator.predict_proba(X).tobytes()
+
+
+def test_an_artifact_is_never_overwritten(artifact, registry):
+    estimator, card = load(artifact)
+    before = (artifact / MODEL_FILE).stat()
+    with pytest.raises(FileExistsError):
+        save(estimator, card, artifact)
+    assert (artifact / MODEL_FILE).stat() == before
+
+
+@pytest.mark.parametrize("failing", ["fill", "settle"])
+def test_a_failed_save_leaves_nothing_behind(artifact, tmp_path, monkeypatch, failing):
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    estimator, card = load(artifact)
+    monkeypatch.setattr(f"iris_serve.artifact.{failing}", fail)
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    with pytest.raises(OSError, match="disk is full"):
+        save(estimator, card, shelf / "one")
+    assert list(shelf.iterdir()) == []
+
+
+def test_a_card_holds_no_time_and_no_path(artifact):
+    text = encoded(read_card(artifact)).decode()
+    assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d", text)
+    assert "/" not in text
+
+
+def test_the_model_file_holds_no_class_of_ours(artifact):
+    assert b"iris_serve" not in (artifact / MODEL_FILE).read_bytes()
+    assert b"__main__" not in (artifact / MODEL_FILE).read_bytes()
+
+
+def test_the_trap_is_a_good_one(trap, tmp_path):
+    pickle.loads(pickle.dumps(trap))
+    assert (tmp_path / "the-trap-has-run").exists()
