@@ -1,0 +1,258 @@
+"""Real processes: the service starts, answers, drains, and stops when it is told to."""
+
+import http.client
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from bad_bodies import BAD, GOOD
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Service:
+    """`python -m iris_serve` in a process of its own; a with statement stops it for sure."""
+
+    def __init__(self, models, *options, port=None, **environment):
+        self.port = port or free_port()
+        command = [sys.executable, "-m", "iris_serve", "--port", str(self.port)]
+        command += ["--models", str(models), *options]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for child in self.children():
+            os.kill(child, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
+
+    def children(self):
+        command = ["ps", "-o", "pid=", "--ppid", str(self.process.pid)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return [int(pid) for pid in found.split()]
+
+    def ready(self):
+        """Wait for the line that says where the service is; returns all lines up to it."""
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line.startswith("serving "):
+                return lines
+        pytest.fail(f"it never served: {lines} {self.process.stderr.read()}")
+
+    def ask(self, body=GOOD, method="POST", path="/predict"):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def stop(self, number, timeout=5):
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+def half_sent(service):
+    """A request whose body has only begun, accepted by a worker."""
+    client = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(GOOD)}\r\n"
+    client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    # The worker asks for the body when the application has begun to read it.
+    assert client.recv(100).startswith(b"HTTP/1.1 100")
+    client.sendall(GOOD[:10])
+    return client
+
+
+def test_the_first_start_trains_says_where_and_answers(tmp_path):
+    with Service(tmp_path / "models") as service:
+        lines = service.ready()
+        assert lines[0].endswith("models/iris/1/iris_model.pkl\n")
+        assert service.ask() == (200, b'{"prediction": 1}')
+        assert json.loads(service.ask(None, "GET", "/")[1])["version"] == "1"
+        assert service.stop(signal.SIGINT) == 0
+        assert (tmp_path / "models" / "iris" / "1" / "retrain.ipynb").is_file()
+
+
+def test_a_second_start_does_not_train(models):
+    with Service(models) as service:
+        assert len(service.ready()) == 1
+        assert service.ask() == (200, b'{"prediction": 1}')
+        assert service.stop(signal.SIGTERM) == 0
+        assert service.process.stderr.read() == ""
+    assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_idle_service_stops_at_once_even_with_open_connections(models, number):
+    with Service(models, "--grace", "60") as service:
+        service.ready()
+        idle = http.client.HTTPConnection("127.0.0.1", service.port)
+        idle.request("POST", "/predict", GOOD)
+        assert idle.getresponse().read() == b'{"prediction": 1}'
+        assert service.stop(number) == 0
+        idle.close()
+
+
+def test_a_request_in_flight_gets_its_answer_before_the_service_stops(models):
+    with Service(models, "--grace", "60") as service:
+        service.ready()
+        with half_sent(service) as client:
+            service.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                service.process.wait(0.5)
+            client.sendall(GOOD[10:])
+            answer = b""
+            while chunk := client.recv(1000):
+                answer += chunk
+        assert answer.endswith(b'{"prediction": 1}')
+        assert service.process.wait(5) == 0
+
+
+def test_a_request_that_never_ends_is_cut_when_the_grace_is_over(models):
+    with Service(models, "--grace", "0.5") as service:
+        service.ready()
+        with half_sent(service):
+            assert service.stop(signal.SIGTERM) == 0
+
+
+def test_a_second_ctrl_c_stops_it_now(models):
+    with Service(models, "--grace", "600") as service:
+        service.ready()
+        with half_sent(service):
+            service.process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                service.process.wait(0.5)
+            assert service.stop(signal.SIGINT) == 0
+
+
+def test_a_signal_while_the_model_is_loading_is_heard(models):
+    with Service(models, "--grace", "600") as service:
+        while not service.children():
+            assert service.process.poll() is None
+        service.stop(signal.SIGTERM)
+
+
+def test_a_busy_port_is_one_clear_line(models):
+    with Service(models) as first:
+        first.ready()
+        with Service(models, port=first.port) as second:
+            out, err = second.process.communicate(timeout=30)
+            assert second.process.returncode == 1
+            assert (out, err.count("\n")) == ("", 1)
+            assert err.startswith(f"Error: cannot listen on 127.0.0.1 port {first.port}: ")
+        assert first.ask() == (200, b'{"prediction": 1}')
+
+
+def test_a_changed_model_is_refused_in_one_line_and_nothing_in_it_runs(models, trap, tmp_path):
+    (models / "iris" / "1" / "iris_model.pkl").write_bytes(pickle.dumps(trap))
+    with Service(models) as service:
+        out, err = service.process.communicate(timeout=30)
+        assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
+        assert "is not the file that its card describes" in err
+    assert not (tmp_path / "the-trap-has-run").exists()
+
+
+def test_variables_are_settings_and_a_misspelt_one_stops_the_start(models):
+    with Service(models, IRIS_SERVE_PROT="1") as service:
+        _, err = service.process.communicate(timeout=30)
+        assert service.process.returncode == 2
+        assert "did you mean IRIS_SERVE_PORT?" in err
+    with Service(models, IRIS_SERVE_PORT="tcp://10.0.0.1:80") as service:
+        service.ready()
+        assert service.ask() == (200, b'{"prediction": 1}')
+
+
+def test_a_live_service_survives_every_wrong_body(models):
+    with Service(models) as service:
+        service.ready()
+        workers = service.children()
+        for name, (body, words) in BAD.items():
+            status, answer = service.ask(body)
+            assert status == 400, name
+            assert words in json.loads(answer)["error"], name
+        assert service.ask() == (200, b'{"prediction": 1}')
+        assert service.children() == workers
+        assert service.stop(signal.SIGTERM) == 0
+        assert service.process.stderr.read() == ""
+
+
+def test_a_chunked_body_over_the_limit_is_refused_and_not_cut(models):
+    with Service(models) as service:
+        service.ready()
+        body = (GOOD if i == 0 else b" " * 100_000 for i in range(20))
+        assert service.ask(body)[0] == 413
+        body = (GOOD[i : i + 5] for i in range(0, len(GOOD), 5))
+        assert service.ask(body) == (200, b'{"prediction": 1}')
+
+
+def test_what_is_not_http_is_a_4xx_and_harms_nobody(models):
+    with Service(models) as service:
+        service.ready()
+        for raw in (b"\x00\xff" * 50, b"GET\r\n\r\n", b"POST /predict HTTP/9.9\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+                client.sendall(raw)
+                answer = client.recv(1000)
+                assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+        assert service.ask() == (200, b'{"prediction": 1}')
+
+
+def test_slow_clients_do_not_keep_others_waiting(models):
+    with Service(models) as service:
+        service.ready()
+        slow = [half_sent(service) for _ in range(16)]
+        assert service.ask() == (200, b'{"prediction": 1}')
+        for client in slow:
+            client.close()
+
+
+def test_two_workers_answer_many_clients_and_a_dead_one_is_replaced(models):
+    with Service(models, "--workers", "2") as service:
+        service.ready()
+        answers = []
+
+        def client():
+            answers.extend(service.ask() for _ in range(25))
+
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [(200, b'{"prediction": 1}')] * 100
+        first, *_ = workers = service.children()
+        assert len(workers) == 2
+        os.kill(first, signal.SIGKILL)
+        while len(set(service.children()) - {first}) < 2:
+            assert service.process.poll() is None
+        assert service.stop(signal.SIGTERM, timeout=20) == 0
+
+
+def test_without_being_told_otherwise_it_listens_on_loopback_only(models):
+    with Service(models) as service:
+        service.ready()
+        with socket.socket() as elsewhere:
+            elsewhere.settimeout(2)
+            assert elsewhere.connect_ex(("127.0.0.2", service.port)) != 0
