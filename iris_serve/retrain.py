@@ -202,10 +202,15 @@ def kernel_here(folder: Path, environment: dict[str, str]) -> Any:
 
 # %% ../nbs/07_retrain.ipynb #2a7cf95a
 def execute(parameters: Parameters, staged: Path, executed: Path, progress: bool) -> None:
-    """Run the retraining notebook; `executed` becomes its executed copy, `staged` gets filled."""
+    """Run the retraining notebook; `executed` becomes its executed copy, `staged` gets filled.
+
+    `staged` was made by `stage`, so the models directory is the one two levels above it.
+    """
     import papermill
 
-    environment = {STAGED: str(staged.resolve()), PYTHON: sys.executable}
+    staged = staged.resolve()
+    environment = {STAGED: str(staged), PYTHON: sys.executable}
+    environment["IRIS_SERVE_MODELS"] = str(staged.parent.parent)
     with TemporaryDirectory() as folder:
         papermill.execute_notebook(
             retraining_notebook(),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['registry_of', 'make_app', 'ensure_model', 'AddressError', 'check_address', 'worker_app', 'impatient', 'announce',
-           'serve', 'prepare']
+           'production_server', 'serve', 'prepare']
 
 # %% ../nbs/17_server.ipynb #7313fc7c
 import contextlib
@@ -124,17 +124,10 @@ def announce(host: str, port: int, line: str) -> threading.Thread:
     thread.start()
     return thread
 
-# %% ../nbs/17_server.ipynb #08ad7814
-def serve(settings: Settings) -> None:
-    """Serve until a signal says otherwise; trains a first model if there is none.
-
-    Raises `AddressError`, `NoModelError` or `ArtifactError` before anything is started.
-    """
-    address = check_address(settings.host, settings.port)
-    ensure_model(settings)
-    event = current(registry_of(settings))
-    look(registry_of(settings).path(event.version), event.card)
-    server = Granian(
+# %% ../nbs/17_server.ipynb #2bee4893
+def production_server(settings: Settings, address: str) -> Any:
+    """granian, told about `settings`; it listens on the numeric `address`."""
+    return Granian(
         "iris_serve",
         address=address,
         port=settings.port,
@@ -146,6 +139,20 @@ def serve(settings: Settings) -> None:
         workers_kill_timeout=max(settings.grace, 0.001),  # type: ignore[arg-type]
         log_level=LogLevels.error,
     )
+
+# %% ../nbs/17_server.ipynb #08ad7814
+def serve(settings: Settings) -> None:
+    """Serve until a signal says otherwise; trains a first model if there is none.
+
+    Raises `AddressError`, `NoModelError` or `ArtifactError` before anything is started.
+    """
+    address = check_address(settings.host, settings.port)
+    # Until the server sets its own handler: a stop must end the training of a first model, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    ensure_model(settings)
+    event = current(registry_of(settings))
+    look(registry_of(settings).path(event.version), event.card)
+    server = production_server(settings, address)
     server.on_startup(partial(prepare, settings, address, event.version))
     server.serve(target_loader=partial(worker_app, settings), wrap_loader=False)
 

@@ -66,6 +66,13 @@ def test_the_executed_notebook_is_kept_with_its_pictures_and_without_paths(tmp_p
     assert [str(root) for root in roots if str(root).encode() in data] == []
 
 
+def test_the_notebook_tells_the_verdict_that_the_registry_acts_upon(models):
+    run = retrain(models, Parameters(n_estimators=1, max_depth=1))
+    told = (Registry(models).path(run.version) / "retrain.ipynb").read_text()
+    assert not run.promoted
+    assert f"not promoted: {run.why}" in told
+
+
 def test_a_failed_run_keeps_its_notebook_and_leaves_the_registry_untouched(models):
     registry = Registry(models)
     with pytest.raises(

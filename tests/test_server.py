@@ -155,6 +155,16 @@ def test_a_signal_while_the_model_is_loading_is_heard(models):
         service.stop(signal.SIGTERM)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_ends_the_training_of_the_first_model(tmp_path, number, code):
+    with Service(tmp_path / "models") as service:
+        assert "training the first one" in service.process.stderr.readline()
+        while not service.children():
+            assert service.process.poll() is None
+        assert service.stop(number) == code
+        assert not (tmp_path / "models" / "iris" / "1").exists()
+
+
 def test_a_busy_port_is_one_clear_line(models):
     with Service(models) as first:
         first.ready()
