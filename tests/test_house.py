@@ -145,14 +145,14 @@ nbformat.write(notebook, sys.argv[2])
 
 
 def words(cell):
-    """What a cell said: its results and its prints, not its pictures."""
-    said = []
+    """What a cell said: all that it printed, and its results that are not pictures."""
+    printed, results = "", []
     for output in cell.get("outputs", []):
         if output["output_type"] == "stream" and output["name"] == "stdout":
-            said.append("".join(output["text"]))
+            printed += "".join(output["text"])
         elif "data" in output and "image/png" not in output["data"]:
-            said.append("".join(output["data"].get("text/plain", "")))
-    return said
+            results.append("".join(output["data"].get("text/plain", "")))
+    return [printed, *results] if printed else results
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **BY_NAME)
