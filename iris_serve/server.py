@@ -159,8 +159,9 @@ def serve(settings: Settings) -> None:
 # %% ../nbs/17_server.ipynb #e2200876
 def prepare(settings: Settings, address: str, version: int) -> None:
     """What the main process does when its signal handlers are set and no worker runs yet."""
+    stop = impatient(signal.getsignal(signal.SIGINT))
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, impatient(signal.getsignal(number)))
+        signal.signal(number, stop)
     shown = f"[{address}]" if ":" in address else address
     where = f"http://{shown}:{settings.port}"
     model = f"{settings.name} version {version} from {settings.models}"

@@ -138,11 +138,12 @@ def test_a_request_that_never_ends_is_cut_when_the_grace_is_over(models):
             assert service.stop(signal.SIGTERM) == 0
 
 
-def test_a_second_ctrl_c_stops_it_now(models):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_during_the_drain_stops_it_now(models, first):
     with Service(models, "--grace", "600") as service:
         service.ready()
         with half_sent(service):
-            service.process.send_signal(signal.SIGINT)
+            service.process.send_signal(first)
             with pytest.raises(subprocess.TimeoutExpired):
                 service.process.wait(0.5)
             assert service.stop(signal.SIGINT) == 0
