@@ -170,7 +170,7 @@ def decode_card(data: bytes, path: Path) -> Card:
         return msgspec.json.decode(data, type=Card)
     except msgspec.ValidationError as error:
         raise ArtifactError(f"{path / CARD_FILE} is not a card of this version: {error}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path / CARD_FILE} is damaged: {error}") from None
 
 # %% ../nbs/04_artifact.ipynb #45f0db03

@@ -137,7 +137,7 @@ def read_run(path: Path) -> Run:
     """The run record of the artifact `path`; raises `ArtifactError` if it has none."""
     try:
         return msgspec.json.decode(read_part(path, RUN_FILE), type=Run)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path / RUN_FILE} is not a run record: {error}") from None
 
 # %% ../nbs/05_registry.ipynb #faf90c1e
@@ -149,7 +149,7 @@ def history(registry: Registry, alias: str = "current") -> list[Event]:
         try:
             data = read_part(folder, f"{number}.json")
             events.append(msgspec.json.decode(data, type=Event))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ArtifactError(f"{folder / f'{number}.json'} is no promotion: {error}") from None
     return events
 
@@ -160,6 +160,8 @@ def promote(registry: Registry, version: int, why: str, alias: str = "current") 
     folder = registry.folder / "aliases" / check_name(alias)
     folder.mkdir(parents=True, exist_ok=True)
     while True:
+        # Number first: if somebody promotes in between, the link fails and the past is read anew.
+        number = 1 + max(numbers(folder, ".json"), default=0)
         past = history(registry, alias)
         previous = past[-1].version if past else None
         now = datetime.now(UTC).replace(microsecond=0)
@@ -167,7 +169,7 @@ def promote(registry: Registry, version: int, why: str, alias: str = "current") 
         hidden = folder / f".{secrets.token_hex(8)}"
         write_file(hidden, encoded(event))
         try:
-            os.link(hidden, folder / f"{1 + max(numbers(folder, '.json'), default=0)}.json")
+            os.link(hidden, folder / f"{number}.json")
             return event
         except FileExistsError:
             continue

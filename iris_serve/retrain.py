@@ -45,7 +45,7 @@ NOTEBOOK_FILE = "retrain.ipynb"
 class Parameters(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a retraining run may be told: the forest's parameters, the name, and `promote`."""
 
-    name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$")] = "iris"
+    name: Annotated[str, Meta(pattern=rf"^{NAME.pattern}\Z")] = "iris"
     promote: Literal["auto", "never", "always"] = "auto"
 
     def params(self) -> Params:

@@ -33,13 +33,11 @@ class SettingsError(ValueError):
 
 # %% ../nbs/16_settings.ipynb #65210fcd
 def injected(name: str, value: str) -> bool:
-    """True for what container platforms set by themselves for a service called iris-serve."""
+    """True for what container platforms set for services called iris-serve or iris-serve-…"""
     rest = name.removeprefix(PREFIX)
-    if rest == "SERVICE_HOST" or rest.startswith("SERVICE_PORT"):
+    if re.fullmatch(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_.+)", rest):
         return True
-    if rest == "PORT":
-        return re.match(r"(tcp|udp|sctp)://", value) is not None
-    return re.match(r"PORT_\d+_", rest) is not None
+    return rest.endswith("PORT") and re.match(r"(tcp|udp|sctp)://", value) is not None
 
 # %% ../nbs/16_settings.ipynb #1cc7336e
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -53,7 +53,8 @@ def read_json(body: bytes) -> Any:
         raise BodyError("the body is not text in UTF-8") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise BodyError(f"the body is not JSON: {error.msg.lower()} at {where}") from None
+        what = error.msg.lower().removesuffix(" at")
+        raise BodyError(f"the body is not JSON: {what} at {where}") from None
 
 # %% ../nbs/09_wire.ipynb #6f006a98
 def read_row(body: bytes, contract: Contract) -> list[float]:

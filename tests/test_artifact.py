@@ -21,6 +21,7 @@ from iris_serve.artifact import (
     sha256,
     versions,
 )
+from iris_serve.predictor import open_predictor
 
 
 @pytest.fixture
@@ -160,3 +161,37 @@ def test_the_model_file_holds_no_class_of_ours(artifact):
 def test_the_trap_is_a_good_one(trap, tmp_path):
     pickle.loads(pickle.dumps(trap))
     assert (tmp_path / "the-trap-has-run").exists()
+
+
+@pytest.mark.parametrize("place", range(0, 120, 13))
+def test_a_card_with_a_byte_that_is_no_text_is_refused(artifact, place):
+    data = bytearray((artifact / CARD_FILE).read_bytes())
+    data[place] = 0xFF
+    (artifact / CARD_FILE).write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"card\.json is"):
+        load(artifact)
+
+
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"contract":' + b"[" * 100_000])
+def test_a_card_that_is_nested_too_deeply_is_refused(artifact, deep):
+    (artifact / CARD_FILE).write_bytes(deep)
+    with pytest.raises(ArtifactError, match=r"card\.json is"):
+        load(artifact)
+
+
+@pytest.mark.parametrize("name", ["python", "scikit-learn"])
+def test_another_patch_version_is_accepted_and_another_minor_is_not(artifact, name):
+    major, minor = versions()[name].split(".")[:2]
+    for then, accepted in ((f"{major}.{minor}.99", True), (f"{major}.{int(minor) + 1}.0", False)):
+        rewrite_card(artifact, versions=versions() | {name: then})
+        if accepted:
+            assert load(artifact)[1].versions[name] == then
+            continue
+        with pytest.raises(ArtifactError, match=f"install {name} {re.escape(then)}"):
+            load(artifact)
+
+
+def test_a_card_exchanged_after_its_promotion_is_not_served(artifact, registry):
+    rewrite_card(artifact, name="other")
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        open_predictor(registry)

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +133,50 @@ def test_the_limit_of_a_number_is_where_float32_overflows(client):
         client.post("/predict", json={"features": [x, 1, 1, 1]}) for x in (largest, -largest)
     ]
     assert [answer.status_code for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict//", "/PREDICT", "/static/", "/..%2fetc/passwd", "/\udcff"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_path_that_is_nearly_right_is_a_404_and_no_redirect(client, method, path):
+    raw = path.encode("utf-8", "surrogateescape").decode("latin-1")
+    answer = client.open("/", method=method, environ_overrides={"PATH_INFO": raw})
+    assert_teaches(answer, 404, "POST /predict")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "BREW"])
+def test_a_wrong_method_on_predict_is_a_405_that_allows_post(client, method):
+    answer = client.open("/predict", method=method)
+    assert_teaches(answer, 405)
+    assert "POST" in answer.headers["Allow"].split(", ")
+
+
+def test_a_length_over_the_limit_is_a_413_before_the_body_comes(client):
+    declared = {"CONTENT_LENGTH": str(MAX_BODY + 2)}
+    answer = client.post("/predict", data=b"", environ_overrides=declared)
+    assert_teaches(answer, 413, f"{MAX_BODY} bytes")
+
+
+@pytest.mark.parametrize("body", [b'{"a', b'{"a\n": 1}', b'{"features": ["x\ty"]}'])
+def test_the_place_of_a_mistake_reads_as_a_sentence(client, body):
+    answer = client.post("/predict", data=body)
+    assert_teaches(answer, 400, " at line 1, column ")
+    assert "at at" not in answer.json["error"]
+
+
+def test_every_refusal_names_nothing_of_this_machine(client, tmp_path):
+    places = [str(tmp_path), str(Path.cwd()), sys.prefix, str(Path.home()), "site-packages"]
+    for body, _ in BAD.values():
+        text = client.post("/predict", data=body).get_data(as_text=True)
+        assert [place for place in places if place in text] == []
+
+
+@settings(max_examples=200, deadline=None, print_blob=True)
+@given(
+    values=st.lists(st.floats(-1e38, 1e38) | st.integers(-(10**9), 10**9), min_size=4, max_size=4)
+)
+def test_any_four_numbers_are_answered_with_one_of_the_classes(client, values):
+    answer = client.post("/predict", json={"features": values})
+    assert answer.status_code == 200
+    assert answer.json["prediction"] in iris().contract.classes

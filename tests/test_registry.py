@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from iris_serve.artifact import ArtifactError
+from iris_serve.artifact import ArtifactError, write_file
 from iris_serve.registry import NoModelError, Registry, current, history, promote, read_run
 from iris_serve.retrain import Parameters, train
 
@@ -117,3 +117,45 @@ def test_what_is_not_there_says_what_to_do(tmp_path, registry):
         current(Registry(tmp_path / "empty"))
     with pytest.raises(NoModelError, match=r"promote VERSION"):
         current(Registry(registry.folder.parent, "iris"), alias="canary")
+
+
+def test_a_promotion_with_a_byte_that_is_no_text_is_an_artifact_error(registry):
+    (registry.folder / "aliases" / "current" / "2.json").write_bytes(b'{"why": "\xff"}')
+    with pytest.raises(ArtifactError, match="is no promotion"):
+        current(registry)
+
+
+def test_a_run_record_with_a_byte_that_is_no_text_is_an_artifact_error(registry):
+    (registry.path(1) / "run.json").write_bytes(b'{"why": "\xff"}')
+    with pytest.raises(ArtifactError, match="is not a run record"):
+        read_run(registry.path(1))
+
+
+def test_a_promotion_deleted_in_the_middle_does_not_stop_the_next(registry):
+    promote(registry, 1, "second")
+    promote(registry, 1, "third")
+    (registry.folder / "aliases" / "current" / "2.json").unlink()
+    promote(registry, 1, "fourth")
+    assert [event.why for event in history(registry)][1:] == ["third", "fourth"]
+
+
+def test_leftovers_among_the_promotions_are_never_events(registry):
+    folder = registry.folder / "aliases" / "current"
+    for name in (".0123456789abcdef", "2.json.bak", "02.json", "x.json", "-3.json", "0.json"):
+        (folder / name).write_text("junk")
+    assert [event.version for event in history(registry)] == [1]
+
+
+def test_a_promotion_that_comes_second_names_the_one_before_it(registry, monkeypatch):
+    train(registry.folder.parent, Parameters(n_estimators=1, promote="never"))
+    train(registry.folder.parent, Parameters(n_estimators=1, promote="never"))
+    real = write_file
+
+    def overtaken(path, data):
+        monkeypatch.setattr("iris_serve.registry.write_file", real)
+        promote(registry, 2, "the faster one")
+        real(path, data)
+
+    monkeypatch.setattr("iris_serve.registry.write_file", overtaken)
+    promote(registry, 3, "the slower one")
+    assert [(e.version, e.previous) for e in history(registry)] == [(1, None), (2, 1), (3, 2)]
