@@ -1,10 +1,12 @@
 """Install the locked development environment, and run every check of the project in it.
 
-python3 scripts/check.py            all checks
-python3 scripts/check.py -k http    all checks; what follows is passed on to pytest
+python3 scripts/check.py               all checks
+python3 scripts/check.py -- -k http    all checks; what follows is passed on to pytest
 
 The environment is `.venv-dev`; it is made anew when the lock or the requirements have changed.
 """
+
+from __future__ import annotations  # an older Python must come as far as the complaint about it
 
 import hashlib
 import os
@@ -44,7 +46,7 @@ def install() -> None:
         fail(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}")
     parts = [LOCK, ROOT / "settings.ini", ROOT / "setup.py"]
     stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in parts)).hexdigest()
-    stamp += f" {sys.version}"
+    stamp += f" {sys.version} {VENV}"
     made = VENV / "made-from"
     if made.is_file() and made.read_text() == stamp:
         return
@@ -84,16 +86,17 @@ def papermill_twice(folder: Path) -> None:
 
 
 def tree() -> str:
-    """What git says of the working tree; empty outside a repository."""
+    """What git says of the working tree; empty if git has nothing to say."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         return ""
     command = ["git", "status", "--porcelain"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
 def main() -> None:
     """Run all checks; the tests come last, so that their summary is the last thing said."""
     before = tree()
+    asked = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
     install()
     if not list((ROOT / "nbs").glob("*.ipynb")):
         fail("there are no notebooks")
@@ -107,7 +110,7 @@ def main() -> None:
         if tree() != before:
             fail(f"running the notebooks changed the working tree:\n{tree()}")
         print("\n== pytest", flush=True)
-        code = subprocess.call([BIN / "python", "-m", "pytest", *sys.argv[1:]], cwd=ROOT, env=env)
+        code = subprocess.call([BIN / "python", "-m", "pytest", *asked], cwd=ROOT, env=env)
     if not code and tree() != before:
         fail(f"the tests changed the working tree:\n{tree()}")
     sys.exit(code)

@@ -1,14 +1,18 @@
 """Real processes: the service starts, answers, drains, and stops when it is told to."""
 
+import contextlib
 import http.client
 import json
 import os
 import pickle
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from bad_bodies import BAD, GOOD
@@ -22,15 +26,29 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def listeners(port):
+    """How many sockets listen on `port`, as Linux tells it (0A is LISTEN)."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines[1:])
+
+
+def state(process):
+    command = ["ps", "-o", "stat=", "-p", str(process)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 class Service:
     """`python -m iris_serve` in a process of its own; a with statement stops it for sure."""
 
+    program = ("-m", "iris_serve")
+
     def __init__(self, models, *options, port=None, **environment):
         self.port = port or free_port()
-        command = [sys.executable, "-m", "iris_serve", "--port", str(self.port)]
+        command = [sys.executable, *self.program, "--port", str(self.port)]
         command += ["--models", str(models), *options]
         self.process = subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -41,11 +59,12 @@ class Service:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         for child in self.children():
             os.kill(child, signal.SIGKILL)
         self.process.kill()
-        self.process.communicate()
+        _, err = self.process.communicate()
+        assert kind or "Traceback" not in err
 
     def children(self):
         command = ["ps", "-o", "pid=", "--ppid", str(self.process.pid)]
@@ -75,6 +94,18 @@ class Service:
         return self.process.wait(timeout)
 
 
+class Held(Service):
+    """A service that, with its address checked, says so and waits for a line before it goes on."""
+
+    program = (
+        "-c",
+        "from iris_serve import __main__, server\n"
+        "look = server.look\n"
+        "server.look = lambda *words: (print('checked', flush=True), input(), look(*words))[-1]\n"
+        "__main__.main()",
+    )
+
+
 def half_sent(service):
     """A request whose body has only begun, accepted by a worker."""
     client = socket.create_connection(("127.0.0.1", service.port), timeout=20)
@@ -91,7 +122,10 @@ def test_the_first_start_trains_says_where_and_answers(tmp_path):
         lines = service.ready()
         assert lines[0].endswith("models/iris/1/iris_model.pkl\n")
         assert service.ask() == (200, b'{"prediction": 1}')
-        assert json.loads(service.ask(None, "GET", "/")[1])["version"] == "1"
+        status, answer = service.ask(None, "GET", "/")
+        assert status == 200
+        said = json.loads(answer)
+        assert (said["status"], said["model"], said["version"]) == ("ok", "iris", "1")
         assert service.stop(signal.SIGINT) == 0
         assert (tmp_path / "models" / "iris" / "1" / "retrain.ipynb").is_file()
 
@@ -103,6 +137,14 @@ def test_a_second_start_does_not_train(models):
         assert service.stop(signal.SIGTERM) == 0
         assert service.process.stderr.read() == ""
     assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_service_that_nobody_asked_stops_at_once(models, number):
+    with Service(models, "--grace", "60") as service:
+        service.ready()
+        assert service.stop(number) == 0
+        assert service.process.stderr.read() == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -149,11 +191,13 @@ def test_ctrl_c_during_the_drain_stops_it_now(models, first):
             assert service.stop(signal.SIGINT) == 0
 
 
-def test_a_signal_while_the_model_is_loading_is_heard(models):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_is_loading_is_heard(models, number):
     with Service(models, "--grace", "600") as service:
         while not service.children():
             assert service.process.poll() is None
-        service.stop(signal.SIGTERM)
+        assert service.stop(number) in (0, 128 + number)
+        assert service.process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -177,13 +221,46 @@ def test_a_busy_port_is_one_clear_line(models):
         assert first.ask() == (200, b'{"prediction": 1}')
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the claim ends before the start")
+def test_two_services_started_at_the_same_moment_never_share_a_port(models):
+    with Held(models) as one, Held(models, port=one.port) as other:
+        both = (one, other)
+        ready = [service for service in both if service.process.stdout.readline() == "checked\n"]
+        for service in ready:
+            service.process.stdin.write("\n")
+            service.process.stdin.flush()
+        said = [service.process.stdout.readline() for service in both]
+        assert sorted(line.startswith("serving ") for line in said) == [False, True]
+        winner, loser = both if said[0] else both[::-1]
+        assert loser.process.wait(5) == 1
+        assert loser.process.stderr.read().startswith("Error: cannot listen on ")
+        assert winner.ask() == (200, b'{"prediction": 1}')
+
+
 def test_a_changed_model_is_refused_in_one_line_and_nothing_in_it_runs(models, trap, tmp_path):
     (models / "iris" / "1" / "iris_model.pkl").write_bytes(pickle.dumps(trap))
     with Service(models) as service:
         out, err = service.process.communicate(timeout=30)
         assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("Error: ")
         assert "is not the file that its card describes" in err
     assert not (tmp_path / "the-trap-has-run").exists()
+
+
+def test_a_model_file_that_lies_about_is_not_opened(models, trap, tmp_path):
+    (tmp_path / "iris_model.pkl").write_bytes(pickle.dumps(trap))
+    with Service(models) as service:
+        service.ready()
+        assert service.ask() == (200, b'{"prediction": 1}')
+    assert not (tmp_path / "the-trap-has-run").exists()
+
+
+def test_without_a_promoted_version_it_says_what_to_do(models):
+    shutil.rmtree(models / "iris" / "aliases")
+    with Service(models) as service:
+        out, err = service.process.communicate(timeout=30)
+        assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
+        assert "try 'python -m iris_serve promote VERSION'" in err
 
 
 def test_variables_are_settings_and_a_misspelt_one_stops_the_start(models):
@@ -259,6 +336,51 @@ def test_two_workers_answer_many_clients_and_a_dead_one_is_replaced(models):
         while len(set(service.children()) - {first}) < 2:
             assert service.process.poll() is None
         assert service.stop(signal.SIGTERM, timeout=20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who listens is read from /proc")
+def test_each_of_two_workers_answers(models):
+    with Service(models, "--workers", "2") as service:
+        service.ready()
+        while listeners(service.port) < 2:
+            assert service.process.poll() is None
+        # Which worker gets a connection is for the kernel to say: one of them is held still, so
+        # that whoever answers is the other one. The chance that nobody is asked is 1 in 2^24.
+        lines = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(GOOD)}\r\n\r\n"
+        for still in service.children():
+            os.kill(still, signal.SIGSTOP)
+            while "T" not in state(still):
+                assert service.process.poll() is None
+            with contextlib.ExitStack() as open_clients:
+                where = ("127.0.0.1", service.port)
+                clients = [
+                    open_clients.enter_context(socket.create_connection(where, timeout=20))
+                    for _ in range(24)
+                ]
+                for client in clients:
+                    client.sendall(lines.encode() + GOOD)
+                answered, _, _ = select.select(clients, [], [], 20)
+                answer = open_clients.enter_context(http.client.HTTPResponse(answered[0]))
+                answer.begin()
+                assert answer.read() == b'{"prediction": 1}'
+                os.kill(still, signal.SIGCONT)
+
+
+def test_a_service_whose_only_worker_was_killed_answers_again(models):
+    with Service(models) as service:
+        service.ready()
+        (worker,) = service.children()
+        os.kill(worker, signal.SIGKILL)
+        while service.children() in ([], [worker]):
+            assert service.process.poll() is None
+        answer = None
+        while answer is None:
+            assert service.process.poll() is None
+            with contextlib.suppress(OSError):
+                answer = service.ask()
+            service.children()
+        assert answer == (200, b'{"prediction": 1}')
+        assert service.stop(signal.SIGTERM) == 0
 
 
 def test_without_being_told_otherwise_it_listens_on_loopback_only(models):
