@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
-from .settings import Settings, read_settings
+from .settings import Settings, read_settings, registry_of
 
 # %% ../nbs/18_main.ipynb #5db8d674
 def exit_code(error: Exception) -> int | None:
@@ -73,14 +74,14 @@ def main() -> None:
     IRIS_SERVE_WORKERS, IRIS_SERVE_MODELS, IRIS_SERVE_NAME, IRIS_SERVE_GRACE.
     """
 
-# %% ../nbs/18_main.ipynb #2ac73a80
+# %% ../nbs/18_main.ipynb #433c3118
 HELP = {
-    "host": "Address to listen on [127.0.0.1].",
-    "port": "Port to listen on [5000].",
-    "workers": "Processes that answer [1].",
-    "grace": "Seconds that a stop waits for requests in flight [10].",
-    "models": "Directory with the models [./models].",
-    "name": "Name of the model [iris].",
+    "host": "Address to listen on",
+    "port": "Port to listen on",
+    "workers": "Processes that answer",
+    "grace": "Seconds that a stop waits for requests in flight",
+    "models": "Directory with the models",
+    "name": "Name of the model",
 }
 
 # %% ../nbs/18_main.ipynb #a08348fd
@@ -95,7 +96,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         wanted = (*names, "models", "name")
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         for name in reversed(wanted):
-            run = click.option(f"--{name}", metavar=name.upper(), help=HELP[name])(run)
+            text = f"{HELP[name]} [{getattr(Settings(), name)}]."
+            run = click.option(f"--{name}", metavar=name.upper(), help=text)(run)
         return run
 
     return decorate
@@ -115,15 +117,14 @@ def serve(settings: Settings) -> None:
 
     server.serve(settings)
 
-# %% ../nbs/18_main.ipynb #7486634c
-def report(settings: Settings, run: Any) -> None:
+# %% ../nbs/18_main.ipynb #ffae97b2
+def report(registry: Any, run: Any) -> None:
     """Say which version was made, how it did, where it lies, and whether it is promoted."""
     from iris_serve.artifact import MODEL_FILE, read_card
-    from iris_serve.registry import Registry
 
-    path = Registry(Path(settings.models), settings.name).path(run.version)
+    path = registry.path(run.version)
     metrics = read_card(path).metrics
-    click.echo(f"{settings.name} version {run.version}: {path / MODEL_FILE}")
+    click.echo(f"{registry.name} version {run.version}: {path / MODEL_FILE}")
     click.echo(f"accuracy {metrics.accuracy:.3f} on {metrics.rows} held-out rows")
     click.echo(f"{'promoted' if run.promoted else 'not promoted'}: {run.why}")
 
@@ -138,13 +139,14 @@ def train(settings: Settings) -> None:
       python -m iris_serve train --models ./models
     """
     from iris_serve import retrain
-    from iris_serve.registry import Registry
 
-    there = Registry(Path(settings.models), settings.name).versions()
+    registry = registry_of(settings)
+    there = registry.versions()
     if there:
         click.echo(f"{settings.name} has version {there[-1]} already; 'retrain' makes a new one")
         return
-    report(settings, retrain.train(Path(settings.models), retrain.Parameters(name=settings.name)))
+    parameters = retrain.Parameters(name=settings.name)
+    report(registry, retrain.train(Path(settings.models), parameters))
 
 # %% ../nbs/18_main.ipynb #1f3003d7
 @main.command()
@@ -171,7 +173,7 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
     given = {"name": settings.name} | {name: runner.parse_value(value) for name, value in pairs}
     parameters = runner.check_parameters(given)
     run = runner.retrain(Path(settings.models), parameters, progress=True)
-    report(read_settings(os.environ, models=settings.models, name=parameters.name), run)
+    report(registry_of(replace(settings, name=parameters.name)), run)
 
 # %% ../nbs/18_main.ipynb #56861906
 @main.command()
@@ -184,9 +186,9 @@ def versions(settings: Settings) -> None:
       python -m iris_serve versions
     """
     from iris_serve.artifact import read_card
-    from iris_serve.registry import Registry, history, read_run
+    from iris_serve.registry import history, read_run
 
-    registry = Registry(Path(settings.models), settings.name)
+    registry = registry_of(settings)
     past = history(registry)
     for version in registry.versions():
         mark = "*" if past and past[-1].version == version else " "
@@ -208,10 +210,9 @@ def promote(settings: Settings, version: int) -> None:
       python -m iris_serve promote 2
     """
     from iris_serve.artifact import look
-    from iris_serve.registry import Registry
     from iris_serve.registry import promote as point
 
-    registry = Registry(Path(settings.models), settings.name)
+    registry = registry_of(settings)
     look(registry.path(version))
     event = point(registry, version, "by hand")
     click.echo(f"{settings.name}: current is version {version}, was {event.previous or 'none'}")
@@ -230,13 +231,12 @@ def predict(settings: Settings, values: tuple[str, ...], version: int | None) ->
     """
     from iris_serve.contract import check_row
     from iris_serve.predictor import open_predictor
-    from iris_serve.registry import Registry
     from iris_serve.retrain import parse_value
-    from iris_serve.wire import reply
+    from iris_serve.wire import answer
 
-    predictor = open_predictor(Registry(Path(settings.models), settings.name), version)
+    predictor = open_predictor(registry_of(settings), version)
     row = check_row([parse_value(value) for value in values], predictor.contract)
-    click.echo(reply(200, {"prediction": predictor.predict([row])[0]}).body)
+    click.echo(answer(row, predictor).body)
 
 # %% ../nbs/18_main.ipynb #263d1e4e
 #| eval: false

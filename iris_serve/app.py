@@ -41,8 +41,6 @@ def translate(error: HTTPException) -> Exception:
         return wire.UnknownPathError("nothing is here; there are GET / and POST /predict")
     if error.code == 405:
         return wire.MethodError("this method is not offered here; use GET / or POST /predict")
-    if error.code == 413:
-        return wire.TooLargeError(f"the body is longer than {MAX_BODY} bytes")
     return wire.BodyError("the request could not be read as HTTP")
 
 # %% ../nbs/12_app.ipynb #15964162

@@ -22,9 +22,10 @@ from msgspec import Struct
 from iris_serve.artifact import (
     CARD_FILE,
     MODEL_FILE,
+    UNREADABLE,
     ArtifactError,
+    decode_card,
     encoded,
-    read_card,
     read_part,
     settle,
     sha256,
@@ -117,11 +118,11 @@ def publish(registry: Registry, staged: Path, run: Run) -> int:
 
     Raises `ArtifactError` if there is no whole artifact in `staged`.
     """
-    read_card(staged)
-    card = sha256(read_part(staged, CARD_FILE))
+    card = read_part(staged, CARD_FILE)
+    decode_card(card, staged)
     read_part(staged, MODEL_FILE)
     for version in range(1 + max(registry.versions(), default=0), 10**9):
-        done = msgspec.structs.replace(run, version=version, card=card)
+        done = msgspec.structs.replace(run, version=version, card=sha256(card))
         (staged / RUN_FILE).unlink(missing_ok=True)
         write_file(staged / RUN_FILE, encoded(done))
         try:
@@ -137,7 +138,7 @@ def read_run(path: Path) -> Run:
     """The run record of the artifact `path`; raises `ArtifactError` if it has none."""
     try:
         return msgspec.json.decode(read_part(path, RUN_FILE), type=Run)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(f"{path / RUN_FILE} is not a run record: {error}") from None
 
 # %% ../nbs/05_registry.ipynb #faf90c1e
@@ -149,7 +150,7 @@ def history(registry: Registry, alias: str = "current") -> list[Event]:
         try:
             data = read_part(folder, f"{number}.json")
             events.append(msgspec.json.decode(data, type=Event))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ArtifactError(f"{folder / f'{number}.json'} is no promotion: {error}") from None
     return events
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOTEBOOK_FILE', 'STAGED', 'PYTHON', 'Parameters', 'check_parameters', 'parse_value', 'notebook_parameters', 'build',
-           'admit', 'train', 'Session', 'RetrainError', 'check_extra', 'kernel_here', 'execute', 'tidy', 'keep_failed',
-           'retrain']
+           'admit', 'train', 'Session', 'missing_extra', 'RetrainError', 'check_extra', 'kernel_here', 'execute',
+           'tidy', 'keep_failed', 'retrain']
 
 # %% ../nbs/07_retrain.ipynb #2d83c236
 import atexit
@@ -164,6 +164,11 @@ class Session:
             admit(self.registry, self.folder, self.parameters, self.started, made_by)
         self.leftovers.close()
 
+# %% ../nbs/07_retrain.ipynb #c4310417
+def missing_extra() -> list[str]:
+    """Which of the packages that execute notebooks are not installed."""
+    return [name for name in ("papermill", "ipykernel", "matplotlib") if not find_spec(name)]
+
 # %% ../nbs/07_retrain.ipynb #d5536dc6
 class RetrainError(RuntimeError):
     """A retraining run that could not be done; the message says why, in one line."""
@@ -171,8 +176,7 @@ class RetrainError(RuntimeError):
 
 def check_extra() -> None:
     """Raise `RetrainError` if the packages that execute notebooks are not installed."""
-    missing = [name for name in ("papermill", "ipykernel", "matplotlib") if not find_spec(name)]
-    if missing:
+    if missing := missing_extra():
         raise RetrainError(
             f"retraining needs {', '.join(missing)}: pip install 'iris_serve[retrain]'"
         )

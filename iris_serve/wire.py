@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATUS', 'Reply', 'reply', 'BodyError', 'once', 'read_json', 'read_row', 'TooLargeError', 'UnknownPathError',
-           'MethodError', 'refuse', 'predict', 'status']
+           'MethodError', 'refuse', 'answer', 'predict', 'status']
 
 # %% ../nbs/09_wire.ipynb #432b3c77
 import json
@@ -101,6 +101,11 @@ def refuse(error: Exception, contract: Contract) -> Reply:
     example = {"features": list(contract.example)}
     return reply(status, {"error": str(error), "example": example})
 
+# %% ../nbs/09_wire.ipynb #4e05c7aa
+def answer(row: list[float], predictor: Predictor) -> Reply:
+    """The reply to a `row` that the contract has accepted."""
+    return reply(200, {"prediction": predictor.predict([row])[0]})
+
 # %% ../nbs/09_wire.ipynb #257dd987
 def predict(body: bytes, predictor: Predictor) -> Reply:
     """The reply to `POST /predict` with `body`."""
@@ -108,7 +113,7 @@ def predict(body: bytes, predictor: Predictor) -> Reply:
         row = read_row(body, predictor.contract)
     except (BodyError, RowError) as error:
         return refuse(error, predictor.contract)
-    return reply(200, {"prediction": predictor.predict([row])[0]})
+    return answer(row, predictor)
 
 # %% ../nbs/09_wire.ipynb #b339406d
 def status(predictor: Predictor) -> Reply:

@@ -99,6 +99,16 @@ def test_a_damaged_promotion_is_an_error_and_not_ignored(registry):
         current(registry)
 
 
+def test_a_record_that_is_nested_too_deeply_is_an_error_of_the_artifact(registry):
+    deep = b'{"version":' + b"[" * 100_000
+    (registry.path(1) / "run.json").write_bytes(deep)
+    with pytest.raises(ArtifactError, match="is not a run record"):
+        read_run(registry.path(1))
+    (registry.folder / "aliases" / "current" / "1.json").write_bytes(deep)
+    with pytest.raises(ArtifactError, match="is no promotion"):
+        history(registry)
+
+
 def test_a_promotion_that_was_deleted_does_not_stop_the_next(registry):
     promote(registry, 1, "again")
     (registry.folder / "aliases" / "current" / "1.json").unlink()
