@@ -12,6 +12,7 @@ config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 retrain = settings["retrain_requirements"].split()
+formats = settings["formats_requirements"].split()
 
 
 class BuildWithNotebook(build_py):
@@ -42,7 +43,8 @@ setup(
     install_requires=settings["requirements"].split(),
     extras_require={
         "retrain": retrain,
-        "dev": retrain + settings["dev_requirements"].split(),
+        "formats": formats,
+        "dev": retrain + formats + settings["dev_requirements"].split(),
     },
     entry_points={"console_scripts": settings["console_scripts"].split()},
     cmdclass={"build_py": BuildWithNotebook},
