@@ -9,12 +9,13 @@ __all__ = ['Table', 'derive_contract', 'iris', 'fingerprint', 'held_out', 'split
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.datasets import load_iris
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 from .contract import Contract, Feature
 
@@ -35,11 +36,14 @@ class Table:
     def __len__(self) -> int:
         return len(self.y)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "DataFrame":
         """The table as people look at it: a column for each feature, and the label."""
+        from pandas import DataFrame
+
         names = [feature.name for feature in self.contract.features]
         label = dict(zip(self.contract.classes, self.contract.labels, strict=True))
-        return pd.DataFrame(self.X, columns=names).assign(label=[label[c] for c in self.y.tolist()])
+        labels = [label[c] for c in self.y.tolist()]
+        return DataFrame(self.X, columns=names).assign(label=labels)
 
 # %% ../nbs/01_data.ipynb #bd4eac4b
 def derive_contract(
@@ -60,6 +64,8 @@ def derive_contract(
 # %% ../nbs/01_data.ipynb #ab1f70ee
 def iris() -> Table:
     """Fisher's iris flowers as scikit-learn ships them: 150 rows, 4 features in cm, 3 classes."""
+    from sklearn.datasets import load_iris
+
     bunch = load_iris()
     columns = [(name.removesuffix(" (cm)").replace(" ", "_"), "cm") for name in bunch.feature_names]
     X, labels = bunch.data.astype(np.float64), [str(name) for name in bunch.target_names]

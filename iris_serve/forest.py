@@ -21,7 +21,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from operator import and_, getitem
+from operator import and_, eq, getitem
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -85,7 +85,7 @@ class Arrays:
 
     def counts(self) -> list[int]:
         """How many cuts each feature has."""
-        return np.bincount(self.features, minlength=self.n_features).tolist()
+        return [int(n) for n in np.bincount(self.features, minlength=self.n_features)]
 
 # %% ../nbs/03_forest.ipynb #df7feb8f
 class FreezeError(TypeError):
@@ -218,15 +218,17 @@ class Masks:
     def one(self, positions: tuple[int, ...]) -> Indices:
         left = reduce(and_, map(getitem, self.bits, positions))
         packed = np.frombuffer(left.to_bytes(self.bytes, "little"), np.uint8)
-        return np.unpackbits(packed, bitorder="little").view(np.bool_).nonzero()[0]
+        leaves: Indices = np.unpackbits(packed, bitorder="little").view(np.bool_).nonzero()[0]
+        return leaves
 
     def many(self, positions: Indices) -> Indices:
-        left = self.words[0][positions[0]]
+        left = self.words[0].take(positions[0], axis=0)
         for words, position in zip(self.words[1:], positions[1:], strict=True):
-            left &= words[position]
+            left &= words.take(position, axis=0)
         bits = np.unpackbits(left.view(np.uint8), axis=1, bitorder="little").view(np.bool_)
-        found = np.flatnonzero(bits).reshape(len(left), -1)
-        return found - np.arange(0, bits.size, bits.shape[1])[:, None]
+        found: Indices = np.flatnonzero(bits).reshape(len(left), -1)
+        found -= np.arange(0, bits.size, bits.shape[1])[:, None]
+        return found
 
 # %% ../nbs/03_forest.ipynb #394f3f59
 class Walk:
@@ -250,7 +252,8 @@ class Walk:
         for _ in range(self.depth):
             right = positions[self.feature[at], np.arange(rows)[:, None]] > self.cut[at]
             at = self.step[2 * at + right]
-        return self.leaf[at]
+        leaves: Indices = self.leaf[at]
+        return leaves
 
     def one(self, positions: tuple[int, ...]) -> Indices:
         return self.many(np.array(positions)[:, None])[0]
@@ -258,7 +261,7 @@ class Walk:
 # %% ../nbs/03_forest.ipynb #300168f9
 def mean_of_one(values: Floats, leaves: Indices) -> Floats:
     """The mean of the rows `leaves` of `values`, shape (1, classes), added in their order."""
-    total: Floats = np.add.accumulate(values[leaves])[-1:]
+    total: Floats = np.add.accumulate(values.take(leaves, axis=0))[-1:]
     return total / len(leaves)
 
 
@@ -266,7 +269,7 @@ def mean_of_many(values: Floats, leaves: Indices) -> Floats:
     """The mean for each row of `leaves` (rows, trees), shape (rows, classes), in the same order."""
     total = np.zeros((len(leaves), values.shape[1]))
     for tree in np.ascontiguousarray(leaves.T):
-        total += values[tree]
+        total += values.take(tree, axis=0)
     return total / leaves.shape[1]
 
 # %% ../nbs/03_forest.ipynb #84c7d93b
@@ -322,7 +325,8 @@ class Table:
 
     def look_up(self, positions: Indices) -> Floats:
         """The answers (rows, classes) for `positions` (features, rows), which count from 1."""
-        return self.answers[np.ravel_multi_index(tuple(positions - 1), self.shape)]
+        answers: Floats = self.answers[np.ravel_multi_index(tuple(positions - 1), self.shape)]
+        return answers
 
 # %% ../nbs/03_forest.ipynb #068d1dec
 TABLE_BYTES, TABLE_SUMS, ROWS_PER_CELL = 1 << 26, 1 << 32, 1 / 64
@@ -467,10 +471,10 @@ CACHED = 8192  # answers
 
 
 class Answer(NamedTuple):
-    """One row's `probabilities`, shape (1, classes) and read-only, and the class's `index`."""
+    """One row's `probabilities`, shape (1, classes) and read-only, and the `best` class's place."""
 
     probabilities: Floats
-    index: int
+    best: int
 
 
 def matrix(rows: Rows, n_features: int) -> Floats:
@@ -487,7 +491,7 @@ class Single:
     def __init__(self, arrays: Arrays, finder: Finder) -> None:
         self.values, self.finder = arrays.values, finder
         self.axes = [axis.tolist() for axis in guarded(arrays)]
-        self.ends = np.array([len(axis) for axis in self.axes])
+        self.ends = [len(axis) for axis in self.axes]
         self.remembered = lru_cache(CACHED)(self.find)
 
     def ask(self, row: list[float]) -> Answer:
@@ -498,7 +502,8 @@ class Single:
 
     def find(self, positions: tuple[int, ...]) -> Answer:
         """The answer to the rows with `positions`; raises `RowError` for a value outside."""
-        refuse_outside(np.array(positions)[:, None], self.ends)
+        if 0 in positions or any(map(eq, positions, self.ends)):
+            refuse_outside(np.array(positions)[:, None], np.array(self.ends))
         mean = mean_of_one(self.values, self.finder.one(positions))
         return Answer(np.frombuffer(mean.tobytes()).reshape(mean.shape), int(mean.argmax()))
 
@@ -561,7 +566,8 @@ class Forest:
         plan = check(arrays)
         self.arrays, self.classes = arrays, np.array(arrays.classes)
         self.finder = make_finder(arrays, plan)
-        self.ask = Single(arrays, self.finder).ask
+        self.single = Single(arrays, self.finder)
+        self.ask = self.single.ask
         self.batch = Batch(arrays, plan, self.finder)
 
     def predict_proba(self, rows: Rows) -> Floats:
@@ -578,7 +584,8 @@ class Forest:
 
     def predict(self, rows: Rows) -> NDArray[Any]:
         """The most probable class of each of `rows`, the first of them in a tie."""
-        return self.classes[self.predict_proba(rows).argmax(axis=1)]
+        labels: NDArray[Any] = self.classes[self.predict_proba(rows).argmax(axis=1)]
+        return labels
 
     def save(self, path: Path) -> None:
         """Write the file `path`, beside it first and then renamed: all of it, or nothing."""

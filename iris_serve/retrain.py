@@ -98,7 +98,8 @@ def build(parameters: Parameters, folder: Path) -> Card:
     train_rows, test_rows = split(table, parameters.test_size)
     estimator = fit(make(parameters), train_rows)
     metrics = score(estimator, test_rows)
-    return fill(folder, estimator, make_card(parameters.name, parameters.params(), table, metrics))
+    card = make_card(parameters.name, parameters.params(), table, metrics, estimator)
+    return fill(folder, estimator, card)
 
 # %% ../nbs/07_retrain.ipynb #f7fca3ae
 def admit(

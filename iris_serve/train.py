@@ -6,12 +6,13 @@
 __all__ = ['Seed', 'Trees', 'Depth', 'Share', 'Params', 'make', 'fit', 'Metrics', 'score']
 
 # %% ../nbs/02_train.ipynb #1afc2c76
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from msgspec import Meta, Struct
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 from .data import Table
 
@@ -31,8 +32,10 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     test_size: Share = 0.2
 
 # %% ../nbs/02_train.ipynb #3bfd7316
-def make(params: Params) -> RandomForestClassifier:
+def make(params: Params) -> "RandomForestClassifier":
     """An unfitted random forest, as `params` say; one thread, so that sums have one order."""
+    from sklearn.ensemble import RandomForestClassifier
+
     return RandomForestClassifier(
         n_estimators=params.n_estimators,
         max_depth=params.max_depth,
@@ -41,7 +44,7 @@ def make(params: Params) -> RandomForestClassifier:
     )
 
 # %% ../nbs/02_train.ipynb #03e52328
-def fit(estimator: RandomForestClassifier, table: Table) -> RandomForestClassifier:
+def fit(estimator: "RandomForestClassifier", table: Table) -> "RandomForestClassifier":
     """`estimator`, fitted on all rows of `table`."""
     y = table.y if table.y.dtype.kind in "iu" else table.y.astype(np.str_)
     estimator.fit(np.ascontiguousarray(table.X, dtype=np.float64), y)
@@ -57,8 +60,10 @@ class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
     confusion: tuple[tuple[int, ...], ...]
 
 # %% ../nbs/02_train.ipynb #479a6c24
-def score(estimator: RandomForestClassifier, table: Table) -> Metrics:
+def score(estimator: "RandomForestClassifier", table: Table) -> Metrics:
     """The metrics of `estimator` on `table`, whose rows it must not have seen."""
+    from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+
     answers = estimator.predict(table.X)
     # A class without a held-out row has no recall, so it has no part in the mean.
     balanced = recall_score(table.y, answers, labels=np.unique(table.y), average="macro")
