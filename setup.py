@@ -11,8 +11,10 @@ ROOT = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-retrain = settings["retrain_requirements"].split()
-formats = settings["formats_requirements"].split()
+extras = {
+    name: settings[f"{name}_requirements"].split()
+    for name in ("retrain", "parquet", "formats", "dev")
+}
 
 
 class BuildWithNotebook(build_py):
@@ -41,11 +43,7 @@ setup(
     packages=find_packages(include=[settings["lib_path"]]),
     package_data={settings["lib_path"]: settings["package_data"].split()},
     install_requires=settings["requirements"].split(),
-    extras_require={
-        "retrain": retrain,
-        "formats": formats,
-        "dev": retrain + formats + settings["dev_requirements"].split(),
-    },
+    extras_require=extras | {"dev": sum(extras.values(), [])},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     cmdclass={"build_py": BuildWithNotebook},
 )

@@ -142,11 +142,14 @@ def check_golden(model: Any, golden: Golden) -> None:
 
 # %% ../nbs/04_artifact.ipynb #9671ce96
 class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a model file cannot say for itself. `files` maps a file's name to its sha256."""
+    """What a model file cannot say for itself. `files` maps a file's name to its sha256.
+
+    `parameters` is None for an estimator that somebody fitted elsewhere.
+    """
 
     format: Literal[2] = 2
     name: str
-    parameters: Params
+    parameters: Params | None
     metrics: Metrics
     contract: Contract
     data: Data
@@ -156,7 +159,9 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     files: dict[str, str] = {}
 
 # %% ../nbs/04_artifact.ipynb #5d8f3881
-def make_card(name: str, params: Params, table: Table, metrics: Metrics, estimator: Any) -> Card:
+def make_card(
+    name: str, params: Params | None, table: Table, metrics: Metrics, estimator: Any
+) -> Card:
     """The card of `estimator`, made here and now from `table`, and scored `metrics`."""
     return Card(
         name=name,

@@ -256,21 +256,23 @@ class Walk:
         return leaves
 
     def one(self, positions: tuple[int, ...]) -> Indices:
-        return self.many(np.array(positions)[:, None])[0]
+        leaves: Indices = self.many(np.array(positions)[:, None])[0]
+        return leaves
 
 # %% ../nbs/03_forest.ipynb #300168f9
 def mean_of_one(values: Floats, leaves: Indices) -> Floats:
     """The mean of the rows `leaves` of `values`, shape (1, classes), added in their order."""
-    total: Floats = np.add.accumulate(values.take(leaves, axis=0))[-1:]
-    return total / len(leaves)
+    mean: Floats = np.add.accumulate(values.take(leaves, axis=0))[-1:] / len(leaves)
+    return mean
 
 
 def mean_of_many(values: Floats, leaves: Indices) -> Floats:
     """The mean for each row of `leaves` (rows, trees), shape (rows, classes), in the same order."""
-    total = np.zeros((len(leaves), values.shape[1]))
+    total: Floats = np.zeros((len(leaves), values.shape[1]))
     for tree in np.ascontiguousarray(leaves.T):
         total += values.take(tree, axis=0)
-    return total / leaves.shape[1]
+    total /= leaves.shape[1]
+    return total
 
 # %% ../nbs/03_forest.ipynb #84c7d93b
 def small_grid(arrays: Arrays, nodes: Ints, values: Floats, edges: list[list[int]]) -> Floats:

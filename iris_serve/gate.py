@@ -34,9 +34,9 @@ def verdict(promote: str, candidate: Card, incumbent: Card | None) -> tuple[bool
     return compare(candidate.metrics, incumbent.metrics)
 
 
-def examined_on(card: Card) -> tuple[str, float]:
+def examined_on(card: Card) -> tuple[str, float | None]:
     """What decides which rows a model was examined on: the table, and the share held out."""
-    return card.data.sha256, card.parameters.test_size
+    return card.data.sha256, card.parameters.test_size if card.parameters else None
 
 # %% ../nbs/06_gate.ipynb #515f144e
 def judge(registry: Registry, candidate: Card, promote: str) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ shared with others, so the ratios mean something, and the single figures little.
 
 from __future__ import annotations
 
+import socket
 import statistics
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def forest_table() -> None:
             row = rows[0].tolist()
             some = [many_rows(estimator, forest, rows[:n]) for n in SIZES.values() if n < 10**5]
             # A million rows take scikit-learn minutes on wide data; iris is what was promised.
-            large = many_rows(estimator, freeze(estimator), rows) if name == "iris" else "–"
+            large = many_rows(estimator, freeze(estimator), rows) if name == "iris" else "-"
             leaves = len(forest.arrays.values)
             found = one_row(estimator, forest, row)
             line(f"{name}, {trees}", leaves, f"{freezing * 1e3:.0f}", *found, *some, large)
@@ -104,5 +105,92 @@ def forest_table() -> None:
 
 SIZES = {"100 rows": 100, "10,000 rows": 10_000, "1,000,000 rows": 1_000_000}
 
+HELLO = """
+import sys
+from flask import Flask
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+def make():
+    app = Flask("hello")
+    app.post("/predict")(lambda: {"prediction": 1})
+    return app
+
+where = dict(address="127.0.0.1", port=int(sys.argv[1]), interface=Interfaces.WSGI)
+options = dict(workers=1, blocking_threads=32, websockets=False, log_level=LogLevels.error)
+server = Granian("hello", **where, **options)
+server.serve(target_loader=make, wrap_loader=False)
+"""
+
+
+def free_port() -> int:
+    """A port on the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def until_answered(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return as soon as a row is answered with 200 on `port`, asked every 5 ms."""
+    body = b'{"features": [6.1, 2.8, 4.7, 1.2]}'
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/predict", body, 10) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.005)
+    raise RuntimeError("the service did not answer")
+
+
+def memory(process: int) -> tuple[int, int]:
+    """The resident and the proportional set size of `process`, in kilobytes (Linux)."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    sizes = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
+    return sizes["Rss:"], sizes["Pss:"]
+
+
+def start_once(program: list[str], port: int) -> tuple[float, float]:
+    """Seconds to the first answer, and resident megabytes of the worker that gave it."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *program], stdout=subprocess.DEVNULL)
+    try:
+        until_answered(port, process)
+        seconds = time.perf_counter() - started
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return seconds, max(memory(int(child))[0] for child in children) / 1024
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start_table() -> None:
+    """Print start and memory of a Flask hello world and of the service, on the same server."""
+    with tempfile.TemporaryDirectory() as folder:
+        trained = [sys.executable, "-m", "iris_serve", "train", "--models", folder]
+        subprocess.run(trained, check=True, stdout=subprocess.DEVNULL)
+        found: dict[str, list[tuple[float, float]]] = {"hello": [], "iris_serve": []}
+        for _ in range(ROUNDS):
+            port = free_port()
+            found["hello"].append(start_once(["-c", HELLO, str(port)], port))
+            service = ["-m", "iris_serve", "--models", folder, "--port", str(port)]
+            found["iris_serve"].append(start_once(service, port))
+    line("", "start to first answer, s", "resident memory of the worker, MB")
+    line("---", "---", "---")
+    medians = {}
+    for name, rounds in found.items():
+        medians[name] = [statistics.median(column) for column in zip(*rounds, strict=True)]
+        line(name, *(f"{figure:.2f}" for figure in medians[name]))
+    pairs = zip(medians["iris_serve"], medians["hello"], strict=True)
+    line("ratio", *(f"{ours / theirs:.2f}×" for ours, theirs in pairs))
+
+
+TABLES = {"forest": forest_table, "start": start_table}
+
 if __name__ == "__main__":
-    forest_table()
+    if len(sys.argv) != 2 or sys.argv[1] not in TABLES:
+        sys.exit(__doc__)
+    TABLES[sys.argv[1]]()

@@ -73,7 +73,7 @@ def test_a_model_cut_anywhere_is_refused(artifact):
     ("changes", "words"),
     [
         ({"mood": "good"}, "unknown field `mood`"),
-        ({"format": 2}, "not a card of this version"),
+        ({"format": 1}, "not a card of this version"),
         ({"name": 7}, "Expected `str`, got `int`"),
         ({"files": {}}, "is not the file that its card describes"),
         ({"contract": None}, "not a card of this version"),

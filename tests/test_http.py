@@ -107,7 +107,7 @@ def test_any_json_is_answered_or_refused_with_a_reason(client, value, wrapped):
 
 def test_an_unforeseen_failure_tells_nothing_about_the_inside(trained, caplog):
     predictor = open_predictor(Registry(trained))
-    object.__setattr__(predictor, "estimator", None)
+    predictor.forest = None
     answer = create_app(predictor).test_client().post("/predict", data=GOOD)
     assert answer.status_code == 500
     assert answer.json == {"error": "the service failed to answer; its log says why"}
