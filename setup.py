@@ -43,7 +43,7 @@ setup(
     packages=find_packages(include=[settings["lib_path"]]),
     package_data={settings["lib_path"]: settings["package_data"].split()},
     install_requires=settings["requirements"].split(),
-    extras_require=extras | {"dev": sum(extras.values(), [])},
+    extras_require=extras | {"dev": [name for extra in extras.values() for name in extra]},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     cmdclass={"build_py": BuildWithNotebook},
 )
