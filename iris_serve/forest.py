@@ -227,10 +227,7 @@ class Forest:
         self.ask = self.single.ask
 
     def predict_proba(self, rows: Rows) -> Floats:
-        """The probabilities, float64 (rows, classes); read-only for a single row in a list.
-
-        Raises `RowError` for rows of another length, and for what a 32-bit float cannot hold.
-        """
+        """The probabilities (rows, classes), read-only for one row in a list; or `RowError`."""
         if type(rows) is list and len(rows) == 1 and type(rows[0]) is list:
             return self.ask(rows[0]).probabilities
         X = matrix(rows, self.arrays.n_features)
