@@ -8,6 +8,7 @@ __all__ = ['TABLE_BYTES', 'TABLE_SUMS', 'ROWS_PER_CELL', 'sweep', 'Finder', 'Mas
 
 # %% ../nbs/02b_leaves.ipynb #964c7e0b
 import math
+from dataclasses import replace
 from functools import reduce
 from operator import and_, getitem
 from typing import Protocol
@@ -153,6 +154,9 @@ class Table:
     """The answer for each combination of positions; `answers` has the shape (cells, classes)."""
 
     def __init__(self, arrays: Arrays, plan: Plan) -> None:
+        self.used, places = np.unique(arrays.features, return_inverse=True)
+        places = places.astype(np.int32)
+        arrays = replace(arrays, features=places, n_features=len(self.used))
         counts, classes = arrays.counts(), arrays.values.shape[1]
         self.arrays, self.shape = arrays, tuple(count + 1 for count in counts)
         self.first = [0, *np.cumsum(counts).tolist()]
@@ -179,8 +183,8 @@ class Table:
 
     def look_up(self, positions: Indices) -> Floats:
         """The answers (rows, classes) for `positions` (features, rows), which count from 1."""
-        answers: Floats = self.answers[np.ravel_multi_index(tuple(positions - 1), self.shape)]
-        return answers
+        cells = np.ravel_multi_index(tuple(positions[self.used] - 1), self.shape)
+        return self.answers.take(cells, axis=0)
 
 # %% ../nbs/02b_leaves.ipynb #068d1dec
 TABLE_BYTES, TABLE_SUMS, ROWS_PER_CELL = 1 << 26, 1 << 32, 1 / 64
@@ -189,6 +193,7 @@ TABLE_BYTES, TABLE_SUMS, ROWS_PER_CELL = 1 << 26, 1 << 32, 1 / 64
 def table_pays(arrays: Arrays, trees: int, asked: int) -> bool:
     """Is a table small enough, and are the `asked` rows enough to be worth it?"""
     cells = math.prod(count + 1 for count in arrays.counts())
+    asked = asked if len(arrays.cuts) else 0
     numbers = cells * arrays.values.shape[1]
     fits = numbers * 8 <= TABLE_BYTES and numbers * trees <= TABLE_SUMS
     return fits and asked >= cells * ROWS_PER_CELL
