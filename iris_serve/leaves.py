@@ -155,8 +155,8 @@ class Table:
 
     def __init__(self, arrays: Arrays, plan: Plan) -> None:
         self.used, places = np.unique(arrays.features, return_inverse=True)
-        places = places.astype(np.int32)
-        arrays = replace(arrays, features=places, n_features=len(self.used))
+        n_used = len(self.used)
+        arrays = replace(arrays, features=places.astype(np.int32), n_features=n_used)
         counts, classes = arrays.counts(), arrays.values.shape[1]
         self.arrays, self.shape = arrays, tuple(count + 1 for count in counts)
         self.first = [0, *np.cumsum(counts).tolist()]
@@ -184,7 +184,8 @@ class Table:
     def look_up(self, positions: Indices) -> Floats:
         """The answers (rows, classes) for `positions` (features, rows), which count from 1."""
         cells = np.ravel_multi_index(tuple(positions[self.used] - 1), self.shape)
-        return self.answers.take(cells, axis=0)
+        answers: Floats = self.answers.take(cells, axis=0)
+        return answers
 
 # %% ../nbs/02b_leaves.ipynb #068d1dec
 TABLE_BYTES, TABLE_SUMS, ROWS_PER_CELL = 1 << 26, 1 << 32, 1 / 64
