@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLE_BYTES', 'TABLE_SUMS', 'ROWS_PER_CELL', 'sweep', 'Finder', 'Masks', 'Walk', 'mean_of_one', 'mean_of_many',
-           'small_grid', 'Table', 'table_pays']
+           'small_grid', 'only_used', 'Table', 'table_pays']
 
 # %% ../nbs/02b_leaves.ipynb #964c7e0b
 import math
@@ -149,14 +149,19 @@ def small_grid(arrays: Arrays, nodes: Ints, values: Floats, edges: list[list[int
         waiting += [(right, high), (low, left)]
     return grid
 
+# %% ../nbs/02b_leaves.ipynb #e25e7159
+def only_used(arrays: Arrays) -> tuple[Indices, Arrays]:
+    """The features that `arrays` ask about, and the same arrays as if there were no others."""
+    used, places = np.unique(arrays.features, return_inverse=True)
+    features = places.astype(np.int32)
+    return used, replace(arrays, features=features, n_features=len(used))
+
 # %% ../nbs/02b_leaves.ipynb #0e16b527
 class Table:
     """The answer for each combination of positions; `answers` has the shape (cells, classes)."""
 
     def __init__(self, arrays: Arrays, plan: Plan) -> None:
-        self.used, places = np.unique(arrays.features, return_inverse=True)
-        n_used = len(self.used)
-        arrays = replace(arrays, features=places.astype(np.int32), n_features=n_used)
+        self.used, arrays = only_used(arrays)
         counts, classes = arrays.counts(), arrays.values.shape[1]
         self.arrays, self.shape = arrays, tuple(count + 1 for count in counts)
         self.first = [0, *np.cumsum(counts).tolist()]
