@@ -141,7 +141,10 @@ class Answer(NamedTuple):
 
 def matrix(rows: Rows, n_features: int) -> Floats:
     """`rows` as float64 of shape (rows, n_features); raises `RowError` if they have another."""
-    X = np.asarray(rows, dtype=np.float64)
+    try:
+        X = np.asarray(rows, dtype=np.float64)
+    except ValueError:
+        raise RowError(f"rows must be lists of {n_features} numbers each") from None
     if X.ndim != 2 or X.shape[1] != n_features:
         raise RowError(f"rows must have the shape (rows, {n_features}), and not {X.shape}")
     return X

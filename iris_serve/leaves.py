@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TABLE_BYTES', 'TABLE_SUMS', 'ROWS_PER_CELL', 'sweep', 'Finder', 'Masks', 'Walk', 'mean_of_one', 'mean_of_many',
-           'small_grid', 'only_used', 'Table', 'table_pays']
+           'own_edges', 'small_grid', 'only_used', 'Table', 'table_pays']
 
 # %% ../nbs/02b_leaves.ipynb #964c7e0b
 import math
+from bisect import bisect_left
 from dataclasses import replace
 from functools import reduce
 from operator import and_, getitem
@@ -127,12 +128,22 @@ def mean_of_many(values: Floats, leaves: Indices) -> Floats:
     total /= leaves.shape[1]
     return total
 
+# %% ../nbs/02b_leaves.ipynb #37c20636
+def own_edges(arrays: Arrays, nodes: Ints) -> list[list[int]]:
+    """For each feature the borders of one tree's grid: the start, its own cuts + 1, the end.
+
+    They are numbers of cuts, so the grid of all cuts starts where the feature's cuts do.
+    """
+    own, edges, first = np.unique(nodes[nodes >= 0]), [], 0
+    for feature, count in enumerate(arrays.counts()):
+        inside = own[arrays.features[own] == feature] + 1
+        edges.append([first, *inside.tolist(), first + count + 1])
+        first += count
+    return edges
+
 # %% ../nbs/02b_leaves.ipynb #84c7d93b
 def small_grid(arrays: Arrays, nodes: Ints, values: Floats, edges: list[list[int]]) -> Floats:
-    """The `values` of one tree on the grid of its own cuts, shape (…, classes).
-
-    `edges[feature]` are the borders of that grid: 0, the numbers of the tree's cuts + 1, the end.
-    """
+    """The `values` of one tree on the grid of its own cuts, between `edges`; (…, classes)."""
     sizes = [len(borders) - 1 for borders in edges]
     grid, leaf = np.empty((*sizes, values.shape[1])), 0
     waiting = [([0] * len(sizes), sizes)]
@@ -143,7 +154,7 @@ def small_grid(arrays: Arrays, nodes: Ints, values: Floats, edges: list[list[int
             leaf += 1
             continue
         feature = int(arrays.features[cut])
-        border = edges[feature].index(cut + 1)
+        border = bisect_left(edges[feature], cut + 1)
         left, right = high.copy(), low.copy()
         left[feature], right[feature] = min(high[feature], border), max(low[feature], border)
         waiting += [(right, high), (low, left)]
@@ -153,8 +164,8 @@ def small_grid(arrays: Arrays, nodes: Ints, values: Floats, edges: list[list[int
 def only_used(arrays: Arrays) -> tuple[Indices, Arrays]:
     """The features that `arrays` ask about, and the same arrays as if there were no others."""
     used, places = np.unique(arrays.features, return_inverse=True)
-    features = places.astype(np.int32)
-    return used, replace(arrays, features=features, n_features=len(used))
+    features, n_features = places.astype(np.int32), len(used)
+    return used.astype(np.intp), replace(arrays, features=features, n_features=n_features)
 
 # %% ../nbs/02b_leaves.ipynb #0e16b527
 class Table:
@@ -162,9 +173,8 @@ class Table:
 
     def __init__(self, arrays: Arrays, plan: Plan) -> None:
         self.used, arrays = only_used(arrays)
-        counts, classes = arrays.counts(), arrays.values.shape[1]
-        self.arrays, self.shape = arrays, tuple(count + 1 for count in counts)
-        self.first = [0, *np.cumsum(counts).tolist()]
+        self.arrays, classes = arrays, arrays.values.shape[1]
+        self.shape = tuple(count + 1 for count in arrays.counts())
         answers = np.zeros((*self.shape, classes))
         borders = np.append(plan.roots, len(arrays.nodes))
         leaves = np.append(0, np.cumsum(arrays.nodes == -1))[borders]
@@ -175,11 +185,7 @@ class Table:
 
     def add(self, answers: Floats, nodes: Ints, values: Floats) -> None:
         """Add the fractions of one tree to all `answers`."""
-        own = np.unique(nodes[nodes >= 0])
-        whose, edges = self.arrays.features[own], []
-        for feature, first in enumerate(self.first[:-1]):
-            inside = (own[whose == feature] + 1).tolist()
-            edges.append([first, *inside, first + self.shape[feature]])
+        edges = own_edges(self.arrays, nodes)
         grid = small_grid(self.arrays, nodes, values, edges)
         for axis in range(len(edges) - 1, 0, -1):
             grid = np.repeat(grid, np.diff(edges[axis]), axis)
@@ -199,7 +205,6 @@ TABLE_BYTES, TABLE_SUMS, ROWS_PER_CELL = 1 << 26, 1 << 32, 1 / 64
 def table_pays(arrays: Arrays, trees: int, asked: int) -> bool:
     """Is a table small enough, and are the `asked` rows enough to be worth it?"""
     cells = math.prod(count + 1 for count in arrays.counts())
-    asked = asked if len(arrays.cuts) else 0
     numbers = cells * arrays.values.shape[1]
     fits = numbers * 8 <= TABLE_BYTES and numbers * trees <= TABLE_SUMS
-    return fits and asked >= cells * ROWS_PER_CELL
+    return fits and len(arrays.cuts) > 0 and asked >= cells * ROWS_PER_CELL

@@ -22,7 +22,8 @@ import numpy as np
 import safetensors.numpy
 
 from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.forest import HIGHEST, KINDS, Arrays, Forest, ForestError, decode, encode, make_head
+from iris_serve.forest import KINDS, Forest, decode, encode, make_head
+from iris_serve.trees import HIGHEST, Arrays, ForestError
 
 MEMORY, PATIENCE = 5 << 29, 60  # bytes, and seconds for one file
 INTS = [-(2**31), -2, -1, 0, 1, 2, 3, 7, 2**31 - 1]
@@ -201,9 +202,10 @@ def examine(forest, rng):
 
 def open_one(kind, data, originals, rng):
     """True if the forest in `data` answers rightly, False if it is refused."""
-    ways = {"ROWS_PER_CELL": [1 / 64, 0], "MASK_BYTES": [1 << 25, 0]}
-    chosen = {name: values[rng.integers(2)] for name, values in ways.items()}
-    with mock.patch.multiple("iris_serve.forest", **chosen):
+    with (
+        mock.patch("iris_serve.leaves.ROWS_PER_CELL", [1 / 64, 0][rng.integers(2)]),
+        mock.patch("iris_serve.forest.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
+    ):
         try:
             forest = Forest(decode(data))
         except ForestError:
