@@ -10,6 +10,7 @@ __all__ = ['MAX_BODY', 'HOST', 'MISDIRECTED', 'read_body', 'respond', 'routes', 
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
@@ -80,6 +81,7 @@ def ask(predictor: Predictor) -> Response:
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 
 
+@lru_cache(16)
 def is_loopback(host: str) -> bool:
     """True if `host` is a name or an address of this very machine."""
     try:
@@ -137,9 +139,8 @@ def create_app(
 
     @app.before_request
     def check_host() -> None:
-        if not host_allowed(
-            request.headers.get("Host"), host or request.environ.get("SERVER_NAME", "")
-        ):
+        listening = host or request.environ.get("SERVER_NAME", "")
+        if not host_allowed(request.headers.get("Host"), listening):
             raise wire.HostError(MISDIRECTED)
 
     @app.errorhandler(HTTPException)

@@ -278,7 +278,7 @@ def open_pinned(versions: Versions, version: int) -> Pinnable:
     if FOREST_FILE not in look(path, card)[0] and not versions.pickles:
         raise PickleError(
             f"version {version} cannot be frozen, and opening its pickle on a client's request is "
-            "not permitted here; the setting pinned_pickles permits it"
+            "not permitted here; the setting pickles (IRIS_SERVE_PICKLES) permits it"
         )
     predictor = open_version(versions.registry, version, card)
     with versions.lock:
