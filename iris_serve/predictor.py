@@ -169,7 +169,7 @@ class LivePredictor:
     def __init__(self, registry: Registry, alias: str = "current") -> None:
         self.registry, self.alias = registry, alias
         self.folder = registry.folder / "aliases" / alias
-        self.changed, self.highest, self.due = 0, 0, 0.0
+        self.changed, self.highest, self.due = -1, -1, 0.0
         self.trouble: str | None = None
         self.swaps, self.failed_swaps, self.stopped = 0, 0, False
         self.watchers: dict[int, threading.Thread] = {}
@@ -205,14 +205,14 @@ def watch(reference: "weakref.ref[LivePredictor]") -> None:
 
 # %% ../nbs/08_predictor.ipynb #f822e2dd
 def news(live: LivePredictor) -> bool:
-    """True if the alias of `live` has another highest event than before, or a retry is due."""
+    """True if the alias of `live` may have another meaning than before, or a retry is due."""
     changed = live.folder.stat().st_mtime_ns if live.folder.is_dir() else 0
     now, due = time.monotonic(), time.monotonic() >= live.due
     settled = abs(time.time() - changed / 1e9) > COARSE
     if changed == live.changed and settled and not due:
         return False
     highest = max(numbers(live.folder, ".json"), default=0)
-    found = highest != live.highest or (due and live.trouble is not None)
+    found = (changed, highest) != (live.changed, live.highest) or (due and live.trouble is not None)
     live.changed, live.highest = changed, highest
     live.due = now + RETRY if due or found else live.due
     return found
