@@ -81,7 +81,6 @@ def ask(predictor: Predictor) -> Response:
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 
 
-@lru_cache(16)
 def is_loopback(host: str) -> bool:
     """True if `host` is a name or an address of this very machine."""
     try:
@@ -90,6 +89,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(64)
 def host_allowed(header: str | None, listening: str) -> bool:
     """True if a request with this `Host` header may be meant for who is `listening` there."""
     if header is None or not is_loopback(listening):
