@@ -175,8 +175,7 @@ if hasattr(os, "register_at_fork"):
 class LivePredictor:
     """The predictor that `alias` means in `registry`, followed by a thread in each process.
 
-    `swaps` and `failed_swaps` count, `loaded_at` is the time in seconds since 1970 at which the
-    present predictor came into service. Raises as `open_version` does if there is none to begin.
+    `loaded_at` is when the present one came, in seconds since 1970. Raises as `open_version` does.
     """
 
     def __init__(self, registry: Registry, alias: str = "current") -> None:
