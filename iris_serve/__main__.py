@@ -71,7 +71,7 @@ def main() -> None:
       python -m iris_serve predict 6.1 2.8 4.7 1.2
 
     Each option is also an environment variable: IRIS_SERVE_HOST, IRIS_SERVE_PORT,
-    IRIS_SERVE_WORKERS, IRIS_SERVE_MODELS, IRIS_SERVE_NAME, IRIS_SERVE_GRACE.
+    IRIS_SERVE_WORKERS, IRIS_SERVE_MODELS, IRIS_SERVE_NAME, IRIS_SERVE_GRACE, IRIS_SERVE_PICKLES.
     """
 
 # %% ../nbs/18_main.ipynb #433c3118
@@ -80,6 +80,7 @@ HELP = {
     "port": "Port to listen on",
     "workers": "Processes that answer",
     "grace": "Seconds that a stop waits for requests in flight",
+    "pickles": "May a version asked for by number be opened as a pickle",
     "models": "Directory with the models",
     "name": "Name of the model",
 }
@@ -104,7 +105,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 # %% ../nbs/18_main.ipynb #61361507
 @main.command()
-@with_settings("host", "port", "workers", "grace")
+@with_settings("host", "port", "workers", "grace", "pickles")
 def serve(settings: Settings) -> None:
     """Serve the current version; train a first one if there is none.
 
@@ -203,7 +204,7 @@ def versions(settings: Settings) -> None:
 @click.argument("version", type=click.IntRange(min=1))
 @with_settings()
 def promote(settings: Settings, version: int) -> None:
-    """Make VERSION the current one. A running service takes it when it is started again.
+    """Make VERSION the current one. A running service takes it within a second.
 
     \b
     Example:

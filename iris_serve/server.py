@@ -28,7 +28,8 @@ from granian.log import LogLevels
 
 from .app import create_app
 from .artifact import look
-from .predictor import open_predictor
+from .lineage import make_lineage
+from .predictor import LivePredictor, Versions
 from .registry import current
 from .settings import Settings, read_settings, registry_of
 
@@ -38,8 +39,13 @@ def make_app(settings: Settings | None = None) -> Flask:
 
     Raises `NoModelError` or `ArtifactError` if there is nothing to serve.
     """
-    registry = registry_of(settings or read_settings(os.environ))
-    return create_app(open_predictor(registry))
+    chosen = settings or read_settings(os.environ)
+    live = LivePredictor(registry_of(chosen))
+    versions = Versions(live, chosen.pickles)
+    host = chosen.host if settings or "IRIS_SERVE_HOST" in os.environ else None
+    app = create_app(live, [make_lineage(versions)], host)
+    app.extensions["live"] = live
+    return app
 
 # %% ../nbs/17_server.ipynb #6fa8bd67
 def ensure_model(settings: Settings) -> None:
@@ -101,7 +107,9 @@ def worker_app(settings: Settings) -> Flask:
         os.setpgrp()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    return make_app(settings)
+    app = make_app(settings)
+    app.extensions["live"].follow()
+    return app
 
 # %% ../nbs/17_server.ipynb #227fb1d0
 def impatient(graceful: Any) -> Any:

@@ -30,6 +30,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     models: Annotated[str, Meta(min_length=1)] = "models"
     name: Annotated[str, Meta(min_length=1)] = "iris"
     grace: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    pickles: bool = False
 
 
 class SettingsError(ValueError):
@@ -65,6 +66,7 @@ EXAMPLES = {
     "models": "./models",
     "name": "iris",
     "grace": "10",
+    "pickles": "true",
 }
 
 

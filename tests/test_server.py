@@ -60,9 +60,12 @@ class Service:
         return self
 
     def __exit__(self, kind, *_):
-        for child in self.children():
-            os.kill(child, signal.SIGKILL)
+        # The watcher first: it would replace the workers, and their heirs keep the pipes open.
+        workers = self.children()
         self.process.kill()
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
         _, err = self.process.communicate()
         assert kind or "Traceback" not in err
 
@@ -109,7 +112,7 @@ class Held(Service):
 def half_sent(service):
     """A request whose body has only begun, accepted by a worker."""
     client = socket.create_connection(("127.0.0.1", service.port), timeout=20)
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(GOOD)}\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(GOOD)}\r\n"
     client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
     # The worker asks for the body when the application has begun to read it.
     assert client.recv(100).startswith(b"HTTP/1.1 100")
@@ -346,7 +349,7 @@ def test_each_of_two_workers_answers(models):
             assert service.process.poll() is None
         # Which worker gets a connection is for the kernel to say: one of them is held still, so
         # that whoever answers is the other one. The chance that nobody is asked is 1 in 2^24.
-        lines = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(GOOD)}\r\n\r\n"
+        lines = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(GOOD)}\r\n\r\n"
         for still in service.children():
             os.kill(still, signal.SIGSTOP)
             while "T" not in state(still):

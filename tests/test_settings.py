@@ -59,12 +59,18 @@ def test_what_kubernetes_injects_for_a_neighbour_service_is_ignored():
 @pytest.mark.parametrize("name", FIELDS)
 def test_an_option_beats_the_environment_and_the_environment_beats_the_default(name):
     kind = type(getattr(Settings(), name))
-    words = {"int": ("7", "8"), "float": ("7.5", "8.5"), "str": ("seven", "eight")}[kind.__name__]
-    variable = {PREFIX + name.upper(): words[0]}
+    words = {
+        "int": {"7": 7, "8": 8},
+        "float": {"7.5": 7.5, "8.5": 8.5},
+        "str": {"seven": "seven", "eight": "eight"},
+        "bool": {"true": True, "false": False},
+    }[kind.__name__]
+    (first, one), (second, other) = words.items()
+    variable = {PREFIX + name.upper(): first}
     assert getattr(read_settings({}), name) == getattr(Settings(), name)
-    assert getattr(read_settings(variable), name) == kind(words[0])
-    assert getattr(read_settings(variable, **{name: None}), name) == kind(words[0])
-    assert getattr(read_settings(variable, **{name: words[1]}), name) == kind(words[1])
+    assert getattr(read_settings(variable), name) == one
+    assert getattr(read_settings(variable, **{name: None}), name) == one
+    assert getattr(read_settings(variable, **{name: second}), name) == other
 
 
 def test_variables_of_other_programs_are_not_looked_at():

@@ -1,0 +1,277 @@
+"""From an answer to its notebook, over HTTP; and to nothing else."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from bad_bodies import GOOD
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from iris_serve.app import create_app, host_allowed
+from iris_serve.artifact import CARD_FILE, encoded, sha256, write_file
+from iris_serve.lineage import NOTEBOOK_FILE, PAGE_FILE, make_lineage
+from iris_serve.predictor import LivePredictor, Versions
+from iris_serve.registry import Registry, promote, read_run
+from iris_serve.retrain import Parameters, train
+from iris_serve.server import make_app
+from iris_serve.settings import Settings
+
+HOSTILE = b"<script>alert(1)</script><meta http-equiv=refresh content='0;url=//evil.example/'>"
+
+
+def give_notebook(path, page):
+    """A notebook and its page, as a run with a notebook leaves them in a version."""
+    write_file(path / NOTEBOOK_FILE, b'{"cells": []}')
+    write_file(path / PAGE_FILE, page)
+    run = replace(read_run(path), made_by="retrain", notebook=sha256(b'{"cells": []}'))
+    (path / "run.json").write_bytes(encoded(run))
+
+
+@pytest.fixture(scope="module")
+def two_trained(tmp_path_factory):
+    """A models directory: version 1 without a notebook, 2 with one; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("two") / "models"
+    train(folder, Parameters(n_estimators=5))
+    train(folder, Parameters(n_estimators=6, promote="never"))
+    registry = Registry(folder)
+    promote(registry, 2, "to be tried first", alias="canary")
+    give_notebook(registry.path(2), HOSTILE)
+    (registry.path(2) / "data.csv").write_text("secret,table\n")
+    return folder
+
+
+@pytest.fixture
+def two(two_trained, tmp_path):
+    return shutil.copytree(two_trained, tmp_path / "two")
+
+
+def client_of(models):
+    live = LivePredictor(Registry(models))
+    live.stop()
+    return create_app(live, [make_lineage(Versions(live))], "127.0.0.1").test_client()
+
+
+@pytest.fixture(scope="module")
+def client(two_trained):
+    return client_of(two_trained)
+
+
+def test_every_link_leads_on(client):
+    (model,) = client.get("/models").json["models"]
+    assert (model["name"], model["version"]) == ("iris", "1")
+    found = client.get(model["link"]).json
+    assert [v["version"] for v in found["versions"]] == ["1", "2"]
+    links = client.get(found["versions"][1]["link"]).json["links"]
+    assert client.get(links["self"]).status_code == 200
+    assert client.get(links["notebook"]).status_code == 200
+    assert client.post(links["predict"], data=GOOD).headers["X-Model-Version"] == "2"
+
+
+def test_the_card_is_told_whole_and_the_aliases_with_their_histories(client, two_trained):
+    told = client.get("/models/iris/versions/2").json
+    assert told["card"] == json.loads((two_trained / "iris" / "2" / CARD_FILE).read_bytes())
+    assert told["run"]["made_by"] == "retrain"
+    aliases = client.get("/models/iris").json["aliases"]
+    assert {name: alias["version"] for name, alias in aliases.items()} == {
+        "canary": "2",
+        "current": "1",
+    }
+    assert aliases["canary"]["history"][0]["why"] == "to be tried first"
+
+
+def test_an_alias_may_stand_for_its_number(client):
+    canary = client.get("/models/iris/versions/canary").json
+    assert canary == client.get("/models/iris/versions/2").json
+    answer = client.post("/models/iris/versions/current/predict", data=GOOD)
+    assert answer.headers["X-Model-Version"] == "1"
+
+
+def test_the_page_is_sent_as_it_is_and_locked_up(client):
+    page = client.get("/models/iris/versions/2/notebook")
+    assert (page.status_code, page.data) == (200, HOSTILE)
+    policy = [part.strip() for part in page.headers["Content-Security-Policy"].split(";")]
+    assert {"default-src 'none'", "sandbox", "img-src data:", "form-action 'none'"} <= set(policy)
+    assert not any("script" in part or "allow-" in part for part in policy)
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    assert page.content_type == "text/html; charset=utf-8"
+
+
+def test_a_version_without_a_notebook_says_so(client):
+    answer = client.get("/models/iris/versions/1/notebook")
+    assert answer.status_code == 404
+    assert "no page of an executed notebook: it was made by train, without" in answer.json["error"]
+    assert client.get("/models/iris/versions/1").json["links"]["notebook"] is None
+
+
+def test_a_changed_notebook_is_a_503_and_not_a_page(two):
+    (two / "iris" / "2" / NOTEBOOK_FILE).write_bytes(b'{"cells": [1]}')
+    answer = client_of(two).get("/models/iris/versions/2/notebook")
+    assert answer.status_code == 503
+    assert "2/retrain.ipynb is not the file" in answer.json["error"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege elsewhere")
+def test_a_link_in_the_place_of_a_record_tells_nothing(two, tmp_path):
+    (tmp_path / "secret").write_text("nobody may read this")
+    for name in (PAGE_FILE, NOTEBOOK_FILE, CARD_FILE, "run.json"):
+        path = two / "iris" / "2" / name
+        path.unlink()
+        path.symlink_to(tmp_path / "secret")
+        for route in ("", "/notebook", "/predict"):
+            for method in ("GET", "POST"):
+                answer = client_of(two).open(f"/models/iris/versions/2{route}", method=method)
+                assert b"nobody may read this" not in answer.data
+    assert client_of(two).get("/models/iris/versions/2/notebook").status_code == 503
+
+
+def test_a_damaged_version_does_not_spoil_the_list(two):
+    (two / "iris" / "2" / "run.json").write_text("{")
+    versions = client_of(two).get("/models/iris").json["versions"]
+    assert versions[0]["run"]["version"] == 1
+    assert "version 2 cannot be trusted" in versions[1]["trouble"]
+
+
+def test_a_wrong_question_to_a_pinned_version_is_explained_by_that_version(client):
+    answer = client.post("/models/iris/versions/2/predict", data=b'{"features": [1]}')
+    assert answer.status_code == 400
+    assert answer.headers["X-Model-Version"] == "2"
+    assert len(answer.json["example"]["features"]) == 4
+
+
+WRONG = [
+    "/models/roses",
+    "/models/..",
+    "/models/Iris",
+    "/models/iris/versions",
+    "/models/iris/versions/9",
+    "/models/iris/versions/0",
+    "/models/iris/versions/-1",
+    "/models/iris/versions/01",
+    "/models/iris/versions/\uff11",
+    "/models/iris/versions/latest",
+    "/models/iris/versions/aliases",
+    "/models/iris/versions/..",
+    "/models/iris/versions/9/notebook",
+    "/models/iris/versions/2/data.csv",
+    "/models/iris/versions/2/notebook/data.csv",
+    "/models/iris/versions/2/../2/data.csv",
+    "/models/iris/versions/..%2f..%2fetc%2fpasswd",
+    "/models/iris/versions/" + "9" * 5000,
+    "/models/" + "a" * 5000,
+]
+
+
+def silent(answer, *folders):
+    text = answer.get_data(as_text=True)
+    places = [*map(str, folders), str(Path.cwd()), sys.prefix, str(Path.home()), "site-packages"]
+    return not any(place in text for place in places if len(place) > 1) and "Traceback" not in text
+
+
+@pytest.mark.parametrize("path", WRONG, ids=lambda path: path[:50])
+def test_what_is_not_there_is_a_404_in_json_that_names_no_path(client, two_trained, path):
+    for method, where in (("GET", path), ("POST", f"{path}/predict")):
+        answer = client.open(where, method=method)
+        assert answer.status_code in (404, 405), answer.data
+        assert answer.json["error"]
+        assert len(answer.data) < 2000
+        assert silent(answer, two_trained)
+
+
+PARTS = st.sampled_from(
+    ["models", "iris", "versions", "1", "2", "3", "current", "canary", "notebook", "predict"]
+) | st.sampled_from(["..", ".", "data.csv", "run.json", "%2e%2e", "\x00", "é", "aliases"])
+
+
+@settings(max_examples=300, deadline=None, print_blob=True)
+@given(
+    parts=st.lists(PARTS | st.text(max_size=5), max_size=7),
+    method=st.sampled_from(["GET", "POST", "DELETE"]),
+    body=st.sampled_from([GOOD, b"", b"{"]),
+)
+def test_no_route_tells_a_path_of_this_machine(client, two_trained, parts, method, body):
+    raw = ("/" + "/".join(parts)).encode().decode("latin-1")
+    answer = client.open("/", method=method, data=body, environ_overrides={"PATH_INFO": raw})
+    assert answer.status_code < 500
+    assert silent(answer, two_trained)
+    assert b"secret" not in answer.data
+
+
+@pytest.mark.parametrize("name", ["card.json", "run.json", "iris_model.pkl", "forest.safetensors"])
+@pytest.mark.parametrize("damage", [None, b"", b"{}", b"\xff" * 9])
+def test_no_damage_tells_a_path_of_this_machine(two, name, damage):
+    path = two / "iris" / "2" / name
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    client = client_of(two)
+    for route in ("", "/versions/2", "/versions/2/notebook"):
+        assert silent(client.get(f"/models/iris{route}"), two)
+    answer = client.post("/models/iris/versions/2/predict", data=GOOD)
+    assert answer.status_code == 503
+    assert silent(answer, two)
+
+
+ROUTES = ["/", "/predict", "/models", "/models/iris/versions/2/notebook", "/readyz", "/nowhere"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:5000", "localhost.evil.example"])
+def test_a_page_that_points_its_own_name_at_this_machine_reads_nothing(client, path, host):
+    for method in ("GET", "POST"):
+        answer = client.open(path, method=method, data=GOOD, headers={"Host": host})
+        assert answer.status_code == 421
+        assert "Host header must be localhost" in answer.json["error"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:5000", "[::1]:5000"])
+def test_a_request_to_this_machine_by_its_names_is_answered(client, host):
+    assert client.get("/models", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "listening", "allowed"),
+    [
+        ("127.0.0.2:80", "127.0.0.2", True),
+        ("127.0.0.2:80", "127.0.0.1", False),
+        ("[::1]", "::1", True),
+        ("evil.example", "::1", False),
+        ("evil.example", "localhost", False),
+        ("iris.example", "192.0.2.7", True),
+        ("iris.example", "::", True),
+        ("", "127.0.0.1", False),
+        ("localhost:x", "127.0.0.1", False),
+        ("[::1", "127.0.0.1", False),
+        (None, "127.0.0.1", True),
+    ],
+)
+def test_who_is_meant_depends_on_where_the_service_listens(header, listening, allowed):
+    assert host_allowed(header, listening) is allowed
+
+
+def test_another_server_that_listens_to_the_network_is_not_asked_for_loopback_names(two):
+    os.environ["IRIS_SERVE_MODELS"] = str(two)
+    try:
+        app = make_app()
+    finally:
+        del os.environ["IRIS_SERVE_MODELS"]
+    app.extensions["live"].stop()
+    client, name = app.test_client(), {"Host": "iris.example"}
+    for server, status in (("192.0.2.7", 200), ("127.0.0.1", 421)):
+        where = {"SERVER_NAME": server}
+        assert client.get("/", headers=name, environ_overrides=where).status_code == status
+
+
+def test_the_composed_application_has_the_lineage_and_says_so(two):
+    app = make_app(Settings(models=str(two)))
+    app.extensions["live"].stop()
+    client = app.test_client()
+    assert client.get("/models/iris/versions/2/notebook").data == HOSTILE
+    said = client.get("/nowhere").json["error"]
+    for route in ("POST /predict", "GET /models/{name}/versions/{v}/notebook", "GET /readyz"):
+        assert route in said

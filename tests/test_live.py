@@ -1,0 +1,460 @@
+"""Promotions under load: no request is lost, and each answer is that of the version it names."""
+
+import gc
+import http.client
+import itertools
+import json
+import os
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from bad_bodies import GOOD
+from msgspec.structs import replace
+from sklearn.linear_model import LogisticRegression
+from test_server import Service
+
+from iris_serve import predictor
+from iris_serve.artifact import (
+    CARD_FILE,
+    FOREST_FILE,
+    MODEL_FILE,
+    encoded,
+    fill,
+    make_card,
+    read_card,
+    sha256,
+    write_file,
+)
+from iris_serve.data import iris, split
+from iris_serve.predictor import (
+    LivePredictor,
+    NoModelError,
+    PickleError,
+    UntrustedError,
+    Versions,
+    glance,
+    open_predictor,
+)
+from iris_serve.registry import (
+    Registry,
+    Run,
+    current,
+    numbers,
+    promote,
+    publish,
+    read_run,
+    stage,
+)
+from iris_serve.retrain import Parameters, train
+from iris_serve.server import make_app
+from iris_serve.settings import Settings
+from iris_serve.train import fit, score
+
+FULL = 200
+
+
+def until(true, seconds=20):
+    """Wait until `true()` is, and return what it said."""
+    deadline = time.monotonic() + seconds
+    while not (said := true()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+    return said
+
+
+@pytest.fixture(scope="module")
+def three_trained(tmp_path_factory):
+    """A models directory with three versions that disagree on some rows; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("three") / "models"
+    for trees, seed in ((1, 0), (2, 1), (3, 2)):
+        train(folder, Parameters(n_estimators=trees, seed=seed, max_depth=2, promote="never"))
+    promote(Registry(folder), 1, "the first")
+    return folder
+
+
+@pytest.fixture
+def three(three_trained, tmp_path):
+    return shutil.copytree(three_trained, tmp_path / "three")
+
+
+@pytest.fixture
+def shelf(three):
+    return Registry(three)
+
+
+@pytest.fixture
+def live(shelf):
+    """A live predictor that looks when it is told to."""
+    live = LivePredictor(shelf)
+    live.stop()
+    return live
+
+
+def promote_by_hand(registry, version, card=None):
+    """What somebody with write access can do: an event that no check has seen."""
+    folder = registry.folder / "aliases" / "current"
+    digest = card or sha256((registry.path(version) / CARD_FILE).read_bytes())
+    event = replace(current(registry), version=version, card=digest)
+    write_file(folder / ".by-hand", encoded(event))
+    os.link(folder / ".by-hand", folder / f"{numbers(folder, '.json')[-1] + 1}.json")
+    (folder / ".by-hand").unlink()
+
+
+def mend(path):
+    """Let card and run record describe what is in `path` now, as a careful forger would."""
+    card = read_card(path)
+    files = {name: sha256((path / name).read_bytes()) for name in card.files}
+    (path / CARD_FILE).write_bytes(encoded(replace(card, files=files)))
+    run = replace(read_run(path), card=sha256((path / CARD_FILE).read_bytes()))
+    (path / "run.json").write_bytes(encoded(run))
+
+
+def telling_rows(registry):
+    """Rows on which the versions disagree, and what each of them answers."""
+    rows = np.random.default_rng(0).uniform([4, 2, 1, 0], [8, 4.5, 7, 2.5], (2000, 4)).tolist()
+    answers = {v: open_predictor(registry, v).predict(rows) for v in registry.versions()}
+    telling = [i for i in range(len(rows)) if len({answers[v][i] for v in answers}) > 1]
+    assert len(telling) >= 20
+    return [(rows[i], {str(v): answers[v][i] for v in answers}) for i in telling[:200]]
+
+
+class Load:
+    """Clients that ask over their own connections until they are told to stop."""
+
+    def __init__(self, port, rows, clients=6):
+        self.port, self.rows, self.stopping = port, rows, threading.Event()
+        self.asked, self.wrong, self.seen = 0, [], set()
+        self.threads = [threading.Thread(target=self.client, args=(i,)) for i in range(clients)]
+
+    def client(self, start):
+        turn = itertools.count(start)
+        while not self.stopping.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            for _ in range(50):
+                try:
+                    self.ask(connection, *self.rows[next(turn) % len(self.rows)])
+                except Exception as error:
+                    self.wrong.append(repr(error))
+            connection.close()
+
+    def ask(self, connection, row, expected):
+        connection.request("POST", "/predict", json.dumps({"features": row}))
+        answer = connection.getresponse()
+        version, said = answer.headers["X-Model-Version"], json.loads(answer.read())
+        self.asked += 1
+        self.seen.add(version)
+        if answer.status != 200 or said != {"prediction": expected[version]}:
+            self.wrong.append((answer.status, version, said, expected))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("times", [20, pytest.param(FULL, marks=pytest.mark.slow)])
+def test_promotions_and_rollbacks_under_load_lose_no_request_and_mix_no_versions(three, times):
+    registry = Registry(three)
+    rows = telling_rows(registry)
+    with Service(three, "--workers", "2") as service:
+        service.ready()
+        with Load(service.port, rows) as load:
+            for turn in range(times):
+                promote(registry, 1 + (turn + 1) % 3, f"turn {turn}")
+                asked = load.asked
+                until(lambda now=asked: load.asked > now + 20)
+        assert load.wrong == []
+        assert load.asked > 20 * times
+        assert len(load.seen) > 1
+
+
+def test_every_worker_follows_within_a_second(three):
+    registry = Registry(three)
+    with Service(three, "--workers", "2") as service:
+        service.ready()
+        until(lambda: service.ask() and len(service.children()) == 2)
+        for version in (2, 3, 1):
+            promote(registry, version, "onwards")
+            time.sleep(1)  # the promise itself: after a second, nobody answers for the old one
+            assert {version_that_answers(service) for _ in range(40)} == {str(version)}
+
+
+def version_that_answers(service):
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection.request("POST", "/predict", GOOD)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.headers["X-Model-Version"]
+
+
+def truncate(path):
+    (path / FOREST_FILE).write_bytes((path / FOREST_FILE).read_bytes()[:-9])
+
+
+def flip(path):
+    data = bytearray((path / FOREST_FILE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / FOREST_FILE).write_bytes(data)
+
+
+def forge(path):
+    for name in (FOREST_FILE, MODEL_FILE):
+        shutil.copy(path.parent / "3" / name, path / name)
+    mend(path)
+
+
+def lose(path):
+    (path / MODEL_FILE).unlink()
+
+
+def lose_the_card(path):
+    (path / CARD_FILE).unlink()
+
+
+def lose_all(path):
+    shutil.rmtree(path)
+
+
+DAMAGE = {
+    truncate: "2/forest.safetensors is not the file that its card describes",
+    flip: "2/forest.safetensors is not the file that its card describes",
+    forge: "golden rows wrongly",
+    lose: "2 has no readable iris_model.pkl",
+    lose_the_card: "2 has no readable card.json",
+    lose_all: "iris has no version 2",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_version_under_a_live_service_changes_nothing_but_readiness(live, damage):
+    registry = live.registry
+    path, before = registry.path(2), live.pin()
+    digest = sha256((path / CARD_FILE).read_bytes())
+    damage(path)
+    promote_by_hand(registry, 2, None if damage is forge else digest)
+    glance(live)
+    assert live.pin() is before
+    assert (live.swaps, live.failed_swaps) == (0, 1)
+    assert DAMAGE[damage] in live.trouble
+    assert str(registry.folder) not in live.trouble
+
+
+def test_a_live_server_tells_its_trouble_and_recovers(three):
+    registry = Registry(three)
+    genuine = (registry.path(2) / FOREST_FILE).read_bytes()
+    with Service(three) as service:
+        service.ready()
+        truncate(registry.path(2))
+        promote_by_hand(registry, 2)
+
+        def ready():
+            return json.loads(service.ask(None, "GET", "/readyz")[1])
+
+        until(lambda: "trouble" in ready())
+        assert (ready()["status"], ready()["version"]) == ("ready", "1")
+        assert str(three) not in json.dumps(ready())
+        assert version_that_answers(service) == "1"
+        promote(registry, 3, "another one")
+        until(lambda: ready() == {"status": "ready", "model": "iris", "version": "3"})
+        promote_by_hand(registry, 2)
+        until(lambda: "trouble" in ready())
+        (registry.path(2) / FOREST_FILE).write_bytes(genuine)
+        until(lambda: ready() == {"status": "ready", "model": "iris", "version": "2"})
+
+
+def test_a_damaged_event_is_trouble_and_the_next_one_ends_it(live):
+    folder = live.folder
+    (folder / "2.json").write_bytes(b'{"version": 2')
+    glance(live)
+    assert "2.json is no promotion" in live.trouble
+    assert str(folder.parent) not in live.trouble
+    (folder / "2.json").unlink()
+    promote(live.registry, 3, "whole")
+    glance(live)
+    assert (live.pin().version, live.trouble) == (3, None)
+
+
+def test_an_alias_that_vanished_is_trouble_and_the_old_model_stays(live):
+    shutil.rmtree(live.folder)
+    glance(live)
+    assert live.pin().version == 1
+    assert "none is promoted" in live.trouble
+
+
+def test_a_failed_swap_is_tried_again_when_it_is_due_and_not_before(live):
+    truncate(live.registry.path(2))
+    promote_by_hand(live.registry, 2)
+    for _ in range(5):
+        glance(live)
+    assert live.failed_swaps == 1
+    live.due = 0
+    glance(live)
+    assert live.failed_swaps == 2
+
+
+def test_a_request_keeps_the_model_it_pinned(live):
+    pinned = live.pin()
+    promote(live.registry, 2, "onwards")
+    glance(live)
+    assert (pinned.version, live.pin().version) == (1, 2)
+    assert pinned.predict([[6.1, 2.8, 4.7, 1.2]])
+
+
+def test_two_promotions_in_the_same_tick_of_the_clock_are_both_noticed(live):
+    os.utime(live.folder)
+    tick = live.folder.stat()
+    for version in (2, 3):
+        promote(live.registry, version, "quick")
+        os.utime(live.folder, ns=(tick.st_atime_ns, tick.st_mtime_ns))
+        glance(live)
+        assert live.pin().version == version
+
+
+def followed_by_many(models):
+    live = LivePredictor(Registry(models))
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: live.pin(), range(100)))
+    (thread,) = live.watchers.values()
+    assert thread.is_alive()
+    return thread
+
+
+def test_following_starts_once_in_each_process_and_ends_with_its_owner(three):
+    thread = followed_by_many(three)
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX copies processes")
+def test_a_copy_of_the_process_follows_by_itself(three):
+    live = LivePredictor(Registry(three))
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        live.pin()
+        deadline = time.monotonic() + 20
+        while live.pin().version == 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.write(into, str(live.pin().version).encode())
+        os._exit(0)
+    promote(live.registry, 2, "onwards")
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(out, 10) == b"2"
+    assert live.watchers == {}
+    os.close(out)
+    os.close(into)
+
+
+def test_pinned_versions_are_opened_once_however_many_ask(live, monkeypatch):
+    opened = []
+    count_openings(monkeypatch, opened)
+    versions = Versions(live)
+    gate = threading.Barrier(16)
+
+    def ask(turn):
+        gate.wait()
+        return versions.get(2 + turn % 2)
+
+    with ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(ask, range(16)))
+    assert sorted(opened) == [2, 3]
+    assert len({id(predictor) for predictor in got}) == 2
+
+
+def count_openings(monkeypatch, opened):
+    genuine = predictor.open_version
+
+    def counted(registry, version, card):
+        opened.append(version)
+        return genuine(registry, version, card)
+
+    monkeypatch.setattr(predictor, "open_version", counted)
+
+
+def test_at_most_the_stated_number_of_pinned_versions_stays(live):
+    train(live.registry.folder.parent, Parameters(n_estimators=1, promote="never"))
+    versions = Versions(live, most=2)
+    for version in (2, 3, 2, 4):
+        assert versions.get(version).version == version
+    assert list(versions.kept) == [2, 4]
+    assert versions.get(1) is live.pin()
+    assert list(versions.kept) == [2, 4]
+
+
+def test_a_loaded_version_is_found_without_touching_the_disk(live):
+    versions = Versions(live)
+    versions.get(2)
+    shutil.rmtree(live.registry.folder)
+    assert (versions.get(2).version, versions.get(1).version) == (2, 1)
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_version_is_never_pinned_and_evicts_nobody(live, damage):
+    versions = Versions(live)
+    versions.get(3)
+    damage(live.registry.path(2))
+    with pytest.raises((UntrustedError, NoModelError)) as caught:
+        versions.get(2)
+    assert str(live.registry.folder) not in str(caught.value)
+    assert list(versions.kept) == [3]
+
+
+def test_a_card_that_the_run_record_does_not_name_is_refused(live):
+    path = live.registry.path(2)
+    changed = replace(read_card(path), source="0" * 64)
+    (path / CARD_FILE).write_bytes(encoded(changed))
+    with pytest.raises(UntrustedError, match="is not the card"):
+        Versions(live).get(2)
+
+
+def test_a_pickle_is_opened_by_number_only_with_permission(live):
+    rows, held = split(iris())
+    line = fit(LogisticRegression(max_iter=1000), rows)
+    card = make_card("iris", None, iris(), score(line, held), line)
+    seen = read_run(live.registry.path(1)).started
+    run = Run(made_by="a test", started=seen, finished=seen, promoted=False, why="new")
+    with stage(live.registry) as staged:
+        fill(staged, line, card)
+        version = publish(live.registry, staged, run)
+    with pytest.raises(PickleError, match="IRIS_SERVE_PICKLES"):
+        Versions(live).get(version)
+    assert Versions(live, pickles=True).get(version).predict([[6.1, 2.8, 4.7, 1.2]]) == [1]
+
+
+def test_an_application_for_other_servers_follows_from_its_first_request(three):
+    app = make_app(Settings(models=str(three)))
+    client = app.test_client()
+    assert app.extensions["live"].watchers == {}
+    assert client.post("/predict", data=GOOD).headers["X-Model-Version"] == "1"
+    promote(app.extensions["live"].registry, 3, "onwards")
+    until(lambda: client.post("/predict", data=GOOD).headers["X-Model-Version"] == "3")
+    app.extensions["live"].stop()
+
+
+def test_every_reply_of_the_prediction_route_names_its_version(three):
+    app = make_app(Settings(models=str(three)))
+    app.extensions["live"].stop()
+    client = app.test_client()
+    replies = [
+        client.post("/predict", data=GOOD),
+        client.post("/predict", data=b"{"),
+        client.post("/predict", data=b" " * (1 << 21)),
+        client.get("/predict"),
+        client.get("/"),
+        client.get("/readyz"),
+        client.get("/nowhere"),
+    ]
+    assert [reply.status_code for reply in replies] == [200, 400, 413, 405, 200, 200, 404]
+    assert {reply.headers["X-Model-Version"] for reply in replies} == {"1"}
+    assert client.get("/healthz").json == {"status": "alive"}
