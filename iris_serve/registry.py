@@ -61,6 +61,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     notebook: str | None = None
     promoted: bool
     why: str
+    verdict: dict[str, Any] | None = None
 
 # %% ../nbs/05_registry.ipynb #19e069eb
 class Event(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -512,9 +513,8 @@ def open_estimator(file: Path) -> Any:
             warnings.simplefilter("error", InconsistentVersionWarning)
             estimator = joblib.load(file)
     except Exception as error:  # a pickle may raise anything
-        raise EstimatorError(
-            f"{file.name} cannot be opened by joblib: {plain(repr(error))}"
-        ) from None
+        why = plain(f"{type(error).__name__}: {error}")
+        raise EstimatorError(f"{file.name} cannot be opened by joblib: {why}") from None
     if not isinstance(estimator, BaseEstimator):
         kind = type(estimator).__name__
         raise EstimatorError(f"{file.name} holds a {kind}, which is no scikit-learn estimator")
