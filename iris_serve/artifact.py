@@ -322,7 +322,11 @@ def unpickle(model: bytes, card: Card) -> Any:
     import joblib
 
     check_versions(card)
-    estimator = joblib.load(io.BytesIO(model))
+    try:
+        estimator = joblib.load(io.BytesIO(model))
+    except Exception as error:  # a pickle may need what is not installed here
+        why = f"{type(error).__name__}: {error}"
+        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}") from None
     check_golden(estimator, card.golden)
     return estimator
 
