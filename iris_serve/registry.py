@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 import msgspec
 from msgspec import Struct
 
+# %% ../nbs/05_registry.ipynb #34540563
 from iris_serve.artifact import (
     CARD_FILE,
     MODEL_FILE,
