@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN_FILE', 'NAME', 'Run', 'Event', 'NoModelError', 'check_name', 'numbers', 'Registry', 'stage', 'publish',
-           'read_run', 'history', 'promote', 'current']
+           'read_run', 'history', 'OvertakenError', 'promote', 'current']
 
 # %% ../nbs/05_registry.ipynb #add230a2
 import os
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -46,6 +47,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     notebook: str | None = None
     promoted: bool
     why: str
+    verdict: dict[str, Any] | None = None
 
 # %% ../nbs/05_registry.ipynb #19e069eb
 class Event(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -154,9 +156,19 @@ def history(registry: Registry, alias: str = "current") -> list[Event]:
             raise ArtifactError(f"{folder / f'{number}.json'} is no promotion: {error}") from None
     return events
 
+# %% ../nbs/05_registry.ipynb #4b6cb14f
+class OvertakenError(RuntimeError):
+    """Somebody else promoted first, so what the caller had judged no longer holds."""
+
 # %% ../nbs/05_registry.ipynb #9bffefda
-def promote(registry: Registry, version: int, why: str, alias: str = "current") -> Event:
-    """Let `alias` mean `version` from now on; raises `NoModelError` or `ArtifactError`."""
+def promote(
+    registry: Registry, version: int, why: str, alias: str = "current", after: int | None = None
+) -> Event:
+    """Let `alias` mean `version` from now on; raises `NoModelError` or `ArtifactError`.
+
+    `after` is the number of promotions that the caller knows of, if its decision rests on them;
+    raises `OvertakenError` if there are others by now.
+    """
     card = sha256(read_part(registry.path(version), CARD_FILE))
     folder = registry.folder / "aliases" / check_name(alias)
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +176,8 @@ def promote(registry: Registry, version: int, why: str, alias: str = "current") 
         # Number first: if somebody promotes in between, the link fails and the past is read anew.
         number = 1 + max(numbers(folder, ".json"), default=0)
         past = history(registry, alias)
+        if after is not None and len(past) != after:
+            raise OvertakenError(f"{alias} was promoted {len(past)} times, and not {after} times")
         previous = past[-1].version if past else None
         now = datetime.now(UTC).replace(microsecond=0)
         event = Event(version=version, card=card, previous=previous, when=now, why=why)
