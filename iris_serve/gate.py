@@ -21,7 +21,7 @@ from .data import Table, fingerprint, held_out, load_table
 from .registry import Event, Registry, history
 
 TOLERANCE, FLIPS = 0.01, 50
-DATA_FILES = ("data.csv", "data.parquet")
+DATA_FILES = ("data.csv", "data.csv.gz", "data.parquet")
 
 # %% ../nbs/06_gate.ipynb #9d4ff19a
 def common_share(candidate: Card, incumbent: Card) -> float:
@@ -51,9 +51,10 @@ def chance(gained: int, lost: int) -> float:
 
     `gained` rows were answered rightly by the new model alone, `lost` rows by the old one alone.
     """
-    from scipy.stats import binomtest
-
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    pairs, ways, term = gained + lost, 0, 1
+    for k in range(min(gained, lost) + 1):
+        ways, term = ways + term, term * (pairs - k) // (k + 1)
+    return min(1.0, 2 * ways / 2**pairs)
 
 # %% ../nbs/06_gate.ipynb #05c9f13e
 FEW_ROWS, FEW_PAIRS = 300, 6
@@ -67,7 +68,7 @@ def weakness(rows: int, pairs: int) -> str:
 
 # %% ../nbs/06_gate.ipynb #a83e21ee
 class Flip(Struct, frozen=True, forbid_unknown_fields=True):
-    """A row that two models answer differently: its number, its true class, both answers."""
+    """A row that two models answer differently: its number from 1, its class, both answers."""
 
     row: int
     truth: int | str
@@ -104,7 +105,9 @@ def compare(new: Any, old: Any, table: Table, share: float) -> Comparison:
     right, was = now == truth, then == truth
     gained, lost = int((right & ~was).sum()), int((was & ~right).sum())
     flipped = np.flatnonzero(now != then).tolist()
-    first = [(int(chosen[i]), *(a[i].item() for a in (truth, then, now))) for i in flipped[:FLIPS]]
+    first = [
+        (int(chosen[i]) + 1, *(a[i].item() for a in (truth, then, now))) for i in flipped[:FLIPS]
+    ]
     return Comparison(
         table=table.source,
         rows=len(chosen),
@@ -130,9 +133,10 @@ def result(exam: Comparison) -> str:
     how = "better than" if now > then else "as good as" if now == then else "worse than"
     near = " within the tolerance" if now < then and passed(exam) else ""
     counts = f"{how} the current version{near}: {now} against {then} of {exam.rows} rows right"
-    why = weakness(exam.rows, exam.gained + exam.lost)
-    worth = f"weak evidence: {why}" if why else "and that is enough rows to tell"
-    return f"{counts} (p = {exam.p_value:.2g}; {worth})"
+    often = f"{exam.p_value:.1%}" if exam.p_value >= 0.001 else "less than 0.1%"
+    few = weakness(exam.rows, exam.gained + exam.lost)
+    worth = f"; weak evidence: {few}" if few else ""
+    return f"{counts} (luck alone does as much in {often} of cases{worth})"
 
 # %% ../nbs/06_gate.ipynb #31cf16ab
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
