@@ -67,11 +67,15 @@ def source_digest() -> str:
 
 # %% ../nbs/04_artifact.ipynb #2ffea8e2
 class Data(Struct, frozen=True, forbid_unknown_fields=True):
-    """The table that a model came from: its `source`, its number of rows, its fingerprint."""
+    """The table that a model came from: its `source`, its number of rows, its fingerprint.
+
+    `file` is the sha256 of the file that it was read from, None for a built-in table.
+    """
 
     source: str
     rows: int
     sha256: str
+    file: str | None = None
 
 # %% ../nbs/04_artifact.ipynb #d9c397f9
 Floats = NDArray[np.float64]
@@ -168,7 +172,7 @@ def make_card(
         parameters=params,
         metrics=metrics,
         contract=table.contract,
-        data=Data(table.source, len(table), fingerprint(table)),
+        data=Data(table.source, len(table), fingerprint(table), table.file),
         source=source_digest(),
         versions=versions(),
         golden=make_golden(estimator, table.contract),
