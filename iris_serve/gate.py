@@ -54,7 +54,7 @@ def chance(gained: int, lost: int) -> float:
     pairs, ways, term = gained + lost, 0, 1
     for k in range(min(gained, lost) + 1):
         ways, term = ways + term, term * (pairs - k) // (k + 1)
-    return min(1.0, 2 * ways / 2**pairs)
+    return min(1.0, 2 * ways / (1 << pairs))
 
 # %% ../nbs/06_gate.ipynb #05c9f13e
 FEW_ROWS, FEW_PAIRS = 300, 6
@@ -105,9 +105,8 @@ def compare(new: Any, old: Any, table: Table, share: float) -> Comparison:
     right, was = now == truth, then == truth
     gained, lost = int((right & ~was).sum()), int((was & ~right).sum())
     flipped = np.flatnonzero(now != then).tolist()
-    first = [
-        (int(chosen[i]) + 1, *(a[i].item() for a in (truth, then, now))) for i in flipped[:FLIPS]
-    ]
+    answers = (truth, then, now)
+    first = [(int(chosen[i]) + 1, *(a[i].item() for a in answers)) for i in flipped[:FLIPS]]
     return Comparison(
         table=table.source,
         rows=len(chosen),
