@@ -165,7 +165,7 @@ def take(parameters: Parameters, folder: Path, file: Path | None = None) -> Tabl
 def examined(
     estimator: "RandomForestClassifier", parameters: Params, train_rows: Table, test_rows: Table
 ) -> Metrics:
-    """The metrics of `estimator` on `test_rows`; with those of `cv` folds of `train_rows`, if any."""
+    """The metrics of `estimator` on `test_rows`, with those of `cv` folds of `train_rows`."""
     metrics = score(estimator, test_rows)
     if parameters.cv:
         folds = cross_validate(parameters, train_rows, parameters.cv)
@@ -174,7 +174,7 @@ def examined(
 
 # %% ../nbs/07_retrain.ipynb #d8f02df8
 def build(parameters: Parameters, table: Table, folder: Path) -> Card:
-    """Fit and score a forest on `table` as `parameters` say, and fill `folder`; returns its card."""
+    """Fit and score a forest on `table` as `parameters` say, and fill `folder` with it."""
     train_rows, test_rows = split(table, parameters.test_size)
     estimator = fit(make(parameters), train_rows)
     metrics = examined(estimator, parameters, train_rows, test_rows)
@@ -487,11 +487,12 @@ def page(notebook: bytes) -> bytes:
     """
     check_extra()
     import nbformat
-    from bleach.sanitizer import Cleaner
+    from bleach.sanitizer import Cleaner  # type: ignore[import-untyped]
     from nbconvert import HTMLExporter
 
-    node = nbformat.reads(notebook.decode(), as_version=4)
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
+    node = nbformat.reads(notebook.decode(), as_version=4)  # type: ignore[no-untyped-call]
+    options: dict[str, Any] = {"template_name": "basic", "exclude_anchor_links": True}
+    exporter = HTMLExporter(**options)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_notebook_node(node)
     cleaner = Cleaner(TAGS, allowed, {"data", "http", "https"}, strip=True)
     body = cleaner.clean(re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", "", body))

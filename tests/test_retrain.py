@@ -148,19 +148,26 @@ def test_no_kernel_and_no_connection_file_outlives_a_run(tmp_path, monkeypatch):
         ("name", "7"),
         ("name", "../x"),
         ("promote", "maybe"),
-        ("data", "x.csv"),
+        ("cv", "1"),
+        ("cv", "-1"),
+        ("cv", "101"),
+        ("min_score", "1.1"),
+        ("min_score", "-0.1"),
+        ("min_score", "nan"),
+        ("min_score", "high"),
+        ("data", "None"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name, word):
     with pytest.raises(ValueError, match=name):
-        check_parameters({name: parse_value(word)})
+        check_parameters({name: parse_value(word, name)})
 
 
 @settings(max_examples=300, print_blob=True)
 @given(name=st.sampled_from(Parameters.__struct_fields__), word=st.text(max_size=30))
 def test_any_word_is_a_parameter_or_a_value_error(name, word):
     with contextlib.suppress(ValueError):
-        assert isinstance(check_parameters({name: parse_value(word)}), Parameters)
+        assert isinstance(check_parameters({name: parse_value(word, name)}), Parameters)
 
 
 def test_a_worse_model_is_kept_and_not_promoted(models):
