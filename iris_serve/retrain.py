@@ -226,7 +226,7 @@ def record(
         notebook=notebook,
         promoted=verdict.promoted,
         why=verdict.why,
-        verdict=msgspec.to_builtins(verdict),
+        verdict=msgspec.json.decode(msgspec.json.encode(verdict)),
     )
 
 
