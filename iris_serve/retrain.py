@@ -6,9 +6,9 @@
 __all__ = ['NOTEBOOK_FILE', 'PAGE_FILE', 'TEXTS', 'MOST_KEPT', 'STAGED', 'PYTHON', 'DATA', 'TAGS', 'STYLE', 'RECIPE',
            'Parameters', 'check_parameters', 'parse_value', 'notebook_parameters', 'RetrainError', 'take', 'examined',
            'build', 'admit', 'record', 'rewrite', 'train', 'Session', 'summary', 'exam_rows', 'chart_names',
-           'missing_extra', 'check_extra', 'kernel_here', 'execute', 'tidy', 'keep_failed', 'allowed', 'page',
-           'run_notebook', 'failure', 'retrain', 'Reproduction', 'find_data', 'changed_since', 'changed_result',
-           'make_again', 'reproduce']
+           'missing_extra', 'check_extra', 'kernel_here', 'execute', 'tidy', 'keep_failed', 'allowed',
+           'without_metadata', 'page', 'run_notebook', 'failure', 'retrain', 'Reproduction', 'find_data',
+           'changed_since', 'changed_result', 'make_again', 'reproduce']
 
 # %% ../nbs/07_retrain.ipynb #2d83c236
 import atexit
@@ -480,6 +480,16 @@ def allowed(tag: str, name: str, value: str) -> bool:
     return name in ("class", "colspan", "rowspan", "scope")
 
 # %% ../nbs/07_retrain.ipynb #a6e8d5d1
+def without_metadata(notebook: bytes) -> str:
+    """The `notebook` without the metadata that could ask for frames and files on its page."""
+    whole = json.loads(notebook) | {"metadata": {}}
+    for cell in whole["cells"]:
+        for part in (cell, *cell.get("outputs", ())):
+            if "metadata" in part:
+                part["metadata"] = {}
+    return json.dumps(whole)
+
+
 def page(notebook: bytes) -> bytes:
     """The executed `notebook` as one HTML page that loads nothing and runs nothing.
 
@@ -490,7 +500,7 @@ def page(notebook: bytes) -> bytes:
     from bleach.sanitizer import Cleaner  # type: ignore[import-untyped]
     from nbconvert import HTMLExporter
 
-    node = nbformat.reads(notebook.decode(), as_version=4)  # type: ignore[no-untyped-call]
+    node = nbformat.reads(without_metadata(notebook), as_version=4)  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"template_name": "basic", "exclude_anchor_links": True}
     exporter = HTMLExporter(**options)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_notebook_node(node)
