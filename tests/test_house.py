@@ -136,10 +136,15 @@ def test_the_retraining_notebook_has_exactly_its_parameters():
     defaults = {name: parameter["default"].strip("\"'") for name, parameter in found.items()}
     assert defaults == {
         "name": "iris",
+        "data": "iris",
+        "target": "None",
+        "features": "None",
         "seed": "0",
         "n_estimators": "100",
         "max_depth": "None",
         "test_size": "0.2",
+        "cv": "0",
+        "min_score": "None",
         "promote": "auto",
     }
 

@@ -3,22 +3,42 @@
 import contextlib
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve.artifact import CARD_FILE, MODEL_FILE, retraining_notebook, sha256
+import iris_serve.retrain
+from iris_serve.artifact import (
+    CARD_FILE,
+    MODEL_FILE,
+    encoded,
+    load,
+    read_card,
+    retraining_notebook,
+    sha256,
+)
+from iris_serve.data import TableError
 from iris_serve.predictor import open_predictor
-from iris_serve.registry import Registry, current, read_run
+from iris_serve.registry import Registry, current, history, read_run
 from iris_serve.retrain import (
+    PAGE_FILE,
     Parameters,
     RetrainError,
     check_parameters,
+    page,
     parse_value,
+    reproduce,
     retrain,
     train,
 )
@@ -148,19 +168,26 @@ def test_no_kernel_and_no_connection_file_outlives_a_run(tmp_path, monkeypatch):
         ("name", "7"),
         ("name", "../x"),
         ("promote", "maybe"),
-        ("data", "x.csv"),
+        ("cv", "1"),
+        ("cv", "-1"),
+        ("cv", "101"),
+        ("min_score", "1.1"),
+        ("min_score", "-0.1"),
+        ("min_score", "nan"),
+        ("min_score", "high"),
+        ("data", "None"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name, word):
     with pytest.raises(ValueError, match=name):
-        check_parameters({name: parse_value(word)})
+        check_parameters({name: parse_value(word, name)})
 
 
 @settings(max_examples=300, print_blob=True)
 @given(name=st.sampled_from(Parameters.__struct_fields__), word=st.text(max_size=30))
 def test_any_word_is_a_parameter_or_a_value_error(name, word):
     with contextlib.suppress(ValueError):
-        assert isinstance(check_parameters({name: parse_value(word)}), Parameters)
+        assert isinstance(check_parameters({name: parse_value(word, name)}), Parameters)
 
 
 def test_a_worse_model_is_kept_and_not_promoted(models):
@@ -182,3 +209,347 @@ def test_the_notebook_of_the_wheel_is_the_one_of_the_repository(tmp_path):
     (built,) = tmp_path.glob("lib*/iris_serve/retrain.ipynb")
     assert built.read_bytes() == (root / "nbs" / "retrain.ipynb").read_bytes()
     assert json.loads(built.read_text())["nbformat"] == 4
+
+
+def table_file(folder, loader, name):
+    """A CSV of one of scikit-learn's tables, its classes as words in the column `kind`."""
+    bunch = loader(as_frame=True)
+    frame = bunch.frame.rename(columns={"target": "kind"})
+    names = {i: str(word) for i, word in enumerate(bunch.target_names)}
+    frame["kind"] = frame["kind"].map(names)
+    frame.to_csv(folder / name, index=False)
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def wine(tmp_path_factory):
+    from sklearn.datasets import load_wine
+
+    return table_file(tmp_path_factory.mktemp("wine"), load_wine, "wine.csv")
+
+
+def of_wine(data, **more):
+    return Parameters(name="wine", data=str(data), target="kind", n_estimators=5, **more)
+
+
+@pytest.fixture(scope="session")
+def cellar(wine, tmp_path_factory):
+    """A models directory with one version of wine, made by the notebook; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("cellar") / "models"
+    here = Path.cwd()
+    os.chdir(wine.parent)
+    try:
+        retrain(folder, of_wine("wine.csv", cv=3))
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def wines(cellar, tmp_path):
+    return shutil.copytree(cellar, tmp_path / "wines")
+
+
+def test_wine_from_a_file_becomes_a_model_of_its_own(cellar, wine):
+    registry = Registry(cellar, "wine")
+    predictor, (estimator, card) = open_predictor(registry), load(registry.path(1))
+    assert predictor.contract.classes == ("class_0", "class_1", "class_2")
+    assert [f.name for f in predictor.contract.features][:2] == ["alcohol", "malic_acid"]
+    rows = np.loadtxt(wine, delimiter=",", skiprows=1, usecols=range(13))
+    assert predictor.predict(rows.tolist()) == estimator.predict(rows).tolist()
+    assert len(card.metrics.cross_validation.scores) == 3
+
+
+def test_a_table_with_thirty_columns_and_two_classes_has_its_report(tmp_path):
+    from sklearn.datasets import load_breast_cancer
+
+    file = table_file(tmp_path, load_breast_cancer, "cancer.csv")
+    run = retrain(tmp_path / "models", Parameters(data=str(file), target="kind", n_estimators=5))
+    folder = Registry(tmp_path / "models").path(run.version)
+    assert (folder / "retrain.ipynb").read_bytes().count(b'"image/png"') == 2
+    assert b"mean radius" in (folder / PAGE_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_the_copy_in_the_version_is_the_file(tmp_path, wine, ending):
+    import pandas as pd
+
+    frame, file = pd.read_csv(wine), tmp_path / f"other.{ending}"
+    frame.to_parquet(file) if ending == "parquet" else frame.to_csv(file, index=False)
+    train(tmp_path / "models", of_wine(file))
+    folder = Registry(tmp_path / "models", "wine").path(1)
+    assert (folder / f"data.{ending}").read_bytes() == file.read_bytes()
+    assert read_card(folder).data.source == f"other.{ending}"
+    assert reproduce(tmp_path / "models", "wine", 1).identical
+
+
+def test_a_version_says_the_name_of_its_file_and_never_its_place(cellar, wine):
+    folder = Registry(cellar, "wine").path(1)
+    assert read_card(folder).parameters.data == "wine.csv"
+    places = (wine.parent, cellar, Path(sys.prefix), Path.home(), Path.cwd())
+    for file in folder.iterdir():
+        assert [str(p) for p in places if str(p).encode() in file.read_bytes()] == [], file.name
+
+
+def test_notebook_and_recipe_make_the_same_of_a_file(wines, wine):
+    train(wines, of_wine(wine, cv=3))
+    one, two = (files(Registry(wines, "wine").path(v)) for v in (1, 2))
+    assert one == two
+
+
+def test_only_the_named_features_are_learned_from(tmp_path, wine):
+    train(tmp_path, of_wine(wine, features="hue, alcohol"))
+    card = read_card(Registry(tmp_path, "wine").path(1))
+    assert [f.name for f in card.contract.features] == ["hue", "alcohol"]
+    assert reproduce(tmp_path, "wine", 1).identical
+
+
+def test_a_bad_table_is_refused_before_papermill_starts(tmp_path, wine, monkeypatch):
+    lines = wine.read_text().splitlines()
+    lines[3] = "cheap" + lines[3][lines[3].index(",") :]
+    (tmp_path / "bad.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(iris_serve.retrain, "execute", None)
+    for run in (retrain, train):
+        with pytest.raises(TableError, match=r"3 +\| alcohol +\| \"cheap\""):
+            run(tmp_path / "models", of_wine("bad.csv"))
+    assert not (tmp_path / "models").exists()
+
+
+def test_bare_papermill_takes_a_file_too(tmp_path, wine):
+    words = {"data": wine, "target": "kind", "name": "wine", "n_estimators": 5, "cv": 3}
+    pairs = [word for name, value in words.items() for word in ("-p", name, str(value))]
+    done = papermill(tmp_path / "models", tmp_path / "out.ipynb", *pairs)
+    assert done.returncode == 0, done.stderr
+    assert reproduce(tmp_path / "models", "wine", 1).identical
+    assert str(wine).encode() not in (tmp_path / "models/wine/1/card.json").read_bytes()
+
+
+def test_a_large_file_is_not_copied_and_has_to_be_named(tmp_path, wine, monkeypatch):
+    monkeypatch.setattr(iris_serve.retrain, "MOST_KEPT", 10)
+    train(tmp_path, of_wine(wine))
+    (lost,) = reproduce(tmp_path, "wine", 1).differences
+    assert lost == "data: no copy of wine.csv was kept; name the file"
+    assert reproduce(tmp_path, "wine", 1, wine).identical
+    other = tmp_path / "wine.csv"
+    other.write_text(wine.read_text().replace("class_0", "class_1", 1))
+    (changed,) = reproduce(tmp_path, "wine", 1, other).differences
+    assert changed.startswith("data: the file wine.csv is another table")
+
+
+def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
+    code = "import sys; from pathlib import Path; from iris_serve.retrain import reproduce; "
+    code += "print(reproduce(Path(sys.argv[1]), 'wine', 1))"
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, os.path.relpath(wines, tmp_path / "elsewhere")],
+        cwd=tmp_path / "elsewhere",
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "wine version 1: identical\n"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert Registry(wines, "wine").versions() == [1]
+
+
+def test_a_changed_copy_of_the_data_is_named(wines):
+    copy = Registry(wines, "wine").path(1) / "data.csv"
+    copy.write_text(copy.read_text().replace("class_0", "class_1", 1))
+    again = reproduce(wines, "wine", 1)
+    assert not again.identical
+    assert again.differences[0].startswith("data: the kept copy is another table")
+
+
+def test_a_changed_source_is_named(wines, monkeypatch):
+    monkeypatch.setattr(iris_serve.retrain, "source_digest", lambda: "0" * 64)
+    assert reproduce(wines, "wine", 1).differences == ("code: the source that trains is another",)
+
+
+@pytest.mark.parametrize("library", ["numpy", "python"])
+def test_another_library_is_named(wines, library):
+    path = Registry(wines, "wine").path(1)
+    card = read_card(path)
+    older = msgspec.structs.replace(card, versions=card.versions | {library: "1.0"})
+    (path / CARD_FILE).write_bytes(encoded(older))
+    (found,) = reproduce(wines, "wine", 1).differences
+    assert found.startswith(f"library: {library} was 1.0, is ")
+
+
+def test_another_result_is_named_and_the_recorded_notebook_is_what_runs(wines):
+    path = Registry(wines, "wine").path(1)
+    card, run = read_card(path), read_run(path)
+    data = (path / "retrain.ipynb").read_text()
+    other = data.replace("make(parameters)", "make(parameters).set_params(random_state=9)").encode()
+    assert other != data.encode()
+    (path / "retrain.ipynb").write_bytes(other)
+    with pytest.raises(ValueError, match="not the notebook of its run record"):
+        reproduce(wines, "wine", 1)
+    changed = msgspec.structs.replace(run, notebook=sha256(other))
+    (path / "run.json").write_bytes(encoded(changed))
+    again = reproduce(wines, "wine", 1)
+    assert "result: the model file differs" in again.differences
+    assert card == read_card(path)
+
+
+HOSTILE = [
+    "<script>evil()</script>",
+    "<img src=x onerror=evil()>",
+    "<img src='https://evil.example/x.png'>",
+    "<iframe src='https://evil.example'></iframe>",
+    "<form action='https://evil.example'><input name=evil><button>evil</button></form>",
+    "<meta http-equiv=refresh content='0;url=https://evil.example'>",
+    "<link rel=stylesheet href='https://evil.example/x.css'>",
+    "<style>body { background: url(https://evil.example) }</style>",
+    "<a href='javascript:evil()'>x</a>",
+    "<a href='java\tscript:evil()'>x</a>",
+    "<a href='data:text/html,<script>evil()</script>'>x</a>",
+    "<svg onload=evil()><animate onbegin=evil() attributeName=x /></svg>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=evil()>",
+    "<noscript><p title='</noscript><img src=x onerror=evil()>'>",
+    "<base href='https://evil.example/'>",
+    "<object data='https://evil.example'></object><embed src='https://evil.example'>",
+    "<p style='background: url(https://evil.example)' onclick=evil()>x</p>",
+    "<!--><img src=x onerror=evil()>-->",
+    "</body><script>evil()</script>",
+    "<scr<script>x</script>ipt>evil()</script>",
+    "<video src='https://evil.example' autoplay onplay=evil()></video>",
+]
+
+
+class Tags(HTMLParser):
+    """Collects the elements of a page with their attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def tags_of(html):
+    parser = Tags()
+    parser.feed(html)
+    return parser.seen
+
+
+def assert_harmless(html):
+    for tag, attributes in tags_of(html):
+        assert tag not in {"script", "iframe", "form", "input", "button", "link", "base", "object"}
+        assert tag not in {"embed", "svg", "math", "video", "audio", "noscript", "template"}
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert re.match(r"https?://|#", attributes.get("href", "#"))
+        assert tag != "meta" or attributes == {"charset": "utf-8"}
+    assert [tag for tag, _ in tags_of(html)].count("style") == 1
+
+
+def notebook_with(text):
+    outputs = [
+        {"output_type": "display_data", "data": {kind: text}, "metadata": {}}
+        for kind in ("text/html", "text/markdown", "image/svg+xml", "application/javascript")
+    ]
+    outputs += [
+        {"output_type": "display_data", "data": {kind: text}, "metadata": {"isolated": True}}
+        for kind in ("text/html", "text/latex", "text/plain", "image/png", "image/jpeg")
+    ]
+    outputs.append({"output_type": "stream", "name": "stdout", "text": text})
+    wrong = {"output_type": "error", "ename": text, "evalue": text, "traceback": [text]}
+    code = {"cell_type": "code", "source": text, "execution_count": 1, "metadata": {"tags": [text]}}
+    cells = [code | {"outputs": [*outputs, wrong]}]
+    cells += [{"cell_type": kind, "source": text, "metadata": {}} for kind in ("markdown", "raw")]
+    whole = {"nbformat": 4, "nbformat_minor": 4, "metadata": {"title": text}, "cells": cells}
+    return json.dumps(whole).encode()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_cell_is_harmless_on_the_page(text):
+    assert_harmless(page(notebook_with(text)).decode())
+
+
+@settings(max_examples=10, deadline=None, print_blob=True)
+@given(pieces=st.lists(st.sampled_from([*HOSTILE, "<", ">", "'", '"', "&lt;", "\n\n", "`"])))
+def test_no_mixture_of_hostile_cells_does_any_harm(pieces):
+    assert_harmless(page(notebook_with("".join(pieces))).decode())
+
+
+def test_the_page_of_a_run_loads_nothing_and_shows_the_report(cellar):
+    html = (Registry(cellar, "wine").path(1) / PAGE_FILE).read_text()
+    assert_harmless(html)
+    assert [tag for tag, _ in tags_of(html)].count("img") == 2
+    assert "promoted: the first version" in html
+    assert "<h2>" in html
+
+
+def test_without_the_packages_the_page_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(iris_serve.retrain, "find_spec", lambda name: None)
+    with pytest.raises(RetrainError, match=r"nbconvert: pip install 'iris_serve\[retrain\]'"):
+        page(b"{}")
+
+
+def test_hostile_names_in_a_table_neither_stop_a_run_nor_reach_the_page(tmp_path):
+    rng = np.random.default_rng(0)
+    names = ["<script>evil()</script>", "$\\frac{a}{", "a|b", "<b>bold</b>"]
+    kinds = ["<img src=x onerror=evil()>", "$x$ and $\\y", "plain"]
+    lines = [",".join([*names, "kind"])]
+    for i in range(120):
+        row = rng.normal(i % 3, 1, len(names)).round(3).tolist()
+        lines.append(",".join([*map(str, row), kinds[i % 3]]))
+    (tmp_path / "hostile.csv").write_text("\n".join(lines) + "\n")
+    run = retrain(tmp_path / "m", Parameters(data="hostile.csv", target="kind", n_estimators=5))
+    assert_harmless((Registry(tmp_path / "m").path(run.version) / PAGE_FILE).read_text())
+
+
+def stopped(models, notebook_source, monkeypatch):
+    """Run a copy of the retraining notebook whose last cell does what `notebook_source` says."""
+    notebook = json.loads(retraining_notebook().read_text())
+    notebook["cells"][-1]["source"] = notebook_source
+    (models.parent / "changed.ipynb").write_text(json.dumps(notebook))
+    monkeypatch.setattr(
+        iris_serve.retrain, "retraining_notebook", lambda: models.parent / "changed.ipynb"
+    )
+    return retrain(models, SMALL)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_kernel_that_dies_publishes_nothing(models, monkeypatch):
+    with pytest.raises(RetrainError, match="the kernel died, and nothing was published"):
+        stopped(models, "import os; os._exit(9)", monkeypatch)
+    registry = Registry(models)
+    assert (registry.versions(), len(history(registry))) == ([1], 1)
+    assert len(list((registry.folder / "failed").iterdir())) == 1
+
+
+def test_ctrl_c_publishes_nothing_and_says_so(models, tmp_path):
+    code = f"""
+import json, sys
+from pathlib import Path
+import iris_serve.retrain as r
+notebook = json.loads(r.retraining_notebook().read_text())
+waits = "from pathlib import Path; import time; Path({str(tmp_path / "started")!r}).touch()"
+notebook["cells"][-1]["source"] = waits + "; time.sleep(60)"
+Path("changed.ipynb").write_text(json.dumps(notebook))
+r.retraining_notebook = lambda: Path("changed.ipynb")
+try:
+    r.retrain(Path(sys.argv[1]), r.Parameters(n_estimators=2))
+except KeyboardInterrupt as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, models],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.startswith("stopped, and nothing was published"), err
+    assert Registry(models).versions() == [1]
+    assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases", "failed"]

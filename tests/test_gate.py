@@ -1,0 +1,221 @@
+"""The gate: nothing that proved worse is promoted, and the record says why."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+import iris_serve.retrain
+from iris_serve.artifact import CARD_FILE, FOREST_FILE, Card, encoded, fill, make_card, read_card
+from iris_serve.data import held_out, iris, split
+from iris_serve.gate import FLIPS, TOLERANCE, Verdict, chance, compare, judge, passed
+from iris_serve.registry import Registry, current, history, read_run, stage
+from iris_serve.retrain import Parameters, train
+from iris_serve.train import Params, fit, make, score
+
+STUMP = Parameters(n_estimators=1, max_depth=1)
+
+
+def make_one(staged, table, **choices):
+    params = Params(**{"n_estimators": 10} | choices)
+    learn, examine = split(table, params.test_size)
+    estimator = fit(make(params), learn)
+    card = make_card("iris", params, table, score(estimator, examine), estimator)
+    return fill(staged, estimator, card)
+
+
+def verdict_on(registry, table, wishes=None, **choices):
+    with stage(registry) as staged:
+        make_one(staged, table, **choices)
+        return judge(registry, staged, table, **(wishes or {}))
+
+
+def shuffled(table, seed):
+    order = np.random.default_rng(seed).permutation(len(table))
+    return replace(table, y=table.y[order], source="shuffled.csv")
+
+
+@given(gained=st.integers(0, 300), lost=st.integers(0, 300))
+def test_the_p_value_is_the_one_of_scipy(gained, lost):
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert chance(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_very_many_rows_have_a_p_value():
+    assert chance(10_000, 10_100) == pytest.approx(binomtest(10_000, 20_100).pvalue, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_model_of_shuffled_labels_is_not_promoted(registry, seed):
+    verdict = verdict_on(registry, shuffled(iris(), seed))
+    assert not verdict.promoted
+    assert "worse than the current version" in verdict.why
+    assert [exam.table for exam in verdict.exams] == ["shuffled.csv", iris().source]
+
+
+def test_the_flipped_rows_are_listed_with_their_true_class_and_both_answers(models, registry):
+    train(models, STUMP)
+    (exam,) = read_run(registry.path(2)).verdict["exams"]
+    table, card = iris(), read_card(registry.path(1))
+    assert exam["flipped"] == len(exam["flips"]) > 0
+    for flip in exam["flips"]:
+        row = flip["row"] - 1
+        assert held_out(table.X, card.parameters.test_size)[row]
+        assert table.y[row] == flip["truth"]
+        assert flip["now"] != flip["then"]
+    wrong_now = sum(f["now"] != f["truth"] == f["then"] for f in exam["flips"])
+    assert (exam["lost"], exam["weak"]) == (wrong_now, True)
+
+
+class Always:
+    """A model that has one answer."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict(self, rows):
+        return np.full(len(rows), self.answer)
+
+
+def test_the_list_of_flips_is_bounded():
+    exam = compare(Always(0), Always(1), iris(), 0.99)
+    assert exam.flipped == exam.rows > FLIPS
+    assert len(exam.flips) == FLIPS
+
+
+def test_both_are_asked_only_rows_that_neither_has_learned_from(registry):
+    verdict = verdict_on(registry, iris(), test_size=0.5)
+    (exam,) = verdict.exams
+    assert exam.rows == held_out(iris().X, 0.2).sum() < verdict.rows
+
+
+def test_without_a_common_row_nobody_is_promoted(registry):
+    table = iris()
+    few = replace(table, X=table.X[~held_out(table.X, 0.2)], y=table.y[~held_out(table.X, 0.2)])
+    verdict = verdict_on(registry, replace(few, source="few.csv"), test_size=0.5)
+    # The table of the current version is at hand, so there still is one exam.
+    assert [exam.table for exam in verdict.exams] == [table.source]
+
+
+@pytest.mark.parametrize(("lost", "good"), [(0, True), (10, True), (11, False)])
+def test_the_tolerance_is_a_share_of_the_rows(lost, good):
+    exam = compare(Always(0), Always(0), iris(), 0.2)
+    exam = msgspec.structs.replace(exam, rows=1000, right_then=900, right_now=900 - lost)
+    assert TOLERANCE == 0.01
+    assert passed(exam) is good
+
+
+@pytest.mark.parametrize("least", [0.99, 1.0])
+def test_below_the_minimum_not_even_the_first_version_is_promoted(tmp_path, least):
+    run = train(tmp_path, msgspec.structs.replace(STUMP, min_score=least))
+    assert not run.promoted
+    assert f"below the minimum of {least:g}" in run.why
+    assert (run.verdict["min_score"], history(Registry(tmp_path))) == (least, [])
+
+
+def test_the_minimum_itself_is_enough(tmp_path):
+    score = train(tmp_path, STUMP).verdict["score"]
+    assert train(tmp_path, msgspec.structs.replace(STUMP, min_score=score)).promoted
+
+
+def test_always_skips_the_scores_and_says_so(models):
+    run = train(models, msgspec.structs.replace(STUMP, min_score=1.0, promote="always"))
+    assert (run.promoted, run.why) == (True, "promote is 'always'")
+    assert run.verdict["exams"][0]["lost"] > 0
+
+
+def test_another_contract_is_never_promoted_by_auto(registry):
+    table = iris()
+    features = (msgspec.structs.replace(f, name=f"{f.name}_2") for f in table.contract.features)
+    other = msgspec.structs.replace(table.contract, features=tuple(features))
+    verdict = verdict_on(registry, replace(table, contract=other))
+    assert not verdict.promoted
+    assert "the contract differs" in verdict.why
+    assert verdict_on(registry, replace(table, contract=other), {"promote": "always"}).promoted
+
+
+def lie(card: Card) -> bytes:
+    answers = tuple((a + 1) % 3 for a in card.golden.answers)
+    golden = msgspec.structs.replace(card.golden, answers=answers)
+    return encoded(msgspec.structs.replace(card, golden=golden))
+
+
+@pytest.mark.parametrize("promote", ["auto", "always"])
+@pytest.mark.parametrize("broken", ["golden", "forest"])
+def test_a_candidate_that_fails_its_own_check_is_never_promoted(tmp_path, promote, broken):
+    registry = Registry(tmp_path)
+    with stage(registry) as staged:
+        card = make_one(staged, iris())
+        if broken == "golden":
+            (staged / CARD_FILE).write_bytes(lie(card))
+        else:
+            (staged / FOREST_FILE).write_bytes(b"\0" * 100)
+        verdict = judge(registry, staged, iris(), promote)
+    assert not verdict.promoted
+    assert "does not pass its own check" in verdict.why
+    assert str(tmp_path) not in verdict.why
+
+
+def test_a_current_version_that_cannot_be_opened_needs_a_person(models, registry):
+    (registry.path(1) / FOREST_FILE).write_bytes(b"")
+    run = train(models, Parameters(n_estimators=10))
+    assert not run.promoted
+    assert "the current version cannot be asked" in run.why
+    assert str(models) not in run.why
+
+
+def test_a_model_fitted_elsewhere_is_not_promoted_over_another_by_auto(registry):
+    with stage(registry) as staged:
+        card = make_one(staged, iris())
+        stranger = msgspec.structs.replace(card, parameters=None)
+        (staged / CARD_FILE).write_bytes(encoded(stranger))
+        verdict = judge(registry, staged, iris())
+    assert not verdict.promoted
+    assert "fitted elsewhere" in verdict.why
+
+
+def test_a_run_that_was_overtaken_is_judged_again(tmp_path, monkeypatch):
+    train(tmp_path, STUMP)
+    real, better = judge, Parameters(n_estimators=10)
+
+    def judged_while_another_is_promoted(*given):
+        verdict = real(*given)
+        monkeypatch.setattr(iris_serve.retrain, "judge", real)
+        train(tmp_path, better)
+        return verdict
+
+    monkeypatch.setattr(iris_serve.retrain, "judge", judged_while_another_is_promoted)
+    run, registry = train(tmp_path, STUMP), Registry(tmp_path)
+    assert (run.promoted, run.verdict["current"]) == (False, current(registry).version)
+    assert read_card(registry.path(current(registry).version)).metrics.accuracy > 0.9
+    kept = read_run(registry.path(run.version))
+    assert kept == msgspec.structs.replace(run, card=kept.card)
+    assert "worse than the current version" in kept.why
+    assert len(history(registry)) == 2
+
+
+def test_runs_at_once_never_promote_the_worse_one_last(tmp_path):
+    choices = [STUMP, Parameters(n_estimators=10), STUMP, Parameters(n_estimators=11)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda choice: train(tmp_path, choice), choices))
+    registry = Registry(tmp_path)
+    assert registry.versions() == [1, 2, 3, 4]
+    promoted = [event.version for event in history(registry)]
+    assert sorted(promoted) == sorted(run.version for run in runs if run.promoted)
+    scores = [read_card(registry.path(v)).metrics.accuracy for v in promoted]
+    assert scores == sorted(scores)
+    assert scores[-1] > 0.9
+
+
+def test_the_verdict_is_in_the_run_record_and_can_be_read_back(models, registry):
+    train(models, Parameters(n_estimators=10))
+    kept = json.loads((registry.path(2) / "run.json").read_bytes())["verdict"]
+    verdict = msgspec.convert(kept, Verdict)
+    assert verdict.promoted
+    assert (verdict.current, verdict.tolerance) == (1, TOLERANCE)
