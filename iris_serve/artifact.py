@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['MODEL_FILE', 'FOREST_FILE', 'CARD_FILE', 'TRAINING', 'Floats', 'UNREADABLE', 'versions', 'retraining_notebook',
            'sha256', 'source_digest', 'Data', 'Golden', 'beside', 'golden_inputs', 'frozen', 'make_golden',
-           'ArtifactError', 'check_golden', 'Card', 'make_card', 'encoded', 'write_file', 'fill', 'settle', 'save',
-           'read_part', 'decode_card', 'read_card', 'look', 'check_versions', 'unpickle', 'load', 'open_model']
+           'ArtifactError', 'check_golden', 'Card', 'make_card', 'encoded', 'write_file', 'fill', 'sync', 'settle',
+           'save', 'open_here', 'read_part', 'decode_card', 'read_card', 'look', 'check_versions', 'unpickle', 'load',
+           'open_model']
 
 # %% ../nbs/04_artifact.ipynb #08b8dcc2
+import errno
 import hashlib
 import io
 import json
@@ -16,6 +18,7 @@ import os
 import platform
 import secrets
 import shutil
+import stat
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -211,15 +214,20 @@ def fill(folder: Path, estimator: Any, card: Card) -> Card:
     return card
 
 # %% ../nbs/04_artifact.ipynb #a0797875
+def sync(folder: Path) -> None:
+    """Force the names in `folder` to the disk, where the system can do that."""
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 def settle(beside: Path, path: Path) -> None:
     """Give the directory `beside` its final name `path`, for certain; both in one directory."""
     beside.rename(path)
-    if os.name == "posix":
-        parent = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+    sync(path.parent)
 
 # %% ../nbs/04_artifact.ipynb #2be79b4c
 def save(estimator: Any, card: Card, path: Path) -> Card:
@@ -240,10 +248,23 @@ def save(estimator: Any, card: Card, path: Path) -> Card:
     return card
 
 # %% ../nbs/04_artifact.ipynb #e1eeb79c
+def open_here(path: str, flags: int) -> int:
+    """`os.open` that follows no link and waits for nobody, where the system can say so."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_part(path: Path, name: str) -> bytes:
-    """The bytes of the file `name` in the artifact `path`; raises `ArtifactError` without it."""
+    """The bytes of the file `name` in the artifact `path`.
+
+    Raises `ArtifactError` if there is none, or if it is a link, a pipe or a device.
+    """
     try:
-        return (path / name).read_bytes()
+        if (path / name).is_symlink():
+            raise OSError(errno.ELOOP, "it is a symbolic link")
+        with open(path / name, "rb", opener=open_here) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            return file.read()
     except OSError as error:
         raise ArtifactError(f"{path} has no readable {name}: {error.strerror}") from None
 
@@ -301,7 +322,11 @@ def unpickle(model: bytes, card: Card) -> Any:
     import joblib
 
     check_versions(card)
-    estimator = joblib.load(io.BytesIO(model))
+    try:
+        estimator = joblib.load(io.BytesIO(model))
+    except Exception as error:  # a pickle may need what is not installed here
+        why = f"{type(error).__name__}: {error}"
+        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}") from None
     check_golden(estimator, card.golden)
     return estimator
 

@@ -1,13 +1,21 @@
 """The command line says what it does, refuses what it does not understand, and tells scripts."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import joblib
 import pytest
 from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
 
 from iris_serve.__main__ import main
-from iris_serve.registry import Registry, current
+from iris_serve.artifact import sha256
+from iris_serve.data import iris
+from iris_serve.registry import Registry, current, history, promote
 from iris_serve.settings import PREFIX, Settings, SettingsError, read_settings
 
 
@@ -99,10 +107,173 @@ def test_promote_points_and_versions_marks_it(models):
     assert current(Registry(models)).version == 2
 
 
+@pytest.fixture
+def pair(models):
+    """A models directory with two versions, the second one current."""
+    shutil.copytree(models / "iris" / "1", models / "iris" / "2")
+    record = json.loads((models / "iris" / "1" / "run.json").read_text())
+    (models / "iris" / "2" / "run.json").write_text(json.dumps(record | {"version": 2}))
+    promote(Registry(models), 2, "a copy")
+    return models
+
+
 def test_a_damaged_version_is_not_promoted(models):
     (models / "iris" / "1" / "iris_model.pkl").write_bytes(b"")
     done = ask("promote", 1, "--models", models)
     assert (done.exit_code, done.output.count("\n")) == (1, 1)
+
+
+def test_no_command_prints_a_tab_and_columns_are_aligned(pair):
+    ask("promote", 1, "--alias", "canary", "--models", pair)
+    lines = ask("versions", "--models", pair).output.splitlines()
+    assert [line[:6] for line in lines] == ["     1", "*    2"]
+    assert ["canary" in lines[0], "current" in lines[1]] == [True, True]
+    assert len({line.index("accuracy") for line in lines}) == 1
+    for words in (("versions",), ("show", 1), ("history",), ("verify",), ("show", 1, "--json")):
+        done = ask(*words, "--models", pair)
+        assert (done.exit_code, "\t" in done.output) == (0, False)
+
+
+def test_a_damaged_version_is_listed_and_says_so(pair):
+    (pair / "iris" / "1" / "run.json").unlink()
+    lines = ask("versions", "--models", pair).output.splitlines()
+    assert "damaged" in lines[0]
+    assert "run.json" in lines[0]
+    assert lines[1].startswith("*    2")
+
+
+def test_show_tells_people_and_machines_the_same(pair):
+    text = ask("show", "current", "--models", pair).output
+    about = json.loads(ask("show", "current", "--json", "--models", pair).output)
+    path = pair / "iris" / "2"
+    assert about["card"] == json.loads((path / "card.json").read_text())
+    assert about["run"] == json.loads((path / "run.json").read_text())
+    assert (about["name"], about["version"], about["aliases"]) == ("iris", 2, ["current"])
+    assert sorted(about["files"]) == sorted(os.listdir(path))
+    for name, file in about["files"].items():
+        assert file["sha256"] == sha256((path / name).read_bytes())
+        assert f"{name}, {file['bytes']} bytes, sha256 {file['sha256']}" in text
+    for words in ("iris 2", "current", "held-out rows", "seed 0", "2 virginica", "petal_width"):
+        assert words in text
+
+
+def test_promote_writes_the_reason_and_takes_an_alias_for_a_version(pair):
+    assert ask("promote", 1, "--alias", "canary", "--why", "a try", "--models", pair).exit_code == 0
+    done = ask("promote", "canary", "--models", pair)
+    assert (done.exit_code, done.output) == (0, "iris: current is version 1, was 2\n")
+    assert [event.why for event in history(Registry(pair), "canary")] == ["a try"]
+    assert (
+        ask("predict", "--version", "canary", 6.1, 2.8, 4.7, 1.2, "--models", pair).exit_code == 0
+    )
+
+
+def test_rollback_goes_back_until_nothing_stood_before(pair):
+    done = ask("rollback", "--why", "complaints", "--models", pair)
+    assert (done.exit_code, done.output) == (0, "iris: current is version 1 again, was 2\n")
+    told = ask("history", "--models", pair).output.splitlines()
+    assert told[-1].endswith("2 -> 1  rollback: complaints")
+    assert len(told) == 3
+    done = ask("rollback", "--models", pair)
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert "nothing stood before" in done.output
+
+
+def test_verify_prints_each_trouble_on_a_line_and_ends_with_1(pair):
+    assert ask("verify", "--models", pair).exit_code == 0
+    assert ask("verify", "current", "--models", pair).exit_code == 0
+    (pair / "iris" / "1" / "iris_model.pkl").unlink()
+    (pair / "iris" / "2" / "run.json").write_text("{")
+    done = ask("verify", "--models", pair)
+    assert (done.exit_code, "Traceback" in done.output) == (1, False)
+    assert [line.split(":")[0] for line in done.output.splitlines()] == [
+        "version 1",
+        "version 2",
+    ]
+    done = ask("verify", 1, "--models", pair)
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("show", 9), 1),
+        (("show", "canary"), 1),
+        (("show", "-1"), 2),
+        (("show", "../1"), 2),
+        (("show",), 2),
+        (("promote", 0), 2),
+        (("promote", 1, "--alias", "../x"), 2),
+        (("promote", 1, "--alias", "9"), 2),
+        (("rollback", "--alias", "canary"), 1),
+        (("rollback", "--alias", "A"), 2),
+        (("history", "--alias", "canary"), 1),
+        (("verify", 9), 1),
+        (("verify", "--name", "roses"), 1),
+        (("reproduce", 9), 1),
+        (("predict", "--version", "canary", 1, 2, 3, 4), 1),
+        (("add", "x.pkl"), 2),
+        (("add", "x.pkl", "--data", "x.csv", "--target", "y"), 1),
+        (("add", "x.pkl", "--data", "x.csv", "--target", "y", "--promote", "maybe"), 2),
+    ],
+)
+def test_what_was_asked_wrongly_is_2_and_what_is_not_there_is_1(models, words, code):
+    done = ask(*words, "--models", models)
+    assert done.exit_code == code
+    assert "Error: " in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A pickle and a CSV file, as a user may have them; the classes are words."""
+    frame = iris().frame()
+    frame.to_csv(tmp_path / "flowers.csv", index=False)
+    line = LogisticRegression(max_iter=1000).fit(frame.drop(columns="label"), frame["label"])
+    joblib.dump(line, tmp_path / "own.pkl")
+    return tmp_path / "own.pkl", "--data", tmp_path / "flowers.csv", "--target", "label"
+
+
+def test_add_makes_a_version_that_answers_with_its_own_classes(tmp_path, own):
+    done = ask("add", *own, "--models", tmp_path / "models")
+    assert done.exit_code == 0, done.output
+    assert "promoted: the first version of iris" in done.output
+    done = ask("predict", 6.1, 2.8, 4.7, 1.2, "--models", tmp_path / "models")
+    assert done.output == '{"prediction": "versicolor"}\n'
+    shown = ask("show", 1, "--models", tmp_path / "models").output
+    assert "by add, in" in shown
+    assert "it was fitted elsewhere" in shown
+
+
+def test_add_takes_the_columns_by_name_and_in_order(tmp_path, own):
+    named = "sepal_length, sepal_width,petal_length,petal_width"
+    done = ask("add", *own, "--features", named, "--models", tmp_path / "models")
+    assert done.exit_code == 0, done.output
+    turned = "sepal_width,sepal_length,petal_length,petal_width"
+    done = ask("add", *own, "--features", turned, "--models", tmp_path / "models")
+    assert done.exit_code == 2
+    assert "name them by --features" in done.output
+
+
+def test_add_prints_the_complaints_about_a_table_without_a_traceback(tmp_path, own):
+    text = (tmp_path / "flowers.csv").read_text().replace("5.1,3.5", "5.1,many", 1)
+    (tmp_path / "flowers.csv").write_text(text)
+    done = ask("add", *own, "--models", tmp_path / "models")
+    assert done.exit_code == 2
+    assert "many" in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("differences", [[], ["data: another file", "library: numpy 1, and not 2"]])
+def test_reproduce_says_identical_or_what_differs(models, monkeypatch, differences):
+    def again(folder, name, version, data):
+        assert (folder, name, version, data) == (models, "iris", 1, None)
+        return SimpleNamespace(identical=not differences, differences=differences)
+
+    monkeypatch.setattr("iris_serve.retrain.reproduce", again, raising=False)
+    done = ask("reproduce", "current", "--models", models)
+    assert done.exit_code == bool(differences)
+    assert done.output.splitlines() == (differences or ["iris version 1: identical"])
 
 
 def test_options_beat_the_environment_and_the_environment_beats_the_defaults(models):

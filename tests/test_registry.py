@@ -1,32 +1,88 @@
 """Versions are numbered, whole and never lost, whoever adds them and whenever somebody dies."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
+import joblib
+import numpy as np
 import pytest
+from sklearn.cluster import KMeans
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from iris_serve.artifact import ArtifactError, write_file
-from iris_serve.registry import NoModelError, Registry, current, history, promote, read_run
+from iris_serve.artifact import (
+    CARD_FILE,
+    FOREST_FILE,
+    MODEL_FILE,
+    ArtifactError,
+    open_model,
+    write_file,
+)
+from iris_serve.data import iris, read_table
+from iris_serve.registry import (
+    ConflictError,
+    EstimatorError,
+    NoModelError,
+    Registry,
+    add,
+    aliases,
+    claim,
+    current,
+    history,
+    promote,
+    read_run,
+    resolve,
+    rollback,
+    stage,
+    standing,
+    sweep,
+    verify,
+    who_am_i,
+)
 from iris_serve.retrain import Parameters, train
 
-ADD = """
-import sys
+
+@pytest.fixture
+def pair(registry):
+    """A registry with two versions, the second one current."""
+    train(registry.folder.parent, Parameters(n_estimators=1, promote="always"))
+    return registry
+
+
+def start(code, *arguments, **options):
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **options)
+
+
+AT_ONCE = """
+import os, sys
 from pathlib import Path
 from iris_serve.retrain import Parameters, train
-for _ in range(3):
-    train(Path(sys.argv[1]), Parameters(n_estimators=1, promote="always"))
+children = []
+for i in range(8):
+    child = os.fork()
+    if not child:
+        train(Path(sys.argv[1]), Parameters(n_estimators=1, seed=i, promote="always"))
+        os._exit(0)
+    children.append(child)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
-def test_processes_that_publish_at_once_lose_nothing(tmp_path):
-    command = [sys.executable, "-c", ADD, tmp_path]
-    workers = [subprocess.Popen(command) for _ in range(3)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0]
+def test_eight_processes_that_publish_and_promote_at_once_make_one_history(tmp_path):
+    assert start(AT_ONCE, tmp_path).wait(timeout=120) == 0
     registry = Registry(tmp_path)
-    assert registry.versions() == list(range(1, 10))
-    assert sorted(event.version for event in history(registry)) == list(range(1, 10))
-    assert all(read_run(registry.path(v)).version == v for v in registry.versions())
+    past = history(registry)
+    assert registry.versions() == list(range(1, 9))
+    assert sorted(event.version for event in past) == list(range(1, 9))
+    assert [event.previous for event in past] == [None, *(event.version for event in past[:-1])]
+    assert verify(registry) == []
+    assert sorted(p.name for p in registry.folder.iterdir()) == sorted([*"12345678", "aliases"])
 
 
 DIE = """
@@ -75,6 +131,154 @@ def test_whoever_dies_at_any_write_leaves_old_or_new(models, module, function, c
     for version in registry.versions():
         assert read_run(registry.path(version)).version == version
     assert train(models, Parameters(n_estimators=1)).version == (3 if published else 2)
+
+
+KILL_AT_EVERY_STEP = """
+import json, os, shutil, sys
+from pathlib import Path
+from iris_serve.data import iris
+from iris_serve.registry import *
+from iris_serve.retrain import Parameters, train
+
+def train_one(models): train(models, Parameters(n_estimators=1, promote="always"))
+def promote_one(models): promote(Registry(models), 1, "why", expected=2)
+def rollback_one(models): rollback(Registry(models))
+def add_one(models): add(Registry(models), models.parent / "own.pkl", iris(), "always")
+
+WRITES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir"}
+SYSTEM = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+def die_at(step, models):
+    left = step
+    def hook(event, arguments):
+        nonlocal left
+        writes = event in WRITES or (event == "open" and arguments[2] & SYSTEM)
+        if writes and (isinstance(arguments[0], int) or str(models) in str(arguments[0])):
+            left -= 1
+            if not left: os.kill(os.getpid(), 9)
+    sys.addaudithook(hook)
+
+def look_at(registry, old):
+    assert verify(registry) == [], verify(registry)
+    there, now = registry.versions(), current(registry).version
+    assert there in (old, [*old, 3]), there
+    names = set(os.listdir(registry.folder)) - set(map(str, there)) - {"aliases"}
+    assert all(name.startswith(".staged-") for name in names), names
+    sweep(registry)
+    assert set(os.listdir(registry.folder)) == set(map(str, there)) | {"aliases"}
+    promote(registry, 1, "the next one")
+    return now
+
+models, action, step, seen = Path(sys.argv[1]), globals()[sys.argv[2]], 0, []
+action(Path(shutil.copytree(models, models.parent / "warm-up")))
+while True:
+    step += 1
+    copy = Path(shutil.copytree(models, models.parent / f"step-{step}"))
+    child = os.fork()
+    if not child:
+        die_at(step, copy)
+        action(copy)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -9), code
+    seen.append(look_at(Registry(copy), [1, 2]))
+    if code == 0: break
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "new"),
+    [("train_one", 3), ("promote_one", 1), ("rollback_one", 1), ("add_one", 3)],
+)
+def test_whoever_is_killed_at_any_step_leaves_old_or_new_and_leftovers_that_are_swept(
+    pair, action, new
+):
+    models = pair.folder.parent
+    joblib.dump(
+        LogisticRegression(max_iter=1000).fit(iris().X, iris().y), models.parent / "own.pkl"
+    )
+    command = [sys.executable, "-c", KILL_AT_EVERY_STEP, models, action]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert set(seen) == {2, new}
+    assert seen == sorted(seen, reverse=new < 2)
+    assert len(seen) >= 8
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from iris_serve.registry import Registry, stage
+with stage(Registry(Path(sys.argv[1]))) as staged:
+    (staged / "half").write_text("done")
+    print(staged.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_leftovers_are_swept_only_when_no_living_process_holds_their_lock(registry):
+    models = registry.folder.parent
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with start(HOLD, models, **pipes) as worker:
+        name = worker.stdout.readline().strip()
+        assert sweep(registry) == []
+        with stage(registry):
+            assert (registry.folder / name / "half").exists()
+        worker.kill()
+        worker.wait(timeout=30)
+    with stage(registry):
+        assert not (registry.folder / name).exists()
+    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+
+
+def test_a_staged_directory_without_a_lock_and_a_lock_without_a_directory_are_swept(registry):
+    (registry.folder / ".staged-one").mkdir()
+    (registry.folder / ".staged-two.lock").touch()
+    assert sweep(registry) == [".staged-one", ".staged-two"]
+    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+
+
+def test_a_claim_whose_lock_was_swept_before_it_was_locked_tries_another_name(
+    registry, monkeypatch
+):
+    from iris_serve import registry as module
+
+    real, tries = module.lock, []
+
+    def swept_first(file, wait=False):
+        tries.append(file.name)
+        if len(tries) == 1:
+            os.unlink(file.name)
+        return real(file, wait)
+
+    monkeypatch.setattr(module, "lock", swept_first)
+    staged, file = claim(registry.folder)
+    with file:
+        assert len(tries) == 2
+        assert sweep(registry) == []
+        assert staged.is_dir()
+
+
+def test_a_file_system_without_locks_can_be_used_and_is_never_swept(registry, monkeypatch):
+    monkeypatch.setattr("iris_serve.registry.lock", lambda file, wait=False: False)
+    with stage(registry) as staged:
+        assert sweep(registry) == []
+        assert staged.is_dir()
+    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+
+
+def no_links(*arguments, **options):
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_file_system_without_hard_links_promotes_all_the_same(pair, monkeypatch):
+    monkeypatch.setattr("os.link", no_links)
+    promote(pair, 1, "no links")
+    promote(pair, 2, "none at all")
+    assert [(e.version, e.previous) for e in history(pair)] == [(1, None), (2, 1), (1, 2), (2, 1)]
+    assert verify(pair) == []
 
 
 @pytest.mark.parametrize(
@@ -169,3 +373,268 @@ def test_a_promotion_that_comes_second_names_the_one_before_it(registry, monkeyp
     monkeypatch.setattr("iris_serve.registry.write_file", overtaken)
     promote(registry, 3, "the slower one")
     assert [(e.version, e.previous) for e in history(registry)] == [(1, None), (2, 1), (3, 2)]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def replace_by_link(path):
+    path.rename(path.parent.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent.parent / "elsewhere")
+
+
+def replace_by_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE, FOREST_FILE, "run.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [flip, truncate, os.unlink, replace_by_link, replace_by_pipe],
+    ids=lambda f: f.__name__,
+)
+def test_a_damaged_version_is_found_by_verify_and_never_promoted(registry, name, damage):
+    damage(registry.path(1) / name)
+    assert [t for t in verify(registry) if t.startswith("version 1: ") and name in t]
+    with pytest.raises(ArtifactError, match=name):
+        promote(registry, 1, "it looked fine")
+    assert len(history(registry)) == 1
+
+
+def test_a_version_that_answers_its_golden_rows_wrongly_is_never_promoted(registry):
+    from msgspec.structs import replace
+
+    from iris_serve.artifact import encoded, read_card, sha256
+
+    path = registry.path(1)
+    card = read_card(path)
+    wrong = replace(card.golden, answers=(*card.golden.answers[:-1], 9))
+    (path / CARD_FILE).write_bytes(encoded(replace(card, golden=wrong)))
+    digest = sha256((path / CARD_FILE).read_bytes())
+    (path / "run.json").write_bytes(encoded(replace(read_run(path), card=digest)))
+    with pytest.raises(ArtifactError, match="golden rows wrongly"):
+        promote(registry, 1, "it looked fine")
+    assert any("golden rows wrongly" in trouble for trouble in verify(registry))
+    assert any("not the card that was promoted" in trouble for trouble in verify(registry))
+
+
+def test_verify_finds_what_an_alias_points_at_missing_or_damaged_and_a_stolen_event(pair):
+    folder = pair.folder / "aliases"
+    shutil.copytree(folder / "current", folder / "canary")
+    shutil.rmtree(pair.folder / "1")
+    (folder / "current" / "2.json").write_text("{")
+    found = verify(pair)
+    assert any("alias current: iris has no version 1" in trouble for trouble in found)
+    assert any("2.json is no promotion" in trouble for trouble in found)
+    assert any("is no promotion of canary, but of current" in trouble for trouble in found)
+    assert [t for t in verify(pair, 2) if not t.startswith("alias ")] == []
+
+
+def test_verify_finds_another_notebook_and_another_number(pair):
+    path = pair.path(2)
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(record | {"notebook": "0" * 64}))
+    assert any("no readable retrain.ipynb" in trouble for trouble in verify(pair, 2))
+    (path / "retrain.ipynb").write_text("{}")
+    assert any("is not the notebook" in trouble for trouble in verify(pair, 2))
+    path.rename(pair.folder / "5")
+    assert any("is the run record of version 2" in trouble for trouble in verify(pair, 5))
+
+
+@pytest.mark.parametrize("place", ["1", "aliases", "aliases/current", ""])
+def test_a_directory_that_is_a_link_is_refused(registry, tmp_path, place):
+    path = registry.folder / place
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is a symbolic link"):
+        open_model(registry.path(current(registry).version))
+    with pytest.raises(ArtifactError, match="is a symbolic link"):
+        promote(registry, 1, "through a link")
+
+
+@pytest.mark.parametrize("damage", [replace_by_link, replace_by_pipe], ids=lambda f: f.__name__)
+def test_an_event_that_is_a_link_or_a_pipe_is_refused(registry, damage):
+    damage(registry.folder / "aliases" / "current" / "1.json")
+    with pytest.raises(ArtifactError, match=r"no readable 1\.json"):
+        current(registry)
+
+
+def test_the_models_directory_itself_may_be_a_link(registry, tmp_path):
+    (tmp_path / "link").symlink_to(registry.folder.parent)
+    linked = Registry(tmp_path / "link")
+    promote(linked, 1, "through the link")
+    assert len(history(registry)) == 2
+
+
+def test_an_event_says_who_and_never_a_path(registry, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    event = promote(registry, 1, "two\nlines \x1b[31m", alias="canary")
+    assert (event.who, event.alias, event.why) == ("ada", "canary", "two lines [31m")
+    for name in ("/home/ada", "C:\\Users\\ada", "\n"):
+        monkeypatch.setenv("LOGNAME", name)
+        assert who_am_i() == "unknown"
+    monkeypatch.setattr("getpass.getuser", lambda: {}["nobody"])
+    assert promote(registry, 1, "again").who == "unknown"
+
+
+def test_a_promotion_that_expects_something_else_is_a_conflict(pair):
+    with pytest.raises(ConflictError, match="current means 2 by now, and not 1"):
+        promote(pair, 1, "better", expected=1)
+    with pytest.raises(ConflictError, match="and not nothing"):
+        promote(pair, 1, "the first", expected=None)
+    with pytest.raises(ConflictError, match="canary means nothing by now"):
+        promote(pair, 1, "better", alias="canary", expected=1)
+    assert promote(pair, 1, "the first", alias="canary", expected=None).previous is None
+    assert promote(pair, 1, "better", expected=2).previous == 2
+
+
+def test_of_two_that_expect_the_same_version_one_wins(pair, monkeypatch):
+    real = write_file
+
+    def overtaken(path, data):
+        monkeypatch.setattr("iris_serve.registry.write_file", real)
+        promote(pair, 1, "the faster one", expected=2)
+        real(path, data)
+
+    monkeypatch.setattr("iris_serve.registry.write_file", overtaken)
+    with pytest.raises(ConflictError):
+        promote(pair, 2, "the slower one", expected=2)
+    assert [event.why for event in history(pair)][-1] == "the faster one"
+
+
+def test_rollback_goes_back_like_undo(pair):
+    for _ in range(2):
+        train(pair.folder.parent, Parameters(n_estimators=1, promote="never"))
+    promote(pair, 3, "third")
+    assert rollback(pair).version == 2
+    promote(pair, 4, "fourth")
+    assert [rollback(pair).version for _ in range(2)] == [2, 1]
+    with pytest.raises(NoModelError, match="nothing stood before"):
+        rollback(pair)
+    assert [event.rollback for event in history(pair)] == [0, 0, 0, 1, 0, 1, 1]
+    assert standing(history(pair)) == [1]
+
+
+def test_rollback_skips_a_promotion_of_the_same_version_again(pair):
+    promote(pair, 2, "again")
+    assert rollback(pair).version == 1
+
+
+def test_rollback_to_a_damaged_version_is_refused(pair):
+    flip(pair.path(1) / FOREST_FILE)
+    with pytest.raises(ArtifactError, match=FOREST_FILE):
+        rollback(pair)
+    assert current(pair).version == 2
+
+
+def test_rollback_of_an_alias_leaves_the_others_alone(pair):
+    promote(pair, 2, "try", alias="canary")
+    promote(pair, 1, "try", alias="canary")
+    rollback(pair, "canary", "no")
+    assert {name: event.version for name, event in aliases(pair).items()} == {
+        "canary": 2,
+        "current": 2,
+    }
+    assert resolve(pair, "canary") == 2
+    with pytest.raises(NoModelError, match="but beta is none"):
+        rollback(pair, "beta")
+
+
+def test_an_alias_whose_card_was_exchanged_resolves_to_nothing(pair):
+    shutil.copy(pair.path(1) / CARD_FILE, pair.path(2) / CARD_FILE)
+    with pytest.raises(ArtifactError, match="not the card that was promoted"):
+        resolve(pair, "current")
+
+
+FLOWERS = iris()
+NAMES = np.array(FLOWERS.contract.labels)[FLOWERS.y]
+OWN = {
+    "forest": RandomForestClassifier(n_estimators=5, random_state=0),
+    "line": LogisticRegression(max_iter=1000),
+    "vectors": SVC(),
+    "pipeline": make_pipeline(StandardScaler(), LogisticRegression()),
+}
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """Iris as a CSV file with names for classes."""
+    path = tmp_path / "flowers.csv"
+    FLOWERS.frame().to_csv(path, index=False)
+    return read_table(path, "label")
+
+
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize("name", OWN)
+def test_an_estimator_of_ones_own_is_served_as_it_answers(tmp_path, flowers, name, framed):
+    rows = FLOWERS.frame().drop(columns="label") if framed else FLOWERS.X
+    joblib.dump(OWN[name].fit(rows, NAMES), tmp_path / "own.pkl")
+    registry = Registry(tmp_path / "models")
+    run = add(registry, tmp_path / "own.pkl", flowers)
+    assert (run.version, run.promoted, run.made_by) == (1, True, "add")
+    assert "may have seen the held-out rows" in run.why
+    model, card = open_model(registry.path(1), current(registry).card)
+    assert model.predict(FLOWERS.X).tolist() == OWN[name].predict(rows).tolist()
+    assert (card.parameters, FOREST_FILE in card.files) == (None, name == "forest")
+    assert verify(registry) == []
+
+
+def test_an_added_version_is_promoted_by_auto_only_if_it_is_the_first(registry, tmp_path):
+    joblib.dump(OWN["line"].fit(FLOWERS.X, FLOWERS.y), tmp_path / "own.pkl")
+    rules = ("auto", "never", "always")
+    made = [add(registry, tmp_path / "own.pkl", FLOWERS, rule) for rule in rules]
+    assert [run.promoted for run in made] == [False, False, True]
+    assert current(registry).version == 4
+    fresh = Registry(tmp_path / "models", "fresh")
+    assert not add(fresh, tmp_path / "own.pkl", FLOWERS, "never").promoted
+
+
+class Sum:
+    def predict(self, rows):
+        return [0 for _ in rows]
+
+
+X, Y = FLOWERS.X, FLOWERS.y
+NOT_SERVED = {
+    "a dictionary": ({"a": 1}, "holds a dict, which is no scikit-learn"),
+    "another class": (Sum(), "holds a Sum, which is no scikit-learn"),
+    "unfitted": (LogisticRegression(), "is not fitted"),
+    "unfitted pipeline": (make_pipeline(StandardScaler(), SVC()), "is not fitted"),
+    "no classifier": (KMeans(n_clusters=3, n_init=1).fit(X), "is no classifier"),
+    "fewer features": (LogisticRegression(max_iter=1000).fit(X[:, :3], Y), "fitted on 3 features"),
+    "fewer classes": (LogisticRegression(max_iter=1000).fit(X[:100], Y[:100]), "knows the classes"),
+    "other classes": (LogisticRegression(max_iter=1000).fit(X, Y + 1), "knows the classes"),
+    "real classes": (SVC().fit(X, Y.astype(float)), "neither whole numbers nor text"),
+    "other columns": (
+        SVC().fit(FLOWERS.frame().iloc[:, [1, 0, 2, 3]], Y),
+        "fitted on the features",
+    ),
+}
+
+
+@pytest.mark.parametrize(("estimator", "words"), NOT_SERVED.values(), ids=NOT_SERVED)
+def test_what_cannot_be_served_is_not_added(registry, tmp_path, estimator, words):
+    joblib.dump(estimator, tmp_path / "own.pkl")
+    with pytest.raises(EstimatorError, match=words):
+        add(registry, tmp_path / "own.pkl", FLOWERS)
+    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04", b"\x80\x05", b"a,b\n1,2\n"])
+def test_a_file_that_is_no_pickle_is_not_added(registry, tmp_path, data):
+    (tmp_path / "own.pkl").write_bytes(data)
+    with pytest.raises(EstimatorError, match=r"own\.pkl cannot be opened by joblib"):
+        add(registry, tmp_path / "own.pkl", FLOWERS)
+
+
+def test_a_file_that_is_not_there_is_an_os_error(registry, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        add(registry, tmp_path / "own.pkl", FLOWERS)
