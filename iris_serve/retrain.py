@@ -49,6 +49,8 @@ from iris_serve.artifact import (
 from .contract import brief
 from .data import Table, fingerprint, load_table, split
 from .gate import DATA_FILES, Verdict, judge
+
+# %% ../nbs/07_retrain.ipynb #574c4782
 from iris_serve.registry import (
     NAME,
     NOTEBOOK_FILE,
