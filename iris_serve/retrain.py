@@ -31,16 +31,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+# %% ../nbs/07_retrain.ipynb #c132b922
 from iris_serve.artifact import (
     FOREST_FILE,
     MODEL_FILE,
-    ArtifactError,
     Card,
     encoded,
     fill,
     make_card,
     read_card,
-    read_part,
     retraining_notebook,
     sha256,
     source_digest,
@@ -50,6 +49,8 @@ from iris_serve.artifact import (
 from .contract import brief
 from .data import Table, fingerprint, load_table, split
 from .gate import DATA_FILES, Verdict, judge
+
+# %% ../nbs/07_retrain.ipynb #574c4782
 from iris_serve.registry import (
     NAME,
     NOTEBOOK_FILE,
@@ -57,6 +58,7 @@ from iris_serve.registry import (
     ConflictError,
     Registry,
     Run,
+    check_notebook,
     promote,
     publish,
     read_run,
@@ -406,57 +408,11 @@ def keep_failed(registry: Registry, executed: Path) -> Path:
     return kept
 
 # %% ../nbs/07_retrain.ipynb #da42d174
-TAGS = [
-    "a",
-    "abbr",
-    "b",
-    "blockquote",
-    "br",
-    "caption",
-    "code",
-    "col",
-    "colgroup",
-    "dd",
-    "del",
-    "div",
-    "dl",
-    "dt",
-    "em",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "hr",
-    "i",
-    "img",
-    "ins",
-    "kbd",
-    "li",
-    "main",
-    "ol",
-    "p",
-    "pre",
-    "s",
-    "samp",
-    "section",
-    "small",
-    "span",
-    "strong",
-    "sub",
-    "sup",
-    "table",
-    "tbody",
-    "td",
-    "tfoot",
-    "th",
-    "thead",
-    "tr",
-    "tt",
-    "ul",
-    "var",
-]
+TAGS = (
+    "a abbr b blockquote br caption code col colgroup dd del div dl dt em h1 h2 h3 h4 h5 h6 hr i "
+    "img ins kbd li main ol p pre s samp section small span strong sub sup table tbody td tfoot th "
+    "thead tr tt ul var"
+)
 STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
   color: #222; background: #fff }
@@ -503,7 +459,7 @@ def page(notebook: bytes) -> bytes:
     options: dict[str, Any] = {"template_name": "basic", "exclude_anchor_links": True}
     exporter = HTMLExporter(**options)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_notebook_node(node)
-    cleaner = Cleaner(TAGS, allowed, {"data", "http", "https"}, strip=True)
+    cleaner = Cleaner(TAGS.split(), allowed, {"data", "http", "https"}, strip=True)
     body = cleaner.clean(re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", "", body))
     head = f'<meta charset="utf-8"><title>The executed notebook</title><style>{STYLE}</style>'
     whole = f'<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
@@ -538,7 +494,7 @@ def run_notebook(
             raise RetrainError(why) from None
         return tidy(executed)
 
-
+# %% ../nbs/07_retrain.ipynb #0741494d
 def failure(error: BaseException) -> str:
     """Why a run of the notebook came to no end, in one line."""
     name = getattr(error, "ename", type(error).__name__)
@@ -666,8 +622,7 @@ def reproduce(models: Path, name: str, version: int, data: Path | None = None) -
         raise RetrainError(f"version {version} was added, not trained here: there is no recipe")
     found, wrong = find_data(path, card, card.parameters, data)
     before = [wrong] * bool(wrong) + changed_since(card)
-    if run.notebook and sha256(read_part(path, NOTEBOOK_FILE)) != run.notebook:
-        raise ArtifactError(f"{path / NOTEBOOK_FILE} is not the notebook of its run record")
+    check_notebook(path)
     if wrong:
         return Reproduction(name, version, False, tuple(before))
     told = msgspec.structs.asdict(card.parameters)
