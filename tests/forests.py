@@ -10,7 +10,8 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.forest import HIGHEST, Forest, fitted_trees, gather
+from iris_serve.forest import Forest
+from iris_serve.trees import HIGHEST, fitted_trees, gather
 
 LOADERS = {
     "iris": load_iris,
@@ -20,11 +21,11 @@ LOADERS = {
 }
 FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
 KINDS = {kind.__name__: kind for kind in (*FORESTS, DecisionTreeClassifier, ExtraTreeClassifier)}
-# What makes a forest answer in one way alone; each name is a number in iris_serve.forest.
+# What makes a forest answer in one way alone; each name is a number of the package's.
 WAYS = {
-    "masks": {"TABLE_BYTES": 0},
-    "walk": {"TABLE_BYTES": 0, "MASK_BYTES": 0},
-    "table": {"ROWS_PER_CELL": 0},
+    "masks": {"leaves.TABLE_BYTES": 0},
+    "walk": {"leaves.TABLE_BYTES": 0, "forest.MASK_BYTES": 0},
+    "table": {"leaves.ROWS_PER_CELL": 1e-9},
 }
 EXTREMES = np.array(
     [0.0, 5e-324, 2.2e-308, 7e-46, 1.4e-45, 1e-40, 1.2e-38, 1.0, 1e30, 1e38, 3.4028234e38, HIGHEST]
@@ -125,7 +126,7 @@ def forced(way):
     """Within, forests are made and asked in one `way` alone, wherever that is possible."""
     with ExitStack() as patches:
         for name, value in WAYS[way].items():
-            patches.enter_context(mock.patch(f"iris_serve.forest.{name}", value))
+            patches.enter_context(mock.patch(f"iris_serve.{name}", value))
         yield
 
 

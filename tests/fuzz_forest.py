@@ -22,7 +22,8 @@ import numpy as np
 import safetensors.numpy
 
 from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.forest import HIGHEST, KINDS, Arrays, Forest, ForestError, decode, encode, make_head
+from iris_serve.forest import KINDS, Forest, decode, encode, make_head
+from iris_serve.trees import HIGHEST, Arrays, ForestError
 
 MEMORY, PATIENCE = 5 << 29, 60  # bytes, and seconds for one file
 INTS = [-(2**31), -2, -1, 0, 1, 2, 3, 7, 2**31 - 1]
@@ -201,9 +202,10 @@ def examine(forest, rng):
 
 def open_one(kind, data, originals, rng):
     """True if the forest in `data` answers rightly, False if it is refused."""
-    ways = {"ROWS_PER_CELL": [1 / 64, 0], "MASK_BYTES": [1 << 25, 0]}
-    chosen = {name: values[rng.integers(2)] for name, values in ways.items()}
-    with mock.patch.multiple("iris_serve.forest", **chosen):
+    with (
+        mock.patch("iris_serve.leaves.ROWS_PER_CELL", [1 / 64, 1e-9][rng.integers(2)]),
+        mock.patch("iris_serve.forest.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
+    ):
         try:
             forest = Forest(decode(data))
         except ForestError:
@@ -230,9 +232,10 @@ def main(folder, kind, count, seed):
         try:
             answered += open_one(kind, data, files, rng)
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            here = [f for f in traceback.extract_tb(error.__traceback__) if "forest" in f.filename]
-            place = f"{here[-1].name} line {here[-1].lineno}: {here[-1].line}"
+            *_, where = frames = traceback.extract_tb(error.__traceback__)
+            ours = [frame for frame in frames if "iris_serve" in Path(frame.filename).parts]
+            here = (ours or frames)[-1]
+            place = f"{Path(here.filename).name}, {here.name}, line {here.lineno}: {here.line}"
             key = f"{type(error).__name__}: {str(error)[:150]} in {place} ({where.name})"
             found.setdefault((type(error), place), (turn, key, data))
         finally:
