@@ -229,7 +229,7 @@ def make_finder(arrays: Arrays, plan: Plan) -> Finder:
 
 # %% ../nbs/03_forest.ipynb #3bf4bfea
 def is_plain_row(rows: Rows) -> TypeGuard[list[list[float]]]:
-    """Is it one row, as a list of Python's own floats? Others are compared in their own precision."""
+    """Is it one row, a list of floats? Other kinds are compared in a precision of their own."""
     one = type(rows) is list and len(rows) == 1 and type(rows[0]) is list
     return one and len(rows[0]) > 0 and type(rows[0][0]) is float
 

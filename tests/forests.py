@@ -25,7 +25,7 @@ KINDS = {kind.__name__: kind for kind in (*FORESTS, DecisionTreeClassifier, Extr
 WAYS = {
     "masks": {"leaves.TABLE_BYTES": 0},
     "walk": {"leaves.TABLE_BYTES": 0, "forest.MASK_BYTES": 0},
-    "table": {"leaves.ROWS_PER_CELL": 0},
+    "table": {"leaves.ROWS_PER_CELL": 1e-9},
 }
 EXTREMES = np.array(
     [0.0, 5e-324, 2.2e-308, 7e-46, 1.4e-45, 1e-40, 1.2e-38, 1.0, 1e30, 1e38, 3.4028234e38, HIGHEST]

@@ -203,7 +203,7 @@ def examine(forest, rng):
 def open_one(kind, data, originals, rng):
     """True if the forest in `data` answers rightly, False if it is refused."""
     with (
-        mock.patch("iris_serve.leaves.ROWS_PER_CELL", [1 / 64, 0][rng.integers(2)]),
+        mock.patch("iris_serve.leaves.ROWS_PER_CELL", [1 / 64, 1e-9][rng.integers(2)]),
         mock.patch("iris_serve.forest.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
     ):
         try:
@@ -232,9 +232,10 @@ def main(folder, kind, count, seed):
         try:
             answered += open_one(kind, data, files, rng)
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            here = [f for f in traceback.extract_tb(error.__traceback__) if "forest" in f.filename]
-            place = f"{here[-1].name} line {here[-1].lineno}: {here[-1].line}"
+            *_, where = frames = traceback.extract_tb(error.__traceback__)
+            ours = [frame for frame in frames if "iris_serve" in Path(frame.filename).parts]
+            here = (ours or frames)[-1]
+            place = f"{Path(here.filename).name}, {here.name}, line {here.lineno}: {here.line}"
             key = f"{type(error).__name__}: {str(error)[:150]} in {place} ({where.name})"
             found.setdefault((type(error), place), (turn, key, data))
         finally:
