@@ -383,7 +383,7 @@ def test_another_result_is_named_and_the_recorded_notebook_is_what_runs(wines):
     other = data.replace("make(parameters)", "make(parameters).set_params(random_state=9)").encode()
     assert other != data.encode()
     (path / "retrain.ipynb").write_bytes(other)
-    with pytest.raises(ValueError, match="not the notebook of its run record"):
+    with pytest.raises(ValueError, match=r"not the notebook that run.json describes"):
         reproduce(wines, "wine", 1)
     changed = msgspec.structs.replace(run, notebook=sha256(other))
     (path / "run.json").write_bytes(encoded(changed))
