@@ -118,7 +118,7 @@ def frozen(estimator: Any) -> Forest | None:
 
 
 def make_golden(estimator: Any, contract: Contract) -> Golden:
-    """Golden rows for `estimator`, answered by it; raises `TypeError` for classes of other kinds."""
+    """Golden rows for `estimator`, answered by it; raises `TypeError` for other classes."""
     forest = frozen(estimator)
     rows = golden_inputs(contract, forest.arrays if forest else None)
     sure = estimator.predict_proba(rows) if hasattr(estimator, "predict_proba") else None
@@ -135,11 +135,12 @@ class ArtifactError(ValueError):
 
 
 def is_table(golden: Golden) -> bool:
-    """Is there a row, and are there as many answers, all of one width?"""
+    """Is there a row that can be asked, are there as many answers, and all of one width?"""
     sure = golden.probabilities
     columns = [golden.rows, golden.rows if sure is None else sure]
     tables = all(len({len(row) for row in column}) == 1 for column in columns)
-    return tables and {len(column) for column in columns} == {len(golden.answers)}
+    numbers = all(abs(number) < FLOAT32_LIMIT for row in golden.rows for number in row)
+    return numbers and tables and {len(column) for column in columns} == {len(golden.answers)}
 
 
 def check_golden(model: Any, golden: Golden) -> None:

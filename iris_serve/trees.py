@@ -194,7 +194,7 @@ def misnumbered(arrays: Arrays) -> str | None:
         "the cuts are not in order": np.all((features[1:] > features[:-1]) | (same & higher)),
         "a cut is not used": len(np.unique(nodes[nodes >= 0])) == len(cuts),
         "leaves and fractions differ in number": len(values) == np.count_nonzero(nodes == -1),
-        "a fraction is below 0": np.all(values >= 0),
+        "a fraction is below 0": not np.signbit(values).any(),
         "fractions do not add up to 1": np.all(np.abs(sums - 1) < 1e-6),
     }
     wrong = [problem for problem, fine in right.items() if not fine]

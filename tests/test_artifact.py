@@ -8,19 +8,24 @@ import joblib
 import msgspec
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from iris_serve.artifact import (
     CARD_FILE,
+    FOREST_FILE,
     MODEL_FILE,
     ArtifactError,
     check_versions,
     encoded,
     load,
+    make_golden,
+    open_model,
     read_card,
     save,
     sha256,
     versions,
 )
+from iris_serve.data import iris
 from iris_serve.predictor import open_predictor
 
 
@@ -195,3 +200,57 @@ def test_a_card_exchanged_after_its_promotion_is_not_served(artifact, registry):
     rewrite_card(artifact, name="other")
     with pytest.raises(ArtifactError, match="is not the card that was promoted"):
         open_predictor(registry)
+
+
+def rows_of(artifact, **changes):
+    golden = json.loads((artifact / CARD_FILE).read_bytes())["golden"] | changes
+    rewrite_card(artifact, golden=golden)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": []},
+        {"rows": [], "answers": [], "probabilities": []},
+        {"answers": [0]},
+        {"probabilities": [[1.0, 0.0, 0.0]]},
+        {"rows": [[1.0, 2.0, 3.0]] * 64},
+        {"rows": [[1.0, 2.0, 3.0, 1e39]] * 64},
+        {"rows": [[1.0, 2.0, 3.0, 4.0]] * 63 + [[1.0]]},
+        {"probabilities": [[1.0, 0.0]] * 64},
+    ],
+)
+def test_golden_rows_that_are_none_are_refused_by_every_way_of_opening(artifact, changes):
+    rows_of(artifact, **changes)
+    for way in (load, open_model):
+        with pytest.raises(ArtifactError, match="golden rows"):
+            way(artifact)
+
+
+def test_a_contract_that_is_not_the_models_is_refused(artifact):
+    contract = json.loads((artifact / CARD_FILE).read_bytes())["contract"]
+    fifth = [*contract["features"], contract["features"][0] | {"name": "fifth"}]
+    for change in ({"features": fifth}, {"classes": ["x", "y", "z"]}, {"classes": [0, 1]}):
+        rewrite_card(artifact, contract=contract | change)
+        for way in (load, open_model):
+            with pytest.raises(ArtifactError, match="other features or answers with other classes"):
+                way(artifact)
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE, FOREST_FILE])
+def test_a_file_that_is_far_too_large_is_refused_unread(artifact, name):
+    with open(artifact / name, "r+b") as file:
+        file.truncate(100 << 30)  # a hole, which takes no room
+    for way in (load, open_model):
+        with pytest.raises(ArtifactError, match=f"no readable {re.escape(name)}: it is larger"):
+            way(artifact)
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_classes_that_json_could_not_tell_are_refused_when_saving(kind):
+    table = iris()
+    estimator = RandomForestClassifier(2).fit(table.X, table.y.astype(kind))
+    with pytest.raises(
+        TypeError, match=f"whole number or a text, and here it is a {kind.__name__}"
+    ):
+        make_golden(estimator, table.contract)
