@@ -48,7 +48,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
+            if str(stopped):
+                click.echo(f"Error: {stopped}", err=True)
             ctx.exit(130)
         except Exception as error:
             code = exit_code(error)
@@ -172,7 +174,7 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
       max_depth     of each tree, or None for no limit       [None]
       test_size     share of rows held out                   [0.2]
       cv            folds of a cross-validation, 0 for none  [0]
-      min_score     the least that auto promotes             [0]
+      min_score     the least accuracy that auto promotes    [None]
       promote       auto (compare first), never, always      [auto]
 
     \b
@@ -182,7 +184,9 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
     """
     from iris_serve import retrain as runner
 
-    given = {"name": settings.name} | {name: runner.parse_value(value) for name, value in pairs}
+    given = {"name": settings.name} | {
+        name: runner.parse_value(value, name) for name, value in pairs
+    }
     parameters = runner.check_parameters(given)
     run = runner.retrain(Path(settings.models), parameters, progress=True)
     report(registry_of(replace(settings, name=parameters.name)), run)
