@@ -26,6 +26,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+# %% ../nbs/03_forest.ipynb #a8bdd342
 from .contract import FLOAT32_LIMIT, RowError
 from .leaves import Finder, Masks, Table, Walk, mean_of_many, mean_of_one, table_pays
 from iris_serve.trees import (
