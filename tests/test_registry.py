@@ -62,7 +62,7 @@ def start(code, *arguments, **options):
 AT_ONCE = """
 import os, sys
 from pathlib import Path
-from iris_serve.retrain import Parameters, train
+from iris_serve.retrain import Parameters, retrain, train
 children = []
 for i in range(8):
     child = os.fork()
@@ -99,7 +99,7 @@ def die(*arguments):
         os.kill(os.getpid(), 9)
     return real(*arguments)
 {module}.{function} = die
-from iris_serve.retrain import Parameters, train
+from iris_serve.retrain import Parameters, retrain, train
 train(Path(sys.argv[1]), Parameters(n_estimators=1, promote="always"))
 """
 
@@ -138,7 +138,10 @@ import json, os, shutil, sys
 from pathlib import Path
 from iris_serve.data import iris
 from iris_serve.registry import *
-from iris_serve.retrain import Parameters, train
+from iris_serve.retrain import Parameters, retrain, train
+
+def retrain_one(models):
+    retrain(models, Parameters(n_estimators=2, promote="always"))
 
 def train_one(models): train(models, Parameters(n_estimators=1, promote="always"))
 def promote_one(models): promote(Registry(models), 1, "why", expected=2)
@@ -169,10 +172,11 @@ def look_at(registry, old):
     promote(registry, 1, "the next one")
     return now
 
-models, action, step, seen = Path(sys.argv[1]), globals()[sys.argv[2]], 0, []
+models, action, stride = Path(sys.argv[1]), globals()[sys.argv[2]], int(sys.argv[3])
+step, seen = 1 - stride, []
 action(Path(shutil.copytree(models, models.parent / "warm-up")))
 while True:
-    step += 1
+    step += stride
     copy = Path(shutil.copytree(models, models.parent / f"step-{step}"))
     child = os.fork()
     if not child:
@@ -187,24 +191,32 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("action", "new"),
-    [("train_one", 3), ("promote_one", 1), ("rollback_one", 1), ("add_one", 3)],
+    ("action", "new", "stride"),
+    [
+        ("train_one", 3, 1),
+        ("promote_one", 1, 1),
+        ("rollback_one", 1, 1),
+        ("add_one", 3, 1),
+        ("retrain_one", 3, 11),
+        pytest.param("retrain_one", 3, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_whoever_is_killed_at_any_step_leaves_old_or_new_and_leftovers_that_are_swept(
-    pair, action, new
+    pair, action, new, stride
 ):
     models = pair.folder.parent
     joblib.dump(
         LogisticRegression(max_iter=1000).fit(iris().X, iris().y), models.parent / "own.pkl"
     )
-    command = [sys.executable, "-c", KILL_AT_EVERY_STEP, models, action]
+    command = [sys.executable, "-c", KILL_AT_EVERY_STEP, models, action, str(stride)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert set(seen) == {2, new}
     assert seen == sorted(seen, reverse=new < 2)
-    assert len(seen) >= 8
+    assert len(seen) * stride >= 8
 
 
 HOLD = """

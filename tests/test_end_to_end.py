@@ -1,0 +1,121 @@
+"""From a file with a table to an answer over HTTP, by the commands that a user types."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_wine
+
+from iris_serve.artifact import load
+from iris_serve.registry import Registry, current, history, verify
+from iris_serve.server import make_app
+from iris_serve.settings import Settings
+
+LOADERS = {"wine": load_wine, "cancer": load_breast_cancer}
+
+
+def command(models, *words, **options):
+    options = {"capture_output": True, "text": True, "check": False} | options
+    program = [sys.executable, "-m", "iris_serve", *map(str, words), "--models", str(models)]
+    return subprocess.run(program, **options)
+
+
+@pytest.fixture(params=LOADERS)
+def table(request, tmp_path):
+    """A CSV file with the classes' names in the column `kind`, and what is in it."""
+    bunch = LOADERS[request.param]()
+    path = tmp_path / f"{request.param}.csv"
+    names = np.array([f"{request.param} {name}" for name in bunch.target_names])[bunch.target]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*bunch.feature_names, "kind"])
+        writer.writerows([*row, name] for row, name in zip(bunch.data.tolist(), names, strict=True))
+    return path, bunch, names
+
+
+def test_a_table_in_a_file_becomes_a_served_model_with_its_own_names_and_scikit_learns_bits(
+    table, tmp_path
+):
+    path, bunch, names = table
+    models = tmp_path / "models"
+    for seed in (1, 2):
+        words = ["-p", "data", path, "-p", "target", "kind", "-p", "seed", seed, "-p", "cv", 3]
+        done = command(models, "retrain", "--name", path.stem, *words)
+        assert done.returncode == 0, done.stderr
+    registry = Registry(models, path.stem)
+    assert (registry.versions(), verify(registry)) == ([1, 2], [])
+    version = current(registry).version
+    estimator, card = load(registry.path(version))
+    assert card.metrics.cross_validation is not None
+    client = make_app(Settings(models=str(models), name=path.stem)).test_client()
+    status = client.get("/").json
+    assert status["features"] == list(bunch.feature_names)
+    assert set(status["labels"]) == set(names)
+    answers = []
+    for row in bunch.data.tolist():
+        reply = client.post("/predict", data=json.dumps({"features": row}))
+        assert reply.headers["X-Model-Version"] == str(version)
+        answers.append(reply.json["prediction"])
+    assert answers == estimator.predict(bunch.data).tolist()
+    card_told = client.get(f"/models/{path.stem}/versions/{version}").json
+    assert str(tmp_path) not in json.dumps(card_told)
+    page = client.get(f"/models/{path.stem}/versions/{version}/notebook")
+    assert page.status_code == 200
+    assert str(tmp_path) not in page.text
+    wrong = client.post("/predict", data=json.dumps({"features": bunch.data[0].tolist()[:-1]}))
+    assert wrong.status_code == 400
+    assert f"must hold {len(bunch.feature_names)} numbers" in wrong.json["error"]
+
+
+def test_a_table_with_holes_and_text_is_refused_with_row_column_and_value(tmp_path):
+    path = tmp_path / "holes.csv"
+    lines = ["width,height,kind", *(f"{n}.5,{n * 2},{'ab'[n % 2]}" for n in range(40))]
+    lines[7], lines[9] = "6.5,,a", "8.5,tall,b"
+    path.write_text("\n".join(lines))
+    done = command(tmp_path / "models", "retrain", "-p", "data", path, "-p", "target", "kind")
+    assert done.returncode in (1, 2)
+    for words in ("height", '"tall"', "\n7 ", "\n9 "):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert Registry(tmp_path / "models").versions() == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_that_retrain_and_promote_at_once_make_one_consistent_history(count, tmp_path):
+    models = tmp_path / "models"
+    program = [sys.executable, "-m", "iris_serve", "retrain", "--models", str(models)]
+    running = [
+        subprocess.Popen(
+            [
+                *program,
+                "-p",
+                "seed",
+                str(seed),
+                "-p",
+                "n_estimators",
+                "5",
+                "-p",
+                "promote",
+                "always",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+        )
+        for seed in range(count)
+    ]
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0] * count, errors
+    registry = Registry(models)
+    assert registry.versions() == list(range(1, count + 1))
+    past = history(registry)
+    assert sorted(event.version for event in past) == registry.versions()
+    assert [event.previous for event in past] == [None, *(event.version for event in past[:-1])]
+    assert verify(registry) == []
+    assert sorted(p.name for p in registry.folder.iterdir() if p.name.startswith(".")) == []
