@@ -751,6 +751,9 @@ def test_a_zero_below_zero_in_a_file_is_refused_or_answered_alike_in_every_way(w
         assert differing(many, np.concatenate([forest.predict_proba([row]) for row in rows])) == 0
 
 
+SIGNALLING = np.uint64(0x7FF0_0000_0000_0001).view(np.float64)  # a NaN that sums warn of
+
+
 @pytest.mark.parametrize(
     ("name", "place", "numbers"),
     [
@@ -761,6 +764,8 @@ def test_a_zero_below_zero_in_a_file_is_refused_or_answered_alike_in_every_way(w
         ("values", 0, [np.inf, -np.inf, 1.0]),
         ("values", 0, [1.7e308, 1.7e308, 0.0]),
         ("values", 0, [np.nan, 0.0, 1.0]),
+        ("values", 0, [SIGNALLING, 0.0, 1.0]),
+        ("cuts", slice(0, 2), [SIGNALLING, SIGNALLING]),
         ("features", slice(0, 2), [2**31 - 1, -(2**31)]),
         ("nodes", slice(0, 2), [2**31 - 1, -(2**31)]),
     ],
