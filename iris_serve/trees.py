@@ -186,7 +186,8 @@ def misnumbered(arrays: Arrays) -> str | None:
     nodes, cuts, features, values = arrays.nodes, arrays.cuts, arrays.features, arrays.values
     same, higher = features[1:] == features[:-1], cuts[1:] > cuts[:-1]
     in_range = (cuts >= -FLOAT32_LIMIT) & (cuts <= HIGHEST)
-    sums = np.clip(values, 0, 2).sum(axis=1)  # a clipped sum cannot overflow
+    # What is no fraction becomes 2, so that no sum overflows or meets a NaN.
+    sums = np.where((values >= 0) & (values <= 2), values, 2.0).sum(axis=1)
     right = {
         "a node is neither a leaf nor a cut": np.all((nodes >= -1) & (nodes < len(cuts))),
         "a cut belongs to no feature": np.all((features >= 0) & (features < arrays.n_features)),
