@@ -212,8 +212,8 @@ def add(
     Example:
       python -m iris_serve add my_own.pkl --data flowers.csv --target species
     """
-    from iris_serve.data import read_table
     from iris_serve.registry import add as take_in
+    from iris_serve.tables import read_table
 
     registry = registry_of(settings)
     names = [name.strip() for name in features.split(",")] if features is not None else None

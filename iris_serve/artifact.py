@@ -43,7 +43,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **libraries}
 
 # %% ../nbs/04_artifact.ipynb #73743a67
-TRAINING = ("contract", "data", "train", "trees", "leaves", "forest", "artifact", "retrain")
+TRAINING = (
+    "contract",
+    "data",
+    "files",
+    "columns",
+    "tables",
+    "train",
+    "trees",
+    "leaves",
+    "forest",
+    "artifact",
+    "retrain",
+)
 
 
 def retraining_notebook() -> Path:

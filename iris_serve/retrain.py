@@ -47,7 +47,7 @@ from iris_serve.artifact import (
     write_file,
 )
 from .contract import brief
-from .data import Table, fingerprint, load_table, split
+from .data import Table, fingerprint, split
 from .gate import DATA_FILES, Verdict, judge
 
 # %% ../nbs/07_retrain.ipynb #574c4782
@@ -64,6 +64,7 @@ from iris_serve.registry import (
     read_run,
     stage,
 )
+from .tables import load_table
 from .train import Metrics, Params, cross_validate, fit, make, score
 
 if TYPE_CHECKING:

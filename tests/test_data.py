@@ -18,23 +18,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from iris_serve.artifact import load, make_card, open_model, save
+from iris_serve.columns import LEAST_ROWS, MOST_NAME
 from iris_serve.contract import Contract, RowError, check_row
-from iris_serve.data import (
-    LEAST_ROWS,
-    MOST_COMPLAINTS,
-    MOST_FEATURES,
-    MOST_NAME,
-    Complaint,
-    Table,
-    TableError,
-    fingerprint,
-    held_out,
-    iris,
-    load_table,
-    read_table,
-    split,
-)
+from iris_serve.data import Table, fingerprint, held_out, iris, split
+from iris_serve.files import MOST_COMPLAINTS, Complaint, TableError
 from iris_serve.forest import Forest
+from iris_serve.tables import MOST_FEATURES, load_table, read_table
 from iris_serve.train import Metrics, Params, cross_validate, fit, folds_of, make, score
 
 BUNCHES = {"wine": load_wine, "breast cancer": load_breast_cancer, "iris": load_iris}
@@ -544,7 +533,7 @@ def test_without_pyarrow_the_error_says_how_to_get_it(tmp_path, monkeypatch):
 def test_reading_csv_needs_neither_pandas_nor_pyarrow_nor_scikit_learn(tmp_path):
     (tmp_path / "t.csv").write_text(lines(ROWS))
     code = (
-        "import sys; from iris_serve.data import load_table; load_table('t.csv', 'kind'); "
+        "import sys; from iris_serve.tables import load_table; load_table('t.csv', 'kind'); "
         "print([m for m in ('pandas', 'pyarrow', 'sklearn', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -24,7 +24,7 @@ from iris_serve.artifact import (
     open_model,
     write_file,
 )
-from iris_serve.data import iris, read_table
+from iris_serve.data import iris
 from iris_serve.registry import (
     ConflictError,
     EstimatorError,
@@ -46,6 +46,7 @@ from iris_serve.registry import (
     who_am_i,
 )
 from iris_serve.retrain import Parameters, train
+from iris_serve.tables import read_table
 
 
 @pytest.fixture

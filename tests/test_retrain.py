@@ -28,7 +28,7 @@ from iris_serve.artifact import (
     retraining_notebook,
     sha256,
 )
-from iris_serve.data import TableError
+from iris_serve.files import TableError
 from iris_serve.predictor import open_predictor
 from iris_serve.registry import Registry, current, history, read_run
 from iris_serve.retrain import (
