@@ -24,8 +24,8 @@ from .settings import Settings, read_settings, registry_of
 def exit_code(error: Exception) -> int | None:
     """The exit code for an `error` that was raised on purpose; None for a bug."""
     from iris_serve.artifact import ArtifactError
+    from iris_serve.page import RetrainError
     from iris_serve.registry import ConflictError, NoModelError
-    from iris_serve.retrain import RetrainError
 
     called = subprocess.CalledProcessError
     failed = (ArtifactError, NoModelError, ConflictError, RetrainError, OSError, called)
@@ -147,13 +147,14 @@ def train(settings: Settings) -> None:
       python -m iris_serve train --models ./models
     """
     from iris_serve import retrain
+    from iris_serve.parameters import Parameters
 
     registry = registry_of(settings)
     there = registry.versions()
     if there:
         click.echo(f"{settings.name} has version {there[-1]} already; 'retrain' makes a new one")
         return
-    parameters = retrain.Parameters(name=settings.name)
+    parameters = Parameters(name=settings.name)
     report(registry, retrain.train(Path(settings.models), parameters))
 
 # %% ../nbs/18_main.ipynb #1f3003d7
@@ -183,11 +184,10 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
       python -m iris_serve retrain --name wine -p data wine.csv -p target cultivar
     """
     from iris_serve import retrain as runner
+    from iris_serve.parameters import check_parameters, parse_value
 
-    given = {"name": settings.name} | {
-        name: runner.parse_value(value, name) for name, value in pairs
-    }
-    parameters = runner.check_parameters(given)
+    given = {name: parse_value(value, name) for name, value in pairs}
+    parameters = check_parameters({"name": settings.name} | given)
     run = runner.retrain(Path(settings.models), parameters, progress=True)
     report(registry_of(replace(settings, name=parameters.name)), run)
 
@@ -445,12 +445,12 @@ def reproduce(settings: Settings, version: str, data: str | None) -> None:
       python -m iris_serve reproduce current
       python -m iris_serve reproduce 3 --data wine.csv
     """
-    from iris_serve import retrain
+    from iris_serve import reproduce as reproduction
     from iris_serve.registry import resolve
 
     number = resolve(registry_of(settings), version)
     file = Path(data) if data else None
-    result = retrain.reproduce(Path(settings.models), settings.name, number, file)
+    result = reproduction.reproduce(Path(settings.models), settings.name, number, file)
     for difference in result.differences:
         click.echo(difference)
     if not result.identical:
@@ -471,9 +471,9 @@ def predict(settings: Settings, values: tuple[str, ...], version: str | None) ->
       python -m iris_serve predict --version canary 6.1 2.8 4.7 1.2
     """
     from iris_serve.contract import check_row
+    from iris_serve.parameters import parse_value
     from iris_serve.predictor import open_predictor
     from iris_serve.registry import resolve
-    from iris_serve.retrain import parse_value
     from iris_serve.wire import answer
 
     registry = registry_of(settings)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from . import wire
 from .app import ask, refusal, respond
 from .artifact import CARD_FILE, ArtifactError, Card, decode_card, read_part, sha256
+from .page import PAGE_FILE
 from .predictor import UntrustedError, Versions, number_of, trusting
 from iris_serve.registry import (
     NOTEBOOK_FILE,
@@ -29,7 +30,6 @@ from iris_serve.registry import (
     history,
     read_run,
 )
-from .retrain import PAGE_FILE
 
 # %% ../nbs/15_lineage.ipynb #9450f678
 def told(what: Callable[[], Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def ensure_model(settings: Settings) -> None:
     if registry.versions():
         mend(registry)
         return
-    from iris_serve.retrain import missing_extra
+    from iris_serve.page import missing_extra
 
     print(f"{settings.name} has no version yet; training the first one", file=sys.stderr)
     command = [sys.executable, "-m", "iris_serve", "train" if missing_extra() else "retrain"]

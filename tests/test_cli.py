@@ -91,7 +91,7 @@ def test_retrain_with_a_misspelt_parameter_writes_nothing(tmp_path):
 
 
 def test_retrain_without_its_extra_says_in_one_line_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("iris_serve.retrain.find_spec", lambda name: None)
+    monkeypatch.setattr("iris_serve.page.find_spec", lambda name: None)
     done = ask("retrain", "--models", tmp_path / "models")
     assert done.exit_code == 1
     assert "pip install 'iris_serve[retrain]'" in done.output
@@ -270,7 +270,7 @@ def test_reproduce_says_identical_or_what_differs(models, monkeypatch, differenc
         assert (folder, name, version, data) == (models, "iris", 1, None)
         return SimpleNamespace(identical=not differences, differences=differences)
 
-    monkeypatch.setattr("iris_serve.retrain.reproduce", again, raising=False)
+    monkeypatch.setattr("iris_serve.reproduce.reproduce", again, raising=False)
     done = ask("reproduce", "current", "--models", models)
     assert done.exit_code == bool(differences)
     assert done.output.splitlines() == (differences or ["iris version 1: identical"])

@@ -18,6 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import iris_serve.page
+import iris_serve.reproduce
 import iris_serve.retrain
 from iris_serve.artifact import (
     CARD_FILE,
@@ -29,19 +31,12 @@ from iris_serve.artifact import (
     sha256,
 )
 from iris_serve.files import TableError
+from iris_serve.page import PAGE_FILE, RetrainError, page
+from iris_serve.parameters import Parameters, check_parameters, parse_value
 from iris_serve.predictor import open_predictor
 from iris_serve.registry import Registry, current, history, read_run
-from iris_serve.retrain import (
-    PAGE_FILE,
-    Parameters,
-    RetrainError,
-    check_parameters,
-    page,
-    parse_value,
-    reproduce,
-    retrain,
-    train,
-)
+from iris_serve.reproduce import reproduce
+from iris_serve.retrain import retrain, train
 
 SMALL = Parameters(seed=7, n_estimators=10)
 
@@ -66,7 +61,8 @@ def test_another_seed_makes_another_model(tmp_path):
 
 @pytest.mark.parametrize("variables", [{"PYTHONHASHSEED": "1"}, {"OMP_NUM_THREADS": "2"}])
 def test_the_bytes_do_not_depend_on_the_process(tmp_path, variables):
-    code = "import sys; from pathlib import Path; from iris_serve.retrain import *; "
+    code = "import sys; from pathlib import Path; from iris_serve.parameters import Parameters; "
+    code += "from iris_serve.retrain import train; "
     code += "train(Path(sys.argv[1]), Parameters(seed=7, n_estimators=10))"
     environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"} | variables
     subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, check=True)
@@ -308,7 +304,7 @@ def test_a_bad_table_is_refused_before_papermill_starts(tmp_path, wine, monkeypa
     lines = wine.read_text().splitlines()
     lines[3] = "cheap" + lines[3][lines[3].index(",") :]
     (tmp_path / "bad.csv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(iris_serve.retrain, "execute", None)
+    monkeypatch.setattr(iris_serve.retrain, "run_notebook", None)
     for run in (retrain, train):
         with pytest.raises(TableError, match=r"3 +\| alcohol +\| \"cheap\""):
             run(tmp_path / "models", of_wine("bad.csv"))
@@ -337,7 +333,7 @@ def test_a_large_file_is_not_copied_and_has_to_be_named(tmp_path, wine, monkeypa
 
 
 def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
-    code = "import sys; from pathlib import Path; from iris_serve.retrain import reproduce; "
+    code = "import sys; from pathlib import Path; from iris_serve.reproduce import reproduce; "
     code += "print(reproduce(Path(sys.argv[1]), 'wine', 1))"
     (tmp_path / "elsewhere").mkdir()
     done = subprocess.run(
@@ -362,7 +358,7 @@ def test_a_changed_copy_of_the_data_is_named(wines):
 
 
 def test_a_changed_source_is_named(wines, monkeypatch):
-    monkeypatch.setattr(iris_serve.retrain, "source_digest", lambda: "0" * 64)
+    monkeypatch.setattr(iris_serve.reproduce, "source_digest", lambda: "0" * 64)
     assert reproduce(wines, "wine", 1).differences == ("code: the source that trains is another",)
 
 
@@ -483,7 +479,7 @@ def test_the_page_of_a_run_loads_nothing_and_shows_the_report(cellar):
 
 
 def test_without_the_packages_the_page_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(iris_serve.retrain, "find_spec", lambda name: None)
+    monkeypatch.setattr(iris_serve.page, "find_spec", lambda name: None)
     with pytest.raises(RetrainError, match=r"nbconvert: pip install 'iris_serve\[retrain\]'"):
         page(b"{}")
 
