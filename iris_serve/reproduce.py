@@ -16,12 +16,13 @@ import msgspec
 
 # %% ../nbs/07a_reproduce.ipynb #15555cee
 from .artifact import FOREST_FILE, MODEL_FILE, Card, read_card, source_digest, versions
-from .data import fingerprint, load_table
+from .data import fingerprint
 from .gate import DATA_FILES
 from .page import RetrainError, check_extra
 from .parameters import Parameters
 from .registry import NOTEBOOK_FILE, Registry, check_notebook, read_run, stage
 from .runner import run_notebook
+from .tables import load_table
 from .train import Params
 
 # %% ../nbs/07a_reproduce.ipynb #632d175b
