@@ -18,7 +18,8 @@ from msgspec.structs import replace as changed
 from .artifact import ArtifactError, Card, open_model, read_card
 from .contract import same_question
 from .data import Table, fingerprint, held_out, load_table
-from .registry import Event, Registry, history
+from .record import Event
+from .registry import Registry, history
 
 TOLERANCE, FLIPS = 0.01, 50
 DATA_FILES = ("data.csv", "data.csv.gz", "data.parquet")

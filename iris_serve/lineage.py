@@ -19,16 +19,9 @@ from msgspec import Struct
 from . import wire
 from .app import ask, refusal, respond
 from .artifact import CARD_FILE, ArtifactError, Card, decode_card, read_part, sha256
-from .predictor import UntrustedError, Versions, number_of, trusting
-from iris_serve.registry import (
-    NOTEBOOK_FILE,
-    NoModelError,
-    Registry,
-    Run,
-    alias_names,
-    history,
-    read_run,
-)
+from .pinned import UntrustedError, Versions, number_of, trusting
+from .record import NOTEBOOK_FILE, Run, read_run
+from .registry import NoModelError, Registry, alias_names, history
 from .retrain import PAGE_FILE
 
 # %% ../nbs/15_lineage.ipynb #9450f678

@@ -51,19 +51,8 @@ from .data import Table, fingerprint, load_table, split
 from .gate import DATA_FILES, Verdict, judge
 
 # %% ../nbs/07_retrain.ipynb #574c4782
-from iris_serve.registry import (
-    NAME,
-    NOTEBOOK_FILE,
-    RUN_FILE,
-    ConflictError,
-    Registry,
-    Run,
-    check_notebook,
-    promote,
-    publish,
-    read_run,
-    stage,
-)
+from .record import NOTEBOOK_FILE, RUN_FILE, Run, check_notebook, read_run
+from .registry import NAME, ConflictError, Registry, promote, publish, stage
 from .train import Metrics, Params, cross_validate, fit, make, score
 
 if TYPE_CHECKING:

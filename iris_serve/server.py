@@ -29,7 +29,8 @@ from granian.log import LogLevels
 from .app import create_app
 from .artifact import look
 from .lineage import make_lineage
-from .predictor import LivePredictor, Versions
+from .pinned import Versions
+from .predictor import LivePredictor
 from .registry import current
 from .settings import Settings, read_settings, registry_of
 

@@ -30,7 +30,8 @@ from iris_serve.artifact import (
 )
 from iris_serve.data import TableError
 from iris_serve.predictor import open_predictor
-from iris_serve.registry import Registry, current, history, read_run
+from iris_serve.record import read_run
+from iris_serve.registry import Registry, current, history
 from iris_serve.retrain import (
     PAGE_FILE,
     Parameters,
