@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from . import wire
@@ -90,13 +90,22 @@ def is_loopback(host: str) -> bool:
 
 
 @lru_cache(64)
-def host_allowed(header: str | None, listening: str) -> bool:
-    """True if a request with this `Host` header may be meant for who is `listening` there."""
+def host_allowed(header: str | None, listening: str, name: str | None = None) -> bool:
+    """True if a request with this `Host` header may be meant for who is `listening` there.
+
+    `listening` is an address; `name` is what it was called by whoever started the service.
+    """
     if header is None or not is_loopback(listening):
         return True
     match = HOST.fullmatch(header.strip().lower())
     host = match[1].strip("[]") if match else ""
-    return host in ("localhost", "127.0.0.1", "::1", listening.lower())
+    return host in (
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        listening.lower(),
+        (name or "localhost").lower(),
+    )
 
 # %% ../nbs/12_app.ipynb #3bebf2bf
 MISDIRECTED = (
@@ -126,9 +135,12 @@ def add_routes(app: Flask, live: Live) -> None:
 
 # %% ../nbs/12_app.ipynb #15964162
 def create_app(
-    predictor: Predictor | Live, blueprints: Iterable[Blueprint] = (), host: str | None = None
+    predictor: Predictor | Live,
+    blueprints: Iterable[Blueprint] = (),
+    host: str | None = None,
+    address: str | None = None,
 ) -> Flask:
-    """A Flask application that answers with `predictor`, and listens on `host`."""
+    """A Flask application that answers with `predictor`, and listens on `host`, or `address`."""
     app = Flask("iris_serve", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
     app.url_map.merge_slashes = False  # a redirect to the right path would be HTML
@@ -139,9 +151,15 @@ def create_app(
 
     @app.before_request
     def check_host() -> None:
-        listening = host or request.environ.get("SERVER_NAME", "")
-        if not host_allowed(request.headers.get("Host"), listening):
+        g.model = live.pin()
+        listening = address or host or request.environ.get("SERVER_NAME", "")
+        if not host_allowed(request.headers.get("Host"), listening, host):
             raise wire.HostError(MISDIRECTED)
+
+    @app.after_request
+    def name_version(response: Response) -> Response:
+        response.headers.setdefault("X-Model-Version", str(g.model.version))
+        return response
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'FLIPS', 'DATA_FILES', 'FEW_ROWS', 'FEW_PAIRS', 'common_share', 'table_of', 'chance', 'weakness', 'Flip',
-           'Comparison', 'compare', 'passed', 'result', 'Verdict', 'decide', 'obstacle', 'examine', 'judge']
+           'Comparison', 'compare', 'passed', 'result', 'Verdict', 'decide', 'obstacle', 'examine', 'newest', 'judge']
 
 # %% ../nbs/06_gate.ipynb #137a137d
 from dataclasses import replace
@@ -19,7 +19,7 @@ from .artifact import ArtifactError, Card, open_model, read_card
 from .contract import same_question
 from .data import Table, fingerprint, held_out, load_table
 from .record import Event
-from .registry import Registry, history
+from .registry import NoModelError, Registry, current
 
 TOLERANCE, FLIPS = 0.01, 50
 DATA_FILES = ("data.csv", "data.csv.gz", "data.parquet")
@@ -179,6 +179,8 @@ def obstacle(candidate: Card, incumbent: Card) -> str:
         return "it answers another question: the contract differs from the current one"
     if candidate.parameters is None:
         return "it was fitted elsewhere, nobody knows from which rows; promote by hand"
+    if incumbent.parameters is None:
+        return "the current one was fitted elsewhere, nobody knows from which rows; promote by hand"
     return ""
 
 # %% ../nbs/06_gate.ipynb #dd6ae44e
@@ -202,6 +204,14 @@ def examine(
     exams = [exam for exam in exams if exam.rows]
     return tuple(exams), "" if exams else "there is no row that neither has learned from"
 
+# %% ../nbs/06_gate.ipynb #d03c5009
+def newest(registry: Registry) -> Event | None:
+    """The promotion that counts now; None if there is none. Older ones need not be readable."""
+    try:
+        return current(registry)
+    except NoModelError:
+        return None
+
 # %% ../nbs/06_gate.ipynb #515f144e
 def judge(
     registry: Registry,
@@ -215,7 +225,7 @@ def judge(
     `promote` is 'auto', 'never' or 'always'; `min_score` the least accuracy on held-out rows.
     Raises `ArtifactError` if there is no readable card in `staged`, or a damaged promotion.
     """
-    card, past = read_card(staged), history(registry)
+    card, now = read_card(staged), newest(registry)
     verdict = Verdict(
         promote=promote, score=card.metrics.accuracy, rows=card.metrics.rows, min_score=min_score
     )
@@ -225,8 +235,8 @@ def judge(
         said = str(error).replace(str(staged), "it")
         return changed(verdict, why=f"it does not pass its own check: {said}")
     wrong = ""
-    if past:
-        exams, wrong = examine(model, card, table, registry, past[-1])
-        verdict = changed(verdict, current=past[-1].version, exams=exams)
+    if now:
+        exams, wrong = examine(model, card, table, registry, now)
+        verdict = changed(verdict, current=now.version, exams=exams)
     promoted, why = decide(verdict, wrong)
     return changed(verdict, promoted=promoted, why=why)
