@@ -212,7 +212,7 @@ def add(
     Example:
       python -m iris_serve add my_own.pkl --data flowers.csv --target species
     """
-    from iris_serve.registry import add as take_in
+    from iris_serve.add import add as take_in
     from iris_serve.tables import read_table
 
     registry = registry_of(settings)
@@ -234,7 +234,7 @@ def columns(rows: list[list[str]]) -> str:
 def listed(registry: Any, version: int, names: list[str]) -> list[str]:
     """What the list says of `version`, which the aliases `names` mean."""
     from iris_serve.artifact import ArtifactError, read_card
-    from iris_serve.registry import read_run
+    from iris_serve.record import read_run
 
     first = f"{'*' if 'current' in names else ' '} {version:4}"
     try:
@@ -269,7 +269,8 @@ def versions(settings: Settings) -> None:
 def facts(registry: Any, version: int) -> dict[str, Any]:
     """All about `version`: its aliases, run record, card, and the size and sha256 of its files."""
     from iris_serve.artifact import read_card, read_part, sha256
-    from iris_serve.registry import aliases, read_run
+    from iris_serve.record import read_run
+    from iris_serve.registry import aliases
 
     path, files = registry.path(version), {}
     for name in sorted(os.listdir(path)):
@@ -324,7 +325,7 @@ def show(settings: Settings, version: str, as_json: bool) -> None:
     """
     from msgspec import json
 
-    from iris_serve.registry import resolve
+    from iris_serve.audit import resolve
 
     registry = registry_of(settings)
     about = facts(registry, resolve(registry, version))
@@ -351,8 +352,8 @@ def promote(settings: Settings, version: str, alias: str, why: str) -> None:
       python -m iris_serve promote 2 --alias canary
       python -m iris_serve promote canary
     """
+    from iris_serve.audit import resolve
     from iris_serve.registry import promote as point
-    from iris_serve.registry import resolve
 
     registry = registry_of(settings)
     event = point(registry, resolve(registry, version), why, alias)
@@ -374,7 +375,7 @@ def rollback(settings: Settings, alias: str, why: str) -> None:
       python -m iris_serve rollback --why "complaints from the greenhouse"
       python -m iris_serve rollback --alias canary
     """
-    from iris_serve.registry import rollback as take_back
+    from iris_serve.audit import rollback as take_back
 
     event = take_back(registry_of(settings), alias, why)
     was = event.previous or "none"
@@ -417,8 +418,9 @@ def verify(settings: Settings, version: str | None) -> None:
       python -m iris_serve verify
       python -m iris_serve verify 3
     """
-    from iris_serve.registry import NoModelError, resolve
-    from iris_serve.registry import verify as troubles
+    from iris_serve.audit import resolve
+    from iris_serve.audit import verify as troubles
+    from iris_serve.registry import NoModelError
 
     registry = registry_of(settings)
     if not registry.versions():
@@ -446,7 +448,7 @@ def reproduce(settings: Settings, version: str, data: str | None) -> None:
       python -m iris_serve reproduce 3 --data wine.csv
     """
     from iris_serve import reproduce as reproduction
-    from iris_serve.registry import resolve
+    from iris_serve.audit import resolve
 
     number = resolve(registry_of(settings), version)
     file = Path(data) if data else None
@@ -470,10 +472,10 @@ def predict(settings: Settings, values: tuple[str, ...], version: str | None) ->
       python -m iris_serve predict 6.1 2.8 4.7 1.2
       python -m iris_serve predict --version canary 6.1 2.8 4.7 1.2
     """
+    from iris_serve.audit import resolve
     from iris_serve.contract import check_row
     from iris_serve.parameters import parse_value
     from iris_serve.predictor import open_predictor
-    from iris_serve.registry import resolve
     from iris_serve.wire import answer
 
     registry = registry_of(settings)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BODY', 'HOST', 'MISDIRECTED', 'read_body', 'respond', 'routes', 'translate', 'refusal', 'ask', 'is_loopback',
-           'host_allowed', 'add_routes', 'create_app']
+           'host_allowed', 'add_routes', 'guard', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
 import ipaddress
@@ -133,6 +133,22 @@ def add_routes(app: Flask, live: Live) -> None:
     def readyz() -> Response:
         return respond(wire.ready(live))
 
+# %% ../nbs/12_app.ipynb #42da1e6d
+def guard(app: Flask, live: Live, host: str | None, address: str | None) -> None:
+    """Let `app` check each request's `Host`, and name a model's version in each reply."""
+
+    @app.before_request
+    def check_host() -> None:
+        g.model = live.pin()
+        listening = address or host or request.environ.get("SERVER_NAME", "")
+        if not host_allowed(request.headers.get("Host"), listening, host):
+            raise wire.HostError(MISDIRECTED)
+
+    @app.after_request
+    def name_version(response: Response) -> Response:
+        response.headers.setdefault("X-Model-Version", str(g.model.version))
+        return response
+
 # %% ../nbs/12_app.ipynb #15964162
 def create_app(
     predictor: Predictor | Live,
@@ -149,17 +165,7 @@ def create_app(
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
 
-    @app.before_request
-    def check_host() -> None:
-        g.model = live.pin()
-        listening = address or host or request.environ.get("SERVER_NAME", "")
-        if not host_allowed(request.headers.get("Host"), listening, host):
-            raise wire.HostError(MISDIRECTED)
-
-    @app.after_request
-    def name_version(response: Response) -> Response:
-        response.headers.setdefault("X-Model-Version", str(g.model.version))
-        return response
+    guard(app, live, host, address)
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:

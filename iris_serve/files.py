@@ -163,7 +163,7 @@ def open_parquet(data: bytes, source: str) -> Opened:
         parquet = import_module("pyarrow.parquet")
     except ModuleNotFoundError:
         hint = "pip install 'iris_serve[parquet]'"
-        raise ModuleNotFoundError(f"reading Parquet needs pyarrow: {hint}") from None
+        raise refusal(source, f"reading Parquet needs pyarrow: {hint}") from None
     try:
         file = parquet.ParquetFile(io.BytesIO(data))
     except DAMAGED as error:

@@ -18,7 +18,8 @@ from msgspec.structs import replace as changed
 from .artifact import ArtifactError, Card, open_model, read_card
 from .contract import same_question
 from .data import Table, fingerprint, held_out
-from .registry import Event, NoModelError, Registry, current
+from .record import Event
+from .registry import NoModelError, Registry, current
 from .tables import load_table
 
 TOLERANCE, FLIPS = 0.01, 50

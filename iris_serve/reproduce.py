@@ -20,7 +20,8 @@ from .data import fingerprint
 from .gate import DATA_FILES
 from .page import RetrainError, check_extra
 from .parameters import Parameters
-from .registry import NOTEBOOK_FILE, Registry, check_notebook, read_run, stage
+from .record import NOTEBOOK_FILE, check_notebook, read_run
+from .registry import Registry, stage
 from .runner import run_notebook
 from .tables import load_table
 from .train import Params
@@ -109,7 +110,8 @@ def make_again(notebook: Path | None, parameters: Parameters, data: Path, staged
         [sys.executable, "-c", RECIPE, *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RetrainError(done.stderr.strip().splitlines()[-1])
+        said = done.stderr.strip().splitlines() or ["the run ended without a word; enough memory?"]
+        raise RetrainError(said[-1])
 
 # %% ../nbs/07a_reproduce.ipynb #b17bc6ef
 def reproduce(models: Path, name: str, version: int, data: Path | None = None) -> Reproduction:

@@ -31,21 +31,12 @@ from iris_serve.artifact import (
 from .contract import brief
 from .data import Table, fingerprint, split
 from .gate import DATA_FILES, Verdict, judge
-from .page import PAGE_FILE, RetrainError, check_extra, page
+from .page import RetrainError, check_extra, page
 from .parameters import Parameters
 
 # %% ../nbs/07_retrain.ipynb #574c4782
-from iris_serve.registry import (
-    NOTEBOOK_FILE,
-    RUN_FILE,
-    ConflictError,
-    Registry,
-    Run,
-    promote,
-    publish,
-    read_run,
-    stage,
-)
+from .record import NOTEBOOK_FILE, PAGE_FILE, RUN_FILE, Run, read_run
+from .registry import ConflictError, Registry, promote, publish, stage
 from .runner import DATA, PYTHON, STAGED, run_notebook
 from .tables import load_table
 from .train import Metrics, Params, cross_validate, fit, make, score
@@ -194,6 +185,7 @@ def retrain(models: Path, parameters: Parameters, progress: bool = False) -> Run
         if read_card(staged).data.sha256 != fingerprint(table):
             raise RetrainError(f"{file.name} was changed during the run")
         write_file(staged / NOTEBOOK_FILE, notebook)
-        write_file(staged / PAGE_FILE, page(notebook))
-        run = msgspec.structs.replace(run, notebook=sha256(notebook))
+        html = page(notebook)
+        write_file(staged / PAGE_FILE, html)
+        run = msgspec.structs.replace(run, notebook=sha256(notebook), page=sha256(html))
         return admit(registry, staged, parameters, table, run)

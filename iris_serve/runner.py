@@ -19,7 +19,8 @@ import msgspec
 from .artifact import write_file
 from .page import RetrainError
 from .parameters import Parameters
-from .registry import NOTEBOOK_FILE, Registry
+from .record import NOTEBOOK_FILE
+from .registry import Registry
 
 # %% ../nbs/06c_runner.ipynb #be2e0cfc
 def kernel_here(folder: Path, environment: dict[str, str]) -> Any:

@@ -30,8 +30,10 @@ from granian.log import LogLevels
 from .app import create_app
 from .artifact import FOREST_FILE, check_versions, look, open_model
 from .lineage import make_lineage
-from .predictor import LivePredictor, Versions
-from .registry import ConflictError, Registry, alias_names, current, promote, read_run
+from .pinned import Versions
+from .predictor import LivePredictor
+from .record import read_run
+from .registry import ConflictError, Registry, alias_names, current, promote
 from .settings import Settings, read_settings, registry_of
 
 # %% ../nbs/17_server.ipynb #654ef219

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from .contract import Contract, RowError, check_row, shown
-from .predictor import Live, PickleError, Predictor, UntrustedError
+from .pinned import PickleError, UntrustedError
+from .predictor import Live, Predictor
 from .registry import NoModelError
 
 # %% ../nbs/09_wire.ipynb #6461d3e6

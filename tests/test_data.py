@@ -526,7 +526,7 @@ def test_the_error_survives_the_way_to_another_process(refused):
 def test_without_pyarrow_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'iris_serve\[parquet\]'"):
+    with pytest.raises(TableError, match=r"pip install 'iris_serve\[parquet\]'"):
         read_table(tmp_path / "t.parquet", "kind")
 
 

@@ -11,7 +11,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from iris_serve.artifact import load
-from iris_serve.registry import Registry, current, history, verify
+from iris_serve.audit import verify
+from iris_serve.registry import Registry, current, history
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
 

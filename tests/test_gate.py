@@ -15,7 +15,8 @@ import iris_serve.retrain
 from iris_serve.artifact import CARD_FILE, FOREST_FILE, Card, encoded, fill, make_card, read_card
 from iris_serve.data import held_out, iris, split
 from iris_serve.gate import FLIPS, TOLERANCE, Verdict, chance, compare, judge, passed
-from iris_serve.registry import Registry, current, history, read_run, stage
+from iris_serve.record import read_run
+from iris_serve.registry import Registry, current, history, stage
 from iris_serve.retrain import Parameters, train
 from iris_serve.train import Params, fit, make, score
 

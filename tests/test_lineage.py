@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from iris_serve.app import create_app, host_allowed
 from iris_serve.artifact import CARD_FILE, encoded, sha256, write_file
-from iris_serve.lineage import NOTEBOOK_FILE, PAGE_FILE, make_lineage
-from iris_serve.predictor import LivePredictor, Versions
-from iris_serve.registry import Registry, promote, read_run
+from iris_serve.lineage import make_lineage
+from iris_serve.pinned import Versions
+from iris_serve.predictor import LivePredictor
+from iris_serve.record import NOTEBOOK_FILE, PAGE_FILE, read_run
+from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
 from iris_serve.server import make_app
 from iris_serve.settings import Settings

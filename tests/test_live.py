@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from sklearn.linear_model import LogisticRegression
 from test_server import Service
 
-from iris_serve import predictor
+from iris_serve import pinned as by_number
 from iris_serve.artifact import (
     CARD_FILE,
     FOREST_FILE,
@@ -30,28 +30,14 @@ from iris_serve.artifact import (
     write_file,
 )
 from iris_serve.data import iris, split
-from iris_serve.predictor import (
-    LivePredictor,
-    NoModelError,
-    PickleError,
-    UntrustedError,
-    Versions,
-    glance,
-    open_predictor,
-)
-from iris_serve.registry import (
-    Registry,
-    Run,
-    current,
-    numbers,
-    promote,
-    publish,
-    read_run,
-    stage,
-)
+from iris_serve.pinned import PickleError, UntrustedError, Versions
+from iris_serve.predictor import LivePredictor, NoModelError, glance, open_predictor
+from iris_serve.record import Run, read_run
+from iris_serve.registry import Registry, current, promote, publish, stage
 from iris_serve.retrain import Parameters, train
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
+from iris_serve.staging import numbers
 from iris_serve.train import fit, score
 
 FULL = 200
@@ -373,13 +359,13 @@ def test_pinned_versions_are_opened_once_however_many_ask(live, monkeypatch):
 
 
 def count_openings(monkeypatch, opened):
-    genuine = predictor.open_version
+    genuine = by_number.open_version
 
     def counted(registry, version, card):
         opened.append(version)
         return genuine(registry, version, card)
 
-    monkeypatch.setattr(predictor, "open_version", counted)
+    monkeypatch.setattr(by_number, "open_version", counted)
 
 
 def test_at_most_the_stated_number_of_pinned_versions_stays(live):

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from iris_serve.add import EstimatorError, add
 from iris_serve.artifact import (
     CARD_FILE,
     FOREST_FILE,
@@ -24,28 +25,22 @@ from iris_serve.artifact import (
     open_model,
     write_file,
 )
+from iris_serve.audit import resolve, rollback, standing, verify
 from iris_serve.data import iris
+from iris_serve.record import read_run, who_am_i
 from iris_serve.registry import (
     ConflictError,
-    EstimatorError,
     NoModelError,
     Registry,
-    add,
     aliases,
-    claim,
     current,
     history,
     promote,
-    read_run,
-    resolve,
-    rollback,
     stage,
-    standing,
     sweep,
-    verify,
-    who_am_i,
 )
 from iris_serve.retrain import Parameters, train
+from iris_serve.staging import claim
 from iris_serve.tables import read_table
 
 
@@ -138,6 +133,8 @@ KILL_AT_EVERY_STEP = """
 import json, os, shutil, sys
 from pathlib import Path
 from iris_serve.data import iris
+from iris_serve.add import add
+from iris_serve.audit import rollback, verify
 from iris_serve.registry import *
 from iris_serve.retrain import Parameters, retrain, train
 
@@ -256,7 +253,7 @@ def test_a_staged_directory_without_a_lock_and_a_lock_without_a_directory_are_sw
 def test_a_claim_whose_lock_was_swept_before_it_was_locked_tries_another_name(
     registry, monkeypatch
 ):
-    from iris_serve import registry as module
+    from iris_serve import staging as module
 
     real, tries = module.lock, []
 
@@ -275,7 +272,7 @@ def test_a_claim_whose_lock_was_swept_before_it_was_locked_tries_another_name(
 
 
 def test_a_file_system_without_locks_can_be_used_and_is_never_swept(registry, monkeypatch):
-    monkeypatch.setattr("iris_serve.registry.lock", lambda file, wait=False: False)
+    monkeypatch.setattr("iris_serve.staging.lock", lambda file, wait=False: False)
     with stage(registry) as staged:
         assert sweep(registry) == []
         assert staged.is_dir()

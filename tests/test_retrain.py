@@ -31,10 +31,11 @@ from iris_serve.artifact import (
     sha256,
 )
 from iris_serve.files import TableError
-from iris_serve.page import PAGE_FILE, RetrainError, page
+from iris_serve.page import RetrainError, page
 from iris_serve.parameters import Parameters, check_parameters, parse_value
 from iris_serve.predictor import open_predictor
-from iris_serve.registry import Registry, current, history, read_run
+from iris_serve.record import PAGE_FILE, read_run
+from iris_serve.registry import Registry, current, history
 from iris_serve.reproduce import reproduce
 from iris_serve.retrain import retrain, train
 
