@@ -143,6 +143,7 @@ def test_uniform_rows_are_answered_bit_for_bit(name, count):
         assert_same(estimator, rows, alone=len(rows) // (10 if some else 1), ways=ways)
 
 
+@pytest.mark.timeout(1800)
 @counts(97, 1)
 def test_the_grid_of_one_decimal_flowers_is_answered_bit_for_bit(count):
     X, y = dataset("iris")

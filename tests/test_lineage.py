@@ -115,7 +115,7 @@ def test_a_changed_notebook_is_a_503_and_not_a_page(two):
     (two / "iris" / "2" / NOTEBOOK_FILE).write_bytes(b'{"cells": [1]}')
     answer = client_of(two).get("/models/iris/versions/2/notebook")
     assert answer.status_code == 503
-    assert "2/retrain.ipynb is not the file" in answer.json["error"]
+    assert "2/retrain.ipynb is not the notebook" in answer.json["error"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need a privilege elsewhere")
