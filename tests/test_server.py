@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from bad_bodies import BAD, GOOD
 
+from iris_serve.retrain import Parameters, train
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
 
@@ -258,12 +260,18 @@ def test_a_model_file_that_lies_about_is_not_opened(models, trap, tmp_path):
     assert not (tmp_path / "the-trap-has-run").exists()
 
 
-def test_without_a_promoted_version_it_says_what_to_do(models):
-    shutil.rmtree(models / "iris" / "aliases")
-    with Service(models) as service:
+def test_without_a_promoted_version_it_says_what_to_do(tmp_path):
+    train(tmp_path / "models", Parameters(n_estimators=5, promote="never"))
+    with Service(tmp_path / "models") as service:
         out, err = service.process.communicate(timeout=30)
         assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
         assert "try 'python -m iris_serve promote VERSION'" in err
+
+
+def test_a_first_promotion_that_a_crash_cut_off_is_finished_by_the_next_start(models):
+    shutil.rmtree(models / "iris" / "aliases")
+    with Service(models) as service:
+        assert service.ready()[-1].startswith("serving iris version 1 ")
 
 
 def test_variables_are_settings_and_a_misspelt_one_stops_the_start(models):
