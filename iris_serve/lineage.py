@@ -21,7 +21,7 @@ from .app import ask, refusal, respond
 from .artifact import CARD_FILE, ArtifactError, Card, decode_card, read_part, sha256
 from .pinned import UntrustedError, Versions, number_of, trusting
 from .record import PAGE_FILE, Run, check_notebook, read_run
-from .registry import NoModelError, Registry, alias_names, read_event
+from .registry import NoModelError, Registry, alias_folder, alias_names, read_event
 from .staging import numbers
 
 # %% ../nbs/15_lineage.ipynb #9450f678
@@ -53,7 +53,7 @@ MOST_TOLD = 100  # promotions of an alias, and versions
 def alias_document(registry: Registry, alias: str) -> dict[str, Any]:
     """What `alias` means now, and its latest promotions, the oldest of them first."""
     with trusting(registry, f"alias {alias}"):
-        all_of_them = numbers(registry.folder / "aliases" / alias, ".json")
+        all_of_them = numbers(alias_folder(registry, alias), ".json")
         past = [read_event(registry, alias, number) for number in all_of_them[-MOST_TOLD:]]
     latest = [plain(event) for event in past]
     return {"version": str(past[-1].version), "promotions": len(all_of_them), "history": latest}

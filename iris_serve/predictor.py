@@ -23,7 +23,7 @@ from .artifact import ArtifactError, open_model
 from .contract import Contract
 from .forest import Forest
 from .record import read_run
-from .registry import NoModelError, Registry, current, read_event
+from .registry import NoModelError, Registry, alias_folder, current, read_event
 from .staging import numbers
 
 LOG = logging.getLogger(__name__)
@@ -160,8 +160,7 @@ def newest_good(registry: Registry, alias: str) -> tuple[Pinnable, Exception | N
         return open_version(registry, event.version, event.card), None
     except Exception as error:
         wrong = error
-    folder = registry.folder / "aliases" / alias
-    for number in reversed(numbers(folder, ".json")[:-1]):
+    for number in reversed(numbers(alias_folder(registry, alias), ".json")[:-1]):
         with contextlib.suppress(ArtifactError, NoModelError):
             event = read_event(registry, alias, number)
             return open_version(registry, event.version, event.card), wrong
