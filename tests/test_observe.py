@@ -18,7 +18,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 import iris_serve.slots
-from iris_serve.metrics import FAMILIES, SECONDS, Metrics, exposition, sync
+from iris_serve.exposition import exposition
+from iris_serve.metrics import FAMILIES, SECONDS, Metrics, sync
 from iris_serve.observe import LONGEST, Asked, Observer, make_observer, request_id
 from iris_serve.slots import Slots, place, snapshot
 
@@ -136,7 +137,8 @@ def test_a_full_pipe_loses_lines_and_makes_nobody_wait():
 def test_a_closed_stream_is_no_reason_to_fail_and_its_number_is_not_written_to():
     program = """
 import os, sys
-from iris_serve.metrics import Metrics, exposition
+from iris_serve.exposition import exposition
+from iris_serve.metrics import Metrics
 from iris_serve.observe import make_observer
 early = make_observer(Metrics(), "on")
 os.close(2)
@@ -317,7 +319,8 @@ def test_numbers_of_several_processes_add_up_through_a_kill_and_its_replacement(
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
-from iris_serve.metrics import Metrics, exposition
+from iris_serve.exposition import exposition
+from iris_serve.metrics import Metrics
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 from prometheus_client.parser import text_string_to_metric_families
 here, before = Metrics(folder), {}
@@ -488,7 +491,7 @@ def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path
 def test_counting_imports_neither_the_library_nor_anything_of_training():
     program = """
 import sys
-import iris_serve.metrics, iris_serve.observe
+import iris_serve.exposition, iris_serve.metrics, iris_serve.observe
 iris_serve.metrics.Metrics().observe("/", 200, 0.1, [1])
 heavy = {"prometheus_client", "sklearn", "scipy", "pandas", "joblib", "flask"} & set(sys.modules)
 assert not heavy, heavy
