@@ -99,7 +99,6 @@ def add_name(path: Path, names: Names, key: Key, width: int) -> None:
     line = json.dumps([width, *key]).encode("ascii") + b"\n"
     with path.open("r+b" if path.exists() else "xb", buffering=0) as file:
         file.seek(names.length)
-        file.truncate()
         if file.write(line) != len(line):
             raise OSError("the disk has no room for another name")
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -17,11 +18,12 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+import iris_serve.observe
 import iris_serve.slots
 from iris_serve.exposition import exposition
 from iris_serve.metrics import FAMILIES, SECONDS, Metrics, sync
 from iris_serve.observe import LONGEST, Asked, Observer, make_observer, request_id
-from iris_serve.slots import Slots, place, snapshot
+from iris_serve.slots import Slots, locked, place, snapshot
 
 SOME = settings(print_blob=True, max_examples=50, deadline=None)
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -58,6 +60,10 @@ class Lines:
 def run(program, *arguments, **options):
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, check=False, timeout=120, **options)
+
+
+def refused(*_):
+    raise PermissionError("not for you")
 
 
 # Ids
@@ -115,7 +121,10 @@ def test_a_body_is_logged_only_if_that_is_asked_for():
         os.close(start)
 
 
-def test_a_full_pipe_loses_lines_and_makes_nobody_wait():
+@pytest.mark.parametrize("way", ["a second opening", "looking for room"])
+def test_a_full_pipe_loses_lines_and_makes_nobody_wait(way, monkeypatch):
+    if way == "looking for room":
+        monkeypatch.setattr(iris_serve.observe, "reopened", refused)
     end, start = os.pipe()
     kept = Lines()
     observer = make_observer(kept, "on", start)
@@ -254,6 +263,55 @@ def test_counts_are_exact_with_many_threads(tmp_path):
     assert total(metrics, "iris_serve_request_duration_seconds_count") == 12_800
     seconds = total(metrics, "iris_serve_request_duration_seconds_sum")
     assert seconds == pytest.approx(6400 * 0.501)
+
+
+class Yielding:
+    """Cells that let other threads run between reading and writing, as a Python might."""
+
+    def __init__(self, cells):
+        self.cells = cells
+
+    def __getitem__(self, index):
+        value = self.cells[index]
+        time.sleep(0)
+        return value
+
+    def __setitem__(self, index, value):
+        self.cells[index] = value
+
+
+def test_counts_are_exact_even_if_threads_change_within_an_addition():
+    metrics = Metrics()
+    metrics.cells = Yielding(metrics.cells)
+    live = made_live(swaps=1)
+
+    def work():
+        for _ in range(100):
+            metrics.observe("/predict", 400, 0.001, [1], "RowError")
+            metrics.dropped()
+            sync(metrics, live)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert total(metrics, "iris_serve_requests_total") == 800
+    assert total(metrics, "iris_serve_predictions_total") == 800
+    assert total(metrics, "iris_serve_log_lines_dropped_total") == 800
+    assert total(metrics, "iris_serve_model_swaps_total") == 1
+
+
+def test_a_worker_takes_its_slot_only_while_nobody_looks_at_the_slots(tmp_path):
+    first = Slots(tmp_path)
+    made = []
+    thread = threading.Thread(target=lambda: made.append(Slots(tmp_path)))
+    with locked(tmp_path):
+        thread.start()
+        thread.join(0.2)
+        assert made == []
+    thread.join()
+    assert (first.number, made[0].number) == (1, 2)
 
 
 WORKER = """
@@ -399,11 +457,7 @@ def test_series_are_bounded_over_all_workers_and_what_is_beyond_is_still_counted
 
 def test_a_disk_without_room_for_a_name_counts_under_other(tmp_path, monkeypatch):
     metrics = Metrics(tmp_path)
-
-    def full(*_):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(iris_serve.slots, "add_name", full)
+    monkeypatch.setattr(iris_serve.slots, "add_name", refused)
     metrics.observe("/predict", 200, 0.001, [1])
     assert samples(metrics)["iris_serve_predictions_total", (("class", "other"),)] == 1
     assert total(metrics, "iris_serve_requests_total") == 1
@@ -484,6 +538,7 @@ def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path
     assert ("iris_serve_model_workers", (("version", "4"),)) not in found
     three = Metrics(tmp_path)
     assert three.slots.number == two.slots.number
+    assert ("iris_serve_model_workers", (("version", "4"),)) not in samples(one)
     sync(three, made_live(4, swaps=1))
     assert samples(one)["iris_serve_model_swaps_total", ()] == 6
 
