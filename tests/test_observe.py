@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import iris_serve.observe
 import iris_serve.slots
 from iris_serve.exposition import exposition
-from iris_serve.metrics import FAMILIES, SECONDS, Metrics, sync
+from iris_serve.metrics import FAMILIES, LAYOUT, SECONDS, Metrics, sync
 from iris_serve.observe import LONGEST, Asked, Observer, make_observer, request_id
 from iris_serve.slots import Slots, locked, place, snapshot
 
@@ -411,7 +411,7 @@ requests = before["iris_serve_requests_total", (("route", "/predict"), ("status"
 count = before["iris_serve_request_duration_seconds_count", (("route", "/predict"),)]
 assert 0 <= requests - count <= kills, (requests, count)
 assert before["iris_serve_worker_starts_total", ()] == kills + 1
-print(sorted(path.name for path in folder.iterdir()))
+print(sorted(path.name for path in here.slots.folder.iterdir()))
 """
 
 
@@ -421,7 +421,7 @@ def test_nothing_goes_backwards_and_no_file_is_left_by_workers_killed_while_they
     done = run(KILLS, "counts", kills, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['1.counts', '1.lock', '2.counts', '2.lock', 'lock', 'names']\n"
-    assert os.path.getsize("counts/2.counts") == 16_384
+    assert os.path.getsize(f"counts/{LAYOUT}/2.counts") == 16_384
 
 
 def test_a_name_that_was_cut_off_by_a_kill_is_written_over(tmp_path):
