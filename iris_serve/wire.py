@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Headers', 'STATUS', 'Reply', 'reply', 'BodyError', 'once', 'read_json', 'read_row', 'TooLargeError',
-           'UnknownPathError', 'MethodError', 'HostError', 'refuse', 'answer', 'predict', 'status', 'alive', 'ready']
+           'UnknownPathError', 'MethodError', 'HostError', 'UnauthorizedError', 'HeadersError', 'RateError', 'refuse',
+           'answer', 'predict', 'status', 'alive', 'ready']
 
 # %% ../nbs/09_wire.ipynb #432b3c77
 import json
@@ -106,6 +107,25 @@ STATUS: dict[type[Exception], int] = {
     HostError: 421,
     UntrustedError: 503,
 }
+
+# %% ../nbs/09_wire.ipynb #fdaf0fc6
+class UnauthorizedError(PermissionError):
+    """A request without a key, or with a wrong one."""
+
+
+class HeadersError(ValueError):
+    """Headers that are longer than the service reads."""
+
+
+class RateError(RuntimeError):
+    """A request too many; after `retry_after` seconds there may be another one."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+STATUS |= {UnauthorizedError: 401, RateError: 429, HeadersError: 431}
 
 # %% ../nbs/09_wire.ipynb #b5573d06
 def refuse(error: Exception, predictor: Predictor | None = None) -> Reply:
