@@ -71,14 +71,22 @@ def warning(host: str, address: str | None, keys: tuple[Key, ...]) -> str | None
 
 # %% ../nbs/10b_guard.ipynb #6e8df62b
 PUBLIC = frozenset(
-    ("/", "/healthz", "/readyz", "/ping", "/openapi.json", "/docs")
-    + ("/v2/health/live", "/v2/health/ready")
+    {
+        "/",
+        "/docs",
+        "/healthz",
+        "/openapi.json",
+        "/ping",
+        "/readyz",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
 )
 
 
 def is_public(path: str, public: frozenset[str] = PUBLIC) -> bool:
     """True if `path` is answered without a key: one of `public`, or a file of the docs page."""
-    return path in public or path.startswith("/docs/")
+    return path in public or (path.startswith("/docs/") and ".." not in path)
 
 # %% ../nbs/10b_guard.ipynb #b3a6e6de
 ORIGIN = re.compile(
