@@ -38,6 +38,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     max_headers: Annotated[int, Meta(ge=1024, le=1 << 20)] = 32 << 10
     access_log: Literal["on", "off", "values"] = "on"
+    shared: str = ""
 
 
 class SettingsError(ValueError):
@@ -81,6 +82,7 @@ EXAMPLES = {
     "max_rows": "10000",
     "max_headers": "32768",
     "access_log": "off",
+    "shared": "./shared",
 }
 
 
