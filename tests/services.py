@@ -33,7 +33,7 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
+            env=os.environ | {"IRIS_SERVE_ACCESS_LOG": "off"} | environment,
             start_new_session=True,
         )
 
