@@ -463,25 +463,27 @@ def reproduce(settings: Settings, version: str, data: str | None) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("values", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--version", metavar="VERSION", help="Ask this version or alias [current].")
+@click.option("--detail", is_flag=True, help="Answer with label, probabilities and notes.")
 @with_settings()
-def predict(settings: Settings, values: tuple[str, ...], version: str | None) -> None:
+def predict(settings: Settings, values: tuple[str, ...], version: str | None, detail: bool) -> None:
     """Answer one row, given as numbers in the order of the features.
 
     \b
     Examples:
       python -m iris_serve predict 6.1 2.8 4.7 1.2
-      python -m iris_serve predict --version canary 6.1 2.8 4.7 1.2
+      python -m iris_serve predict --version canary --detail 6.1 2.8 4.7 1.2
     """
     from iris_serve.audit import resolve
     from iris_serve.contract import check_row
+    from iris_serve.native import Question, answer_question
     from iris_serve.parameters import parse_value
     from iris_serve.predictor import open_predictor
-    from iris_serve.wire import answer
 
     registry = registry_of(settings)
     predictor = open_predictor(registry, resolve(registry, version) if version else None)
     row = check_row([parse_value(value) for value in values], predictor.contract)
-    click.echo(answer(row, predictor).body)
+    question = Question([row], many=False, detail=detail)
+    click.echo(answer_question(question, predictor).body)
 
 # %% ../nbs/18_main.ipynb #263d1e4e
 #| eval: false
