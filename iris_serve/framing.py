@@ -7,7 +7,7 @@ __all__ = ['FRAME', 'unframe', 'cut', 'read_tensors', 'frame']
 
 # %% ../nbs/09d_framing.ipynb #e30cdf1e
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bodies import read_json
@@ -93,14 +93,14 @@ def read_tensors(inputs: object, tail: bytes = b"", where: Where = ("inputs",)) 
 
 # %% ../nbs/09d_framing.ipynb #a58d53b6
 def frame(
-    head: dict[str, object], outputs: Sequence[Output], binary: Sequence[bool]
+    head: Mapping[str, object], outputs: Sequence[Output], binary: Sequence[bool]
 ) -> tuple[bytes, Headers]:
     """The body that says `head` and the `outputs`, those as bytes for which `binary` is true.
 
     The second value are the headers that the body needs.
     """
     parts = [write(output, raw) for output, raw in zip(outputs, binary, strict=True)]
-    front = json.dumps(head | {"outputs": [said for said, _ in parts]}).encode("ascii")
+    front = json.dumps({**head, "outputs": [said for said, _ in parts]}).encode("ascii")
     if not any(binary):
         return front, ()
     kind = ("Content-Type", "application/octet-stream")
