@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXTENSIONS', 'MOST_LISTED', 'CONTROL', 'Dialect', 'server_metadata', 'health', 'platform', 'tensors_of',
-           'model_metadata', 'find', 'model_ready', 'only_ready', 'index', 'ask_in', 'ask_v2', 'add_server_routes',
-           'make_v2']
+           'model_metadata', 'find', 'model_ready', 'only_ready', 'index', 'ask_in', 'register_refusals', 'ask_v2',
+           'add_server_routes', 'make_v2']
 
 # %% ../nbs/13_v2.ipynb #353d0f53
 from collections.abc import Callable
@@ -125,6 +125,11 @@ def ask_in(dialect: Dialect, predictor: Predictor) -> Response:
         return refusal(error, predictor)
 
 
+def register_refusals(blueprint: Blueprint) -> None:
+    """Let `blueprint` refuse what goes wrong before a predictor was found."""
+    blueprint.register_error_handler(Exception, lambda error: refusal(error, None))
+
+
 def ask_v2(predictor: Predictor) -> Response:
     """The response of `predictor` to the tensors in this request."""
     length, limits = request.headers.get(FRAME), limits_of(current_app)
@@ -179,5 +184,5 @@ def make_v2(versions: Versions) -> Blueprint:
     def infer_model(name: str, v: str | None = None) -> Response:
         return ask_v2(find(versions, name, v))
 
-    v2.register_error_handler(Exception, lambda error: refusal(error, None))
+    register_refusals(v2)
     return v2
