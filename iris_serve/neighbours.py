@@ -17,7 +17,7 @@ from functools import partial
 from flask import Blueprint, Response, current_app, request
 from msgspec import Struct
 
-from .app import limits_of, respond
+from .app import policy_of, respond
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
 from .contract import ComplaintsError, Contract
 from .forms import INVOCATIONS, V1, VERTEX, Form, read_form
@@ -151,13 +151,13 @@ def v1_model(predictor: Predictor) -> Reply:
 
 def ask_form(form: Form, predictor: Predictor) -> Response:
     """The response of `predictor` to the rows in this request, in one of the ways of `form`."""
-    return ask_in(partial(predict_form, form=form, limits=limits_of(current_app)), predictor)
+    return ask_in(partial(predict_form, form=form, limits=policy_of(current_app).limits), predictor)
 
 
 def ask_invocation(predictor: Predictor) -> Response:
     """The response of `predictor` to this request at `/invocations`."""
     kind, accept = request.content_type, request.headers.get("Accept")
-    limits = limits_of(current_app)
+    limits = policy_of(current_app).limits
     dialect = partial(invoke, content_type=kind, accept=accept, limits=limits)
     return ask_in(dialect, predictor)
 

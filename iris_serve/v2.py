@@ -15,7 +15,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 from . import __version__
-from .app import limits_of, read_body, refusal, respond
+from .app import policy_of, read_body, refusal, respond
 from .bodies import media_type, read_json
 from .contract import shown
 from .framing import FRAME
@@ -132,7 +132,7 @@ def register_refusals(blueprint: Blueprint) -> None:
 
 def ask_v2(predictor: Predictor) -> Response:
     """The response of `predictor` to the tensors in this request."""
-    length, limits = request.headers.get(FRAME), limits_of(current_app)
+    length, limits = request.headers.get(FRAME), policy_of(current_app).limits
     return ask_in(partial(infer, length=length, limits=limits), predictor)
 
 # %% ../nbs/13_v2.ipynb #5f242c97

@@ -107,7 +107,7 @@ def test_the_page_is_sent_as_it_is_and_locked_up(client):
 def test_a_version_without_a_notebook_says_so(client):
     answer = client.get("/models/iris/versions/1/notebook")
     assert answer.status_code == 404
-    assert "no page of an executed notebook: it was made by train, without" in answer.json["error"]
+    assert "no page of an executed notebook: it was made by train, without" in answer.json["detail"]
     assert client.get("/models/iris/versions/1").json["links"]["notebook"] is None
 
 
@@ -115,7 +115,7 @@ def test_a_changed_notebook_is_a_503_and_not_a_page(two):
     (two / "iris" / "2" / NOTEBOOK_FILE).write_bytes(b'{"cells": [1]}')
     answer = client_of(two).get("/models/iris/versions/2/notebook")
     assert answer.status_code == 503
-    assert "2/retrain.ipynb is not the notebook" in answer.json["error"]
+    assert "2/retrain.ipynb is not the notebook" in answer.json["detail"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need a privilege elsewhere")
@@ -180,7 +180,7 @@ def test_what_is_not_there_is_a_404_in_json_that_names_no_path(client, two_train
     for method, where in (("GET", path), ("POST", f"{path}/predict")):
         answer = client.open(where, method=method)
         assert answer.status_code in (404, 405), answer.data
-        assert answer.json["error"]
+        assert answer.json["detail"]
         assert len(answer.data) < 2000
         assert silent(answer, two_trained)
 
@@ -228,7 +228,7 @@ def test_a_page_that_points_its_own_name_at_this_machine_reads_nothing(client, p
     for method in ("GET", "POST"):
         answer = client.open(path, method=method, data=GOOD, headers={"Host": host})
         assert answer.status_code == 421
-        assert "Host header must be localhost" in answer.json["error"]
+        assert "Host header must be localhost" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:5000", "[::1]:5000"])
@@ -274,6 +274,6 @@ def test_the_composed_application_has_the_lineage_and_says_so(two):
     app.extensions["live"].stop()
     client = app.test_client()
     assert client.get("/models/iris/versions/2/notebook").data == HOSTILE
-    said = client.get("/nowhere").json["error"]
+    said = client.get("/nowhere").json["detail"]
     for route in ("POST /predict", "GET /models/{name}/versions/{v}/notebook", "GET /readyz"):
         assert route in said
