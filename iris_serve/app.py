@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'EVERYBODY', 'policy_of', 'set_policy', 'read_body', 'respond', 'routes', 'translate', 'refusal', 'ask',
-           'begin', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'create_app']
+           'begin', 'drain', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
+import contextlib
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -39,7 +40,7 @@ def read_body() -> bytes:
 
     Raises `TooLargeError` if it is longer than the limit, before or after it is unpacked.
     """
-    most = policy_of(current_app).limits.body
+    g.read, most = True, policy_of(current_app).limits.body
     too_large = wire.TooLargeError(f"the body is longer than {most} bytes")
     try:
         body = request.get_data(cache=False)
@@ -114,6 +115,13 @@ def begin(live: Live, policy: Policy) -> None:
     get, server = request.headers.get, request.environ.get("SERVER_NAME", "")
     g.key = admit(policy, request.method, request.path, get, request.headers, server) or None
 
+# %% ../nbs/12_app.ipynb #3ffe0587
+def drain() -> None:
+    """Read the body of this request up to the limit if nobody has; so the connection lives."""
+    if request.method not in ("GET", "HEAD", "OPTIONS") and not g.get("read"):
+        with contextlib.suppress(HTTPException, OSError):
+            request.get_data(cache=False)
+
 # %% ../nbs/12_app.ipynb #5af42536
 def sign(response: Response, policy: Policy) -> Response:
     """`response` with the headers that every reply has."""
@@ -151,6 +159,7 @@ def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) 
         sign(response, policy)
         if observer:
             observe(response, observer)
+        drain()
         return response
 
 # %% ../nbs/12_app.ipynb #38a3741c
