@@ -38,14 +38,22 @@ class Predictor(Protocol):
     def version(self) -> int: ...
     @property
     def contract(self) -> Contract: ...
+    @property
+    def has_proba(self) -> bool: ...
 
     def predict(self, rows: list[list[float]]) -> list[int | str]:
         """One class for each of `rows`, as the estimator's `predict` returns it."""
         ...
 
+    def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
+        """For each of `rows` the probability of each class; only if `has_proba`."""
+        ...
+
 # %% ../nbs/08_predictor.ipynb #bb9a26d7
 class ForestPredictor:
     """A frozen `forest` as a predictor."""
+
+    has_proba = True
 
     def __init__(
         self, forest: Forest, name: str, version: int, contract: Contract, card: str
@@ -60,6 +68,11 @@ class ForestPredictor:
             return [self.classes[self.forest.ask(rows[0]).best]]
         answers: list[int | str] = self.forest.predict(rows).tolist()
         return answers
+
+    def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
+        """The probabilities (rows, classes), to the last bit what the estimator would answer."""
+        sure: list[list[float]] = self.forest.predict_proba(rows).tolist()
+        return sure
 
 # %% ../nbs/08_predictor.ipynb #79275ee0
 @dataclass(frozen=True)
@@ -76,6 +89,17 @@ class EstimatorPredictor:
         """One class for each of `rows`, exactly what the estimator answers."""
         answers: list[int | str] = self.estimator.predict(np.array(rows, dtype=np.float64)).tolist()
         return answers
+
+    @property
+    def has_proba(self) -> bool:
+        """True if the estimator can tell probabilities."""
+        return hasattr(self.estimator, "predict_proba")
+
+    def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
+        """The probabilities (rows, classes), exactly what the estimator answers."""
+        given = np.array(rows, dtype=np.float64)
+        sure: list[list[float]] = self.estimator.predict_proba(given).tolist()
+        return sure
 
 # %% ../nbs/08_predictor.ipynb #8928333a
 def open_version(registry: Registry, version: int, card: str) -> "Pinnable":

@@ -34,7 +34,7 @@ class Service:
             stderr=subprocess.PIPE,
             text=True,
             pipesize=1 << 20,  # room for what it says of some thousand requests
-            env=os.environ | environment,
+            env=os.environ | {"IRIS_SERVE_ACCESS_LOG": "off"} | environment,
             start_new_session=True,
         )
 
