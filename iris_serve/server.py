@@ -36,6 +36,7 @@ from .guard import Policy, read_origins, warning
 from .keys import read_keys
 from .lineage import make_lineage
 from .metrics import Metrics
+from .neighbours import make_neighbours
 from .observe import make_observer
 from .pinned import Versions
 from .predictor import LivePredictor
@@ -43,6 +44,7 @@ from .rate import Rate
 from .record import read_run
 from .registry import ConflictError, Registry, alias_names, current, promote
 from .settings import Settings, read_settings, registry_of
+from .v2 import make_v2
 
 # %% ../nbs/17_server.ipynb #f104806c
 def policy_from(settings: Settings, host: str | None, address: str | None) -> Policy:
@@ -79,7 +81,9 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     versions = Versions(live, chosen.pickles)
     metrics = Metrics(Path(chosen.shared) if chosen.shared else None)
     observer = make_observer(metrics, chosen.access_log)
-    app = create_app(live, [make_lineage(versions)], policy, observer)
+    neighbours = make_neighbours(versions, os.environ)
+    blueprints = [make_lineage(versions), make_v2(versions), neighbours]
+    app = create_app(live, blueprints, policy, observer)
     app.extensions["live"] = live
     return app
 
