@@ -18,7 +18,7 @@ from typing import Any
 import click
 from msgspec.structs import asdict, replace
 
-from .settings import Settings, read_settings, registry_of
+from .settings import PREFIX, Settings, read_settings, registry_of
 
 # %% ../nbs/18_main.ipynb #5db8d674
 def exit_code(error: Exception) -> int | None:
@@ -77,7 +77,7 @@ def main() -> None:
 
     Where a VERSION is asked for, a number or an alias such as current will do.
 
-    The settings are also environment variables: --max-body is IRIS_SERVE_MAX_BODY, and so on.
+    Each setting is also an environment variable, which its help names: IRIS_SERVE_PORT=8000.
     """
 
 # %% ../nbs/18_main.ipynb #433c3118
@@ -111,7 +111,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         wanted = (*names, "models", "name")
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         for name in reversed(wanted):
-            text = f"{HELP[name]} [{getattr(Settings(), name)}]."
+            default = getattr(Settings(), name)
+            text = f"{HELP[name]} [{default}]. {PREFIX}{name.upper()}"
             option = f"--{name.replace('_', '-')}"
             run = click.option(option, metavar=name.upper(), help=text)(run)
         return run

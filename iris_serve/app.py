@@ -54,7 +54,7 @@ def read_body() -> bytes:
 # %% ../nbs/12_app.ipynb #a524cb7f
 def respond(reply: wire.Reply) -> Response:
     """`reply` as a response, JSON unless its headers say otherwise."""
-    g.answers = reply.answers
+    g.answers, g.error = reply.answers, reply.error
     response = Response(reply.body, reply.status, reply.headers, content_type="application/json")
     for name, value in reply.headers:
         if name == "Content-Type":
@@ -88,7 +88,6 @@ PLAIN = ("/v1", "/v2", "/invocations")
 
 def refusal(error: Exception, predictor: Predictor | None) -> Response:
     """The response for `error`, which `predictor` had a part in unless it is None."""
-    g.error = type(error).__name__
     refuse = wire.refuse_plain if request.path.startswith(PLAIN) else wire.refuse
     reply = refuse(error, predictor)
     if reply.status == 500:

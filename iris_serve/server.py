@@ -81,8 +81,7 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     versions = Versions(live, chosen.pickles)
     metrics = Metrics(Path(chosen.shared) if chosen.shared else None)
     observer = make_observer(metrics, chosen.access_log)
-    neighbours = make_neighbours(versions, os.environ)
-    blueprints = [make_lineage(versions), make_v2(versions), neighbours]
+    blueprints = [make_v2(versions), make_neighbours(versions, os.environ), make_lineage(versions)]
     app = create_app(live, blueprints, policy, observer)
     app.extensions["live"] = live
     return app

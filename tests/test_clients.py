@@ -4,6 +4,8 @@ import csv
 import http.client
 import json
 import os
+import select
+import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -316,6 +318,22 @@ def all_replies(served):
         yield reply("error", "/v2", b"{}")
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("path", ["/v2/models/nobody/infer", "/v2", "/nowhere"])
+def test_a_refusal_that_needs_no_body_leaves_the_connection_in_order(served, path):
+    lines = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n"
+    body = json.dumps(inference(served)).encode()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        for where, expected in ((path, {404, 405}), (f"/v2/models/{served.name}/infer", {200})):
+            client.sendall(lines.format(where, len(body)).encode())
+            if where == path:  # time for a refusal, and for the closed door that it may leave
+                select.select([], [], [], 0.2)
+            client.sendall(body)
+            with http.client.HTTPResponse(client) as answer:
+                answer.begin()
+                answer.read()
+                assert answer.status in expected
 
 
 def test_the_types_of_other_servers_read_every_reply(served):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from iris_serve.app import create_app, host_allowed
+from iris_serve.app import create_app
 from iris_serve.artifact import CARD_FILE, encoded, sha256, write_file
+from iris_serve.guard import Policy, host_allowed
 from iris_serve.lineage import make_lineage
 from iris_serve.pinned import Versions
 from iris_serve.predictor import LivePredictor
@@ -55,7 +56,8 @@ def two(two_trained, tmp_path):
 def client_of(models):
     live = LivePredictor(Registry(models))
     live.stop()
-    return create_app(live, [make_lineage(Versions(live))], "127.0.0.1").test_client()
+    policy = Policy(host="127.0.0.1")
+    return create_app(live, [make_lineage(Versions(live))], policy).test_client()
 
 
 @pytest.fixture(scope="module")
