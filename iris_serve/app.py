@@ -17,8 +17,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 
 from . import native, wire
 from .bodies import inflate
+from .exposition import exposition
 from .guard import Policy, admit, cross_origin, preflight
-from .metrics import Metrics, exposition
+from .metrics import Metrics
 from .observe import Asked, Observer, request_id
 from .predictor import Fixed, Live, Predictor
 
