@@ -21,7 +21,7 @@ from .exposition import exposition
 from .guard import Policy, admit, cross_origin, preflight
 from .metrics import Metrics
 from .observe import Asked, Observer, request_id
-from .predictor import Fixed, Live, Predictor
+from .predictor import Fixed, Live, NotReadyError, Predictor
 
 # %% ../nbs/12_app.ipynb #029a8a10
 def policy_of(app: Flask) -> Policy:
@@ -112,7 +112,9 @@ def begin(live: Live, policy: Policy) -> None:
     """What happens before each request; raises as `admit` does."""
     g.began, g.received, g.body = time.perf_counter(), 0, b""
     g.id = request_id(request.headers.get("X-Request-Id"))
-    g.model, g.key = live.pin(), None
+    g.model, g.key = None, None
+    with contextlib.suppress(NotReadyError):
+        g.model = live.pin()
     get, server = request.headers.get, request.environ.get("SERVER_NAME", "")
     g.key = admit(policy, request.method, request.path, get, request.headers, server) or None
 
@@ -127,7 +129,8 @@ def drain() -> None:
 def sign(response: Response, policy: Policy) -> Response:
     """`response` with the headers that every reply has."""
     headers, origin = response.headers, request.headers.get("Origin")
-    headers.setdefault("X-Model-Version", str(g.model.version))
+    if g.model:
+        headers.setdefault("X-Model-Version", str(g.model.version))
     headers["X-Request-Id"] = g.id
     if policy.origins:
         wanted = request.headers.get("Access-Control-Request-Method")
@@ -141,7 +144,7 @@ def observe(response: Response, observer: Observer) -> None:
     """Tell `observer` about the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
     asked = Asked(g.id, request.method, request.path, g.received, g.key, g.body)
-    version = int(response.headers["X-Model-Version"])
+    version = response.headers.get("X-Model-Version", type=int)
     error, answers = g.get("error"), g.get("answers", ())
     seconds = time.perf_counter() - g.began
     observer.observe(route, response.status_code, seconds, answers, error, version, asked)
@@ -213,12 +216,12 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
-        response = refusal(translate(error, app), live.pin())
+        response = refusal(translate(error, app), g.get("model"))
         response.headers.extend(h for h in error.get_headers() if h[0] == "Allow")
         return response
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> Response:
-        return refusal(error, live.pin())
+        return refusal(error, g.get("model"))
 
     return app

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from .predictor import Live
+from .predictor import Live, NotReadyError
 from .slots import Slots, place
 
 # %% ../nbs/11b_metrics.ipynb #dec22624
@@ -153,8 +153,12 @@ VERSION, LOADED, TROUBLE = range(3)  # the worker's own cells
 
 def sync(metrics: Metrics, live: Live) -> None:
     """Write down what `live` answers with, and what it has done since the last time."""
+    try:
+        predictor = live.pin()
+    except NotReadyError:
+        return
     with metrics.lock:
-        predictor, cells = live.pin(), metrics.cells
+        cells = metrics.cells
         swaps, failed = getattr(live, "swaps", 0), getattr(live, "failed_swaps", 0)
         metrics.add("swaps", swaps - metrics.swaps)
         metrics.add("failed", failed - metrics.failed)
