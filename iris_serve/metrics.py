@@ -12,11 +12,12 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-from .predictor import Live
+from .predictor import Live, NotReadyError
 from .slots import CELLS, OWN, Slots, place
 
 # %% ../nbs/11b_metrics.ipynb #dec22624
@@ -158,10 +159,13 @@ VERSION, LOADED, TROUBLE = range(3)  # the worker's own cells
 def sync(metrics: Metrics, live: Live) -> None:
     """Write down what `live` answers with, and what it has done since the last time."""
     with metrics.lock:
-        predictor, cells = live.pin(), metrics.cells
+        cells = metrics.cells
         swaps, failed = getattr(live, "swaps", 0), getattr(live, "failed_swaps", 0)
         metrics.add("swaps", swaps - metrics.swaps)
         metrics.add("failed", failed - metrics.failed)
-        metrics.swaps, metrics.failed, metrics.model = swaps, failed, predictor.name
-        cells[VERSION], cells[LOADED] = predictor.version, getattr(live, "loaded_at", metrics.began)
+        metrics.swaps, metrics.failed = swaps, failed
         cells[TROUBLE] = live.trouble is not None
+        with suppress(NotReadyError):
+            predictor = live.pin()
+            metrics.model, cells[VERSION] = predictor.name, predictor.version
+            cells[LOADED] = getattr(live, "loaded_at", metrics.began)

@@ -23,6 +23,7 @@ import iris_serve.slots
 from iris_serve.exposition import exposition
 from iris_serve.metrics import FAMILIES, LAYOUT, SECONDS, Metrics, sync
 from iris_serve.observe import LONGEST, Asked, Observer, make_observer, request_id
+from iris_serve.predictor import NotReadyError
 from iris_serve.slots import Slots, locked, place, snapshot
 
 SOME = settings(print_blob=True, max_examples=50, deadline=None)
@@ -541,6 +542,20 @@ def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path
     assert ("iris_serve_model_workers", (("version", "4"),)) not in samples(one)
     sync(three, made_live(4, swaps=1))
     assert samples(one)["iris_serve_model_swaps_total", ()] == 6
+
+
+def test_a_worker_without_a_model_tells_its_trouble_and_no_version(tmp_path):
+    def pin():
+        raise NotReadyError("no version yet")
+
+    metrics = Metrics(tmp_path)
+    live = SimpleNamespace(pin=pin, trouble="no version yet", failed_swaps=2)
+    page = samples(metrics, OPENMETRICS, live)
+    assert page["iris_serve_model_trouble", ()] == 1
+    assert page["iris_serve_model_swap_failures_total", ()] == 2
+    assert page["iris_serve_workers", ()] == 1
+    assert not [labels for name, labels in page if name == "iris_serve_model_workers"]
+    assert samples(metrics, None, made_live())["iris_serve_model_trouble", ()] == 0
 
 
 def test_counting_imports_neither_the_library_nor_anything_of_training():
