@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'EVERYBODY', 'policy_of', 'set_policy', 'read_body', 'respond', 'routes', 'translate', 'refusal', 'ask',
-           'begin', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'create_app']
+           'begin', 'sign', 'observe', 'drain', 'surround', 'metrics_page', 'add_routes', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
+import contextlib
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -110,9 +111,10 @@ def begin(live: Live, policy: Policy) -> None:
     """What happens before each request; raises as `admit` does."""
     g.began, g.received, g.body = time.perf_counter(), 0, b""
     g.id = request_id(request.headers.get("X-Request-Id"))
-    g.model, g.key = live.pin(), None
+    g.model, g.key, g.admitted = live.pin(), None, False
     get, server = request.headers.get, request.environ.get("SERVER_NAME", "")
     g.key = admit(policy, request.method, request.path, get, request.headers, server) or None
+    g.admitted = True
 
 # %% ../nbs/12_app.ipynb #5af42536
 def sign(response: Response, policy: Policy) -> Response:
@@ -137,7 +139,13 @@ def observe(response: Response, observer: Observer) -> None:
     seconds = time.perf_counter() - g.began
     observer.observe(route, response.status_code, seconds, answers, error, version, asked)
 
+# %% ../nbs/12_app.ipynb #fd9b5a20
+def drain() -> None:
+    """Read what nobody has read of the body, so that the connection can carry another request."""
+    with contextlib.suppress(HTTPException):  # it is too long, or the client is gone
+        request.get_data(cache=False)
 
+# %% ../nbs/12_app.ipynb #5ccf1bb5
 def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) -> None:
     """Let all this happen around each request of `app`."""
     set_policy(app, policy)
@@ -149,6 +157,8 @@ def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) 
     @app.after_request
     def after(response: Response) -> Response:
         sign(response, policy)
+        if response.status_code >= 400 and g.admitted:
+            drain()
         if observer:
             observe(response, observer)
         return response
