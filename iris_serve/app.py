@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'EVERYBODY', 'policy_of', 'set_policy', 'read_body', 'respond', 'routes', 'translate', 'refusal', 'ask',
-           'begin', 'sign', 'observe', 'drain', 'surround', 'metrics_page', 'add_routes', 'create_app']
+           'begin', 'drain', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
 import contextlib
@@ -17,10 +17,11 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 
 from . import native, wire
 from .bodies import inflate
+from .exposition import exposition
 from .guard import Policy, admit, cross_origin, preflight
-from .metrics import Metrics, exposition
+from .metrics import Metrics
 from .observe import Asked, Observer, request_id
-from .predictor import Fixed, Live, Predictor
+from .predictor import Fixed, Live, NotReadyError, Predictor
 
 # %% ../nbs/12_app.ipynb #029a8a10
 def policy_of(app: Flask) -> Policy:
@@ -40,7 +41,7 @@ def read_body() -> bytes:
 
     Raises `TooLargeError` if it is longer than the limit, before or after it is unpacked.
     """
-    most = policy_of(current_app).limits.body
+    g.read, most = True, policy_of(current_app).limits.body
     too_large = wire.TooLargeError(f"the body is longer than {most} bytes")
     try:
         body = request.get_data(cache=False)
@@ -111,16 +112,25 @@ def begin(live: Live, policy: Policy) -> None:
     """What happens before each request; raises as `admit` does."""
     g.began, g.received, g.body = time.perf_counter(), 0, b""
     g.id = request_id(request.headers.get("X-Request-Id"))
-    g.model, g.key, g.admitted = live.pin(), None, False
+    g.model, g.key = None, None
+    with contextlib.suppress(NotReadyError):
+        g.model = live.pin()
     get, server = request.headers.get, request.environ.get("SERVER_NAME", "")
     g.key = admit(policy, request.method, request.path, get, request.headers, server) or None
-    g.admitted = True
+
+# %% ../nbs/12_app.ipynb #3ffe0587
+def drain() -> None:
+    """Read the body of this request up to the limit if nobody has; so the connection lives."""
+    if request.method not in ("GET", "HEAD", "OPTIONS") and not g.get("read"):
+        with contextlib.suppress(HTTPException, OSError):
+            request.get_data(cache=False)
 
 # %% ../nbs/12_app.ipynb #5af42536
 def sign(response: Response, policy: Policy) -> Response:
     """`response` with the headers that every reply has."""
     headers, origin = response.headers, request.headers.get("Origin")
-    headers.setdefault("X-Model-Version", str(g.model.version))
+    if g.model:
+        headers.setdefault("X-Model-Version", str(g.model.version))
     headers["X-Request-Id"] = g.id
     if policy.origins:
         wanted = request.headers.get("Access-Control-Request-Method")
@@ -134,18 +144,12 @@ def observe(response: Response, observer: Observer) -> None:
     """Tell `observer` about the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
     asked = Asked(g.id, request.method, request.path, g.received, g.key, g.body)
-    version = int(response.headers["X-Model-Version"])
+    version = response.headers.get("X-Model-Version", type=int)
     error, answers = g.get("error"), g.get("answers", ())
     seconds = time.perf_counter() - g.began
     observer.observe(route, response.status_code, seconds, answers, error, version, asked)
 
-# %% ../nbs/12_app.ipynb #fd9b5a20
-def drain() -> None:
-    """Read what nobody has read of the body, so that the connection can carry another request."""
-    with contextlib.suppress(HTTPException):  # it is too long, or the client is gone
-        request.get_data(cache=False)
 
-# %% ../nbs/12_app.ipynb #5ccf1bb5
 def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) -> None:
     """Let all this happen around each request of `app`."""
     set_policy(app, policy)
@@ -157,10 +161,9 @@ def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) 
     @app.after_request
     def after(response: Response) -> Response:
         sign(response, policy)
-        if response.status_code >= 400 and g.admitted:
-            drain()
         if observer:
             observe(response, observer)
+        drain()
         return response
 
 # %% ../nbs/12_app.ipynb #38a3741c
@@ -213,12 +216,12 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
-        response = refusal(translate(error, app), live.pin())
+        response = refusal(translate(error, app), g.get("model"))
         response.headers.extend(h for h in error.get_headers() if h[0] == "Allow")
         return response
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> Response:
-        return refusal(error, live.pin())
+        return refusal(error, g.get("model"))
 
     return app

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG', 'Pinnable', 'WAIT', 'RETRY', 'COARSE', 'EVERY', 'Predictor', 'ForestPredictor', 'EstimatorPredictor',
-           'open_version', 'open_predictor', 'reason', 'Live', 'Fixed', 'forget_threads', 'newest_good',
-           'LivePredictor', 'watch', 'news', 'glance', 'complain', 'swap']
+           'open_version', 'open_predictor', 'reason', 'Live', 'Fixed', 'NotReadyError', 'forget_threads',
+           'newest_good', 'LivePredictor', 'watch', 'news', 'glance', 'complain', 'swap']
 
 # %% ../nbs/08_predictor.ipynb #398f59db
 import contextlib
@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -157,6 +158,10 @@ class Fixed:
         """The one predictor that there is."""
         return self.predictor
 
+# %% ../nbs/08_predictor.ipynb #f3cbaae1
+class NotReadyError(RuntimeError):
+    """No version is loaded yet; the message says why."""
+
 # %% ../nbs/08_predictor.ipynb #2c02802b
 WAIT, RETRY, COARSE = 0.25, 5.0, 3.0  # seconds: between looks, between attempts, of a slow clock
 
@@ -194,25 +199,35 @@ def newest_good(registry: Registry, alias: str) -> tuple[Pinnable, Exception | N
 class LivePredictor:
     """The predictor that `alias` means in `registry`, followed by a thread in each process.
 
-    `loaded_at` is when the present one came, in seconds since 1970. Raises as `open_version` does.
+    `loaded_at` is when the present one came, in seconds since 1970; `heard` is called when another
+    one came, or was refused. Raises as `open_version` does, unless it is `patient`.
     """
 
-    def __init__(self, registry: Registry, alias: str = "current") -> None:
+    def __init__(self, registry: Registry, alias: str = "current", patient: bool = False) -> None:
         self.registry, self.alias = registry, alias
         self.folder = registry.folder / "aliases" / alias
         self.changed, self.highest, self.due = -1, -1, 0.0
         self.trouble: str | None = None
         self.swaps, self.failed_swaps, self.stopped, self.loaded_at = 0, 0, False, time.time()
         self.watchers: dict[str, threading.Thread] = {}
+        self.heard: Callable[[], None] = lambda: None
+        self.now: Pinnable | None = None
         EVERY.add(self)
-        self.now, wrong = newest_good(registry, alias)
+        try:
+            self.now, wrong = newest_good(registry, alias)
+        except Exception as error:
+            if not patient:
+                raise
+            wrong = error
         if wrong:
             complain(self, wrong)
 
     def pin(self) -> Pinnable:
-        """The predictor to use for one request, from start to end."""
+        """The predictor to use for one request, from start to end; or `NotReadyError`."""
         if not self.watchers:
             self.follow()
+        if self.now is None:
+            raise NotReadyError(self.trouble)
         return self.now
 
     def follow(self) -> None:
@@ -253,26 +268,30 @@ def news(live: LivePredictor) -> bool:
 def glance(live: LivePredictor) -> None:
     """Exchange the predictor of `live` if its alias means another one; never raises."""
     try:
-        if news(live):
-            swap(live)
+        if not news(live):
+            return
+        swap(live)
     except Exception as error:
         live.failed_swaps += 1
         complain(live, error)
+    with contextlib.suppress(Exception):
+        live.heard()
 
 
 def complain(live: LivePredictor, error: Exception) -> None:
     """Remember why `live` is not what its alias means, and say it in the log, once."""
-    name, version = live.registry.name, live.now.version
-    trouble = f"{name} stays at version {version}: {reason(error, live.registry)}"
+    stays = f"stays at version {live.now.version}" if live.now else "has no version to answer with"
+    trouble = f"{live.registry.name} {stays}: {reason(error, live.registry)}"
     if trouble != live.trouble:
-        LOG.warning("%s stays at version %s: %s", name, version, error)
+        LOG.warning("%s %s: %s", live.registry.name, stays, error)
     live.trouble = trouble
 
 # %% ../nbs/08_predictor.ipynb #d1b6e9fe
 def swap(live: LivePredictor) -> None:
     """Open what the alias of `live` means now, and only then put it in service."""
     event = current(live.registry, live.alias)
-    if (event.version, event.card) != (live.now.version, live.now.card):
+    now = live.now
+    if now is None or (event.version, event.card) != (now.version, now.card):
         live.now = open_version(live.registry, event.version, event.card)
         live.loaded_at = time.time()
         live.swaps += 1

@@ -35,7 +35,7 @@ from .bodies import Limits
 from .guard import Policy, read_origins, warning
 from .keys import read_keys
 from .lineage import make_lineage
-from .metrics import Metrics
+from .metrics import Metrics, sync
 from .neighbours import make_neighbours
 from .observe import make_observer
 from .pinned import Versions
@@ -71,18 +71,19 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     """The application for the current version; without `settings`, they come from the environment.
 
     `address` is the numeric one that is listened on, where it is known. To be called in the
-    process that answers. Raises `NoModelError` or `ArtifactError` if there is nothing to serve,
-    and `ValueError` for settings that make no sense.
+    process that answers. Where there is nothing to serve yet, it is alive and not ready.
+    Raises `ValueError` for settings that make no sense.
     """
     chosen = settings or read_settings(os.environ)
     host = chosen.host if settings or "IRIS_SERVE_HOST" in os.environ else None
     policy = policy_from(chosen, host, address)
-    live = LivePredictor(registry_of(chosen))
+    live = LivePredictor(registry_of(chosen), patient=True)
     versions = Versions(live, chosen.pickles)
     metrics = Metrics(Path(chosen.shared) if chosen.shared else None)
     observer = make_observer(metrics, chosen.access_log)
     blueprints = [make_v2(versions), make_neighbours(versions, os.environ), make_lineage(versions)]
     app = create_app(live, blueprints, policy, observer)
+    live.heard = partial(sync, metrics, live)
     app.extensions["live"] = live
     return app
 

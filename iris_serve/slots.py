@@ -10,6 +10,7 @@ __all__ = ['CELLS', 'Cells', 'MOST_SLOTS', 'Key', 'OWN', 'mapped', 'locked', 'ta
 import json
 import mmap
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,7 @@ class Slots:
         with locked(folder):
             self.number, self.held = take(folder)
             self.cells = mapped(folder / f"{self.number}.counts")
+        weakref.finalize(self, self.held.close).atexit = False
         for cell in range(OWN):
             self.cells[cell] = 0.0
 

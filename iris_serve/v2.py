@@ -37,7 +37,7 @@ def server_metadata() -> Reply:
 
 
 def health() -> Reply:
-    """The reply to `GET /v2/health/live` and `GET /v2/health/ready`."""
+    """The reply to `GET /v2/health/live`, and to `GET /v2/health/ready` where a model is."""
     return reply(200, {"live": True, "ready": True})
 
 # %% ../nbs/13_v2.ipynb #ce71fb60
@@ -144,8 +144,12 @@ def add_server_routes(v2: Blueprint, versions: Versions) -> None:
         return respond(server_metadata())
 
     @v2.get("/v2/health/live")
+    def living() -> Response:
+        return respond(health())
+
     @v2.get("/v2/health/ready")
-    def healthy() -> Response:
+    def readiness() -> Response:
+        versions.live.pin()
         return respond(health())
 
     @v2.get("/v2/models")
