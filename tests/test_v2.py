@@ -675,7 +675,6 @@ def test_a_connection_goes_on_after_every_error(models):
             (403, good * 100, "/v2/repository/models/iris/load", {}),
         ):
             assert told(body, path, **headers)[0] == status, path
-            print(status, path)
             assert told(good)[1]["outputs"] == expected
         connection.close()
         assert service.stop(signal.SIGTERM) == 0
