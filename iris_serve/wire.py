@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Headers', 'STATUS', 'TITLES', 'MOST_TOLD', 'FAILED', 'Reply', 'version_header', 'reply', 'BodyError', 'QueryError',
            'TooLargeError', 'TooManyRowsError', 'MediaError', 'EncodingError', 'HeadersError', 'UnknownPathError',
-           'MethodError', 'HostError', 'UnauthorizedError', 'RateError', 'status_of', 'extra_headers', 'pointer',
-           'told', 'expected', 'right_question', 'refuse', 'refuse_plain', 'status', 'alive', 'ready']
+           'MethodError', 'HostError', 'UnauthorizedError', 'ForbiddenError', 'RateError', 'status_of', 'extra_headers',
+           'pointer', 'told', 'expected', 'right_question', 'refuse', 'refuse_plain', 'status', 'alive', 'ready']
 
 # %% ../nbs/09_wire.ipynb #432b3c77
 import json
@@ -91,6 +91,10 @@ class UnauthorizedError(PermissionError):
     """A request without a key, or with one that is not known."""
 
 
+class ForbiddenError(PermissionError):
+    """A wish that is understood, and not fulfilled over HTTP for anybody."""
+
+
 class RateError(PermissionError):
     """A request too many; `retry_after` is in seconds."""
 
@@ -104,6 +108,7 @@ STATUS: dict[type[Exception], int] = {
     QueryError: 400,
     RowError: 400,
     UnauthorizedError: 401,
+    ForbiddenError: 403,
     PickleError: 403,
     NoModelError: 404,
     UnknownPathError: 404,
