@@ -5,6 +5,7 @@ python3 scripts/check.py -- -k http    all checks; what follows is passed on to 
 python3 scripts/check.py -- -m slow    all checks, and of the tests those with the full counts
 
 The environment is `.venv-dev`; it is made anew when the lock or the requirements have changed.
+Beside it is `.venv-clients`, from a lock of its own: the clients that the tests run as programs.
 """
 
 from __future__ import annotations  # an older Python must come as far as the complaint about it
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-dev"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 LOCK = ROOT / "requirements-dev.txt"
+CLIENTS = ROOT / ".venv-clients"
+CLIENTS_LOCK = ROOT / "requirements-clients.txt"
 SOURCES = ["nbs", "tests", "scripts", "setup.py"]
 
 
@@ -41,25 +44,35 @@ def run(title: str, *command: str | Path, env: dict[str, str] | None = None) -> 
         fail(f"{title} failed")
 
 
-def install() -> None:
-    """Make `.venv-dev` from the lock, if it is not there or not from this lock."""
-    if sys.version_info < (3, 11):  # noqa: UP036 (it may well be started by an older one)
-        fail(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}")
-    parts = [LOCK, ROOT / "settings.ini", ROOT / "setup.py"]
+def make(place: Path, parts: list[Path], **steps: list[str | Path]) -> None:
+    """Make a virtual environment by steps of pip, if it is not there or not from these files."""
     stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in parts)).hexdigest()
-    stamp += f" {sys.version} {VENV}"
-    made = VENV / "made-from"
+    stamp += f" {sys.version} {place}"
+    made = place / "made-from"
     if made.is_file() and made.read_text() == stamp:
         return
-    shutil.rmtree(VENV, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
     try:
-        venv.create(VENV, with_pip=True)
+        venv.create(place, with_pip=True)
     except (OSError, subprocess.CalledProcessError):
         fail("this Python cannot make virtual environments; install its venv module (python3-venv)")
-    pip = [BIN / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    run("install the locked environment", *pip, "--require-hashes", "-r", LOCK)
-    run("install iris_serve", *pip, "--no-deps", "--no-build-isolation", "-e", ROOT)
+    python = place / BIN.name / "python"
+    for what, options in steps.items():
+        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        run(f"install {what}", *pip, *options)
     made.write_text(stamp)
+
+
+def install() -> None:
+    """Make `.venv-dev`, and `.venv-clients` for clients that want other versions of things."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (it may well be started by an older one)
+        fail(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}")
+    locked: list[str | Path] = ["--require-hashes", "-r"]
+    editable: list[str | Path] = ["--no-deps", "--no-build-isolation", "-e", ROOT]
+    parts = [LOCK, ROOT / "settings.ini", ROOT / "setup.py"]
+    make(VENV, parts, development=[*locked, LOCK], iris_serve=editable)
+    # Nothing is left to be resolved, and most of it is never imported: it need not be compiled.
+    make(CLIENTS, [CLIENTS_LOCK], clients=["--no-deps", "--no-compile", *locked, CLIENTS_LOCK])
 
 
 def environment(models: Path) -> dict[str, str]:

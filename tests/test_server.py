@@ -16,16 +16,11 @@ from pathlib import Path
 
 import pytest
 from bad_bodies import BAD, GOOD
+from services import Service
 
 from iris_serve.retrain import Parameters, train
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listeners(port):
@@ -37,66 +32,6 @@ def listeners(port):
 def state(process):
     command = ["ps", "-o", "stat=", "-p", str(process)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-class Service:
-    """`python -m iris_serve` in a process of its own; a with statement stops it for sure."""
-
-    program = ("-m", "iris_serve")
-
-    def __init__(self, models, *options, port=None, **environment):
-        self.port = port or free_port()
-        command = [sys.executable, *self.program, "--port", str(self.port)]
-        command += ["--models", str(models), *options]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | environment,
-            start_new_session=True,
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        # The watcher first: it would replace the workers, and their heirs keep the pipes open.
-        workers = self.children()
-        self.process.kill()
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-        _, err = self.process.communicate()
-        assert kind or "Traceback" not in err
-
-    def children(self):
-        command = ["ps", "-o", "pid=", "--ppid", str(self.process.pid)]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        return [int(pid) for pid in found.split()]
-
-    def ready(self):
-        """Wait for the line that says where the service is; returns all lines up to it."""
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if line.startswith("serving "):
-                return lines
-        pytest.fail(f"it never served: {lines} {self.process.stderr.read()}")
-
-    def ask(self, body=GOOD, method="POST", path="/predict"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def stop(self, number, timeout=5):
-        self.process.send_signal(number)
-        return self.process.wait(timeout)
 
 
 class Held(Service):

@@ -1,0 +1,95 @@
+"""A real browser that gets nowhere but to one service, and a record of all that it did there."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Page, Route, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PROGRAM = next(filter(None, map(shutil.which, NAMES)), None)
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Not even a name is looked up, whoever in the browser asks for it.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+]
+
+needs_browser = pytest.mark.skipif(
+    PROGRAM is None and not os.environ.get("CI"),
+    reason="there is no Chromium (chromium, chromium-browser, google-chrome), and CI is not set",
+)
+
+
+@dataclass
+class Visit:
+    """One page of a browser, and what happened on it, in order.
+
+    `requests` are all addresses asked for by "METHOD URL", among them those that were `blocked`
+    because they lead elsewhere; `console` holds "type: text"; `errors` are exceptions that no
+    script caught; `failed` are requests that got no answer or one of 400 and more.
+    """
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def inside(url: str, origin: str) -> bool:
+    """Whether `url` is of the service at `origin`, or comes out of the page itself."""
+    return url == origin or url.startswith((f"{origin}/", "data:", f"blob:{origin}/"))
+
+
+def watch(visit: Visit, origin: str) -> None:
+    """Record what happens on the page, and let nothing through but what goes to `origin`."""
+
+    def decide(route: Route) -> None:
+        if inside(route.request.url, origin):
+            route.continue_()
+        else:
+            visit.blocked.append(route.request.url)
+            route.abort()
+
+    page = visit.page
+    page.context.route("**", decide)
+    page.context.route_web_socket("**", lambda socket: visit.blocked.append(socket.url))
+    page.on("request", lambda request: visit.requests.append(f"{request.method} {request.url}"))
+    page.on("requestfailed", lambda request: visit.failed.append(f"{request.url}: no answer"))
+    page.on(
+        "response",
+        lambda response: (
+            visit.failed.append(f"{response.url}: {response.status}")
+            if response.status >= 400
+            else None
+        ),
+    )
+    page.on("console", lambda said: visit.console.append(f"{said.type}: {said.text}"))
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+
+
+@contextlib.contextmanager
+def visiting(origin: str) -> Iterator[Visit]:
+    """An empty page that can go to `origin`, such as "http://127.0.0.1:5000", and nowhere else."""
+    with sync_playwright() as playwright:
+        assert PROGRAM, "there is no Chromium"
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=OPTIONS)
+        context = browser.new_context(service_workers="block", locale="en-US")
+        context.set_default_timeout(20_000)
+        visit = Visit(context.new_page())
+        watch(visit, origin)
+        try:
+            yield visit
+        finally:
+            context.close()
+            browser.close()
