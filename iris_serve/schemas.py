@@ -4,11 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'number', 'row', 'named_row', 'named', 'rows', 'question', 'answer_class', 'probabilities', 'needed',
-           'detailed', 'answers', 'schemas', 'questions', 'as_csv', 'as_lines']
+           'detailed', 'answers', 'schemas', 'questions', 'tensor', 'tensor_questions']
 
 # %% ../nbs/14a_schemas.ipynb #140200f8
-import csv
-import io
 import json
 from typing import Any
 
@@ -64,10 +62,10 @@ def named(contract: Contract) -> dict[str, float]:
     return dict(zip(names, contract.example, strict=True))
 
 # %% ../nbs/14a_schemas.ipynb #10eb942a
-def rows(most: int) -> Schema:
-    """The schema of a list of rows, up to `most` of them."""
+def rows() -> Schema:
+    """The schema of a list of rows."""
     each = {"anyOf": [reference("Row"), reference("NamedRow")]}
-    return {"type": "array", "items": each, "minItems": 1, "maxItems": most}
+    return {"type": "array", "items": each, "minItems": 1}
 
 
 def question() -> Schema:
@@ -140,12 +138,12 @@ def answers(predictor: Predictor) -> dict[str, Schema]:
     }
 
 # %% ../nbs/14a_schemas.ipynb #1f15ad3b
-def schemas(predictor: Predictor, most: int = 10_000) -> dict[str, Schema]:
-    """The schemas of questions and answers for `predictor`; `most` rows are taken at once."""
+def schemas(predictor: Predictor) -> dict[str, Schema]:
+    """The schemas of questions and answers for `predictor`."""
     return {
         "Row": row(predictor.contract),
         "NamedRow": named_row(predictor.contract),
-        "Rows": rows(most),
+        "Rows": rows(),
         "Question": question(),
         "Class": answer_class(predictor.contract),
         **answers(predictor),
@@ -164,14 +162,19 @@ def questions(predictor: Predictor) -> dict[str, Any]:
         "with everything that is known": {"features": one, "detail": True},
     }
 
-
-def as_csv(contract: Contract) -> str:
-    """A right question as a table with a header."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([named(contract), contract.example])
-    return text.getvalue()
+# %% ../nbs/14a_schemas.ipynb #61fbed48
+def tensor(name: str, shape: list[int], data: list[float]) -> dict[str, Any]:
+    """A tensor of the Open Inference Protocol."""
+    return {"name": name, "shape": shape, "datatype": "FP64", "data": data}
 
 
-def as_lines(contract: Contract) -> str:
-    """A right question with one row as JSON on each line, in both forms."""
-    return "".join(f"{json.dumps(row)}\n" for row in (list(contract.example), named(contract)))
+def tensor_questions(predictor: Predictor) -> dict[str, Any]:
+    """Right questions as tensors, one of each form, under a name for people."""
+    row = list(predictor.contract.example)
+    table = tensor("features", [1, len(row)], row)
+    columns = [tensor(name, [1], [value]) for name, value in named(predictor.contract).items()]
+    return {
+        "one tensor for all features": {"inputs": [table]},
+        "one tensor for each feature": {"inputs": columns},
+        "only the label": {"inputs": [table], "outputs": [{"name": "label"}]},
+    }
