@@ -78,11 +78,12 @@ PUBLIC = re.compile(r"/|/healthz|/readyz|/ping|/v2/health/.*|/openapi\.json|/doc
 
 def refusals(route: str) -> list[int]:
     """The statuses of errors that `route` can reply."""
-    method, path = route.split(" ")
+    path = route.split(" ")[1]
     found = {421, 431, 500}
     found |= set() if PUBLIC.fullmatch(path) else {401, 429}
-    found |= {400, 413, 415} if method == "POST" else set()
+    found |= {400, 413, 415} if OPERATIONS[route].asks else set()
     found |= {404} if "{" in path else set()
     found |= {403, 503} if "{v}" in path else set()
+    found |= set() if OPERATIONS[route].reply else {403}
     found |= {503} if path.endswith(("/ready", "/readyz")) else set()
     return sorted(found)
