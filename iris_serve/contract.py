@@ -181,7 +181,7 @@ def wrong_names(values: dict[str, object], known: Sequence[str], where: Where) -
         for name, hint in zip(unknown, hints, strict=True)
     ]
     twice = getattr(values, "twice", ())
-    return wrong + [Complaint((*where, name), "stands twice in the same object") for name in twice]
+    return [Complaint((*where, name), "stands twice in the same object") for name in twice] + wrong
 
 
 def wrong_object(values: dict[str, object], contract: Contract, where: Where) -> list[Complaint]:

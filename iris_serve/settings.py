@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,7 +22,7 @@ PREFIX = "IRIS_SERVE_"
 
 # %% ../nbs/16_settings.ipynb #9af62bdf
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where to listen, with how many processes, what to serve, and how long a stop may take."""
+    """Where to listen, with how many processes, what to serve, to whom, and how much of it."""
 
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 5000
@@ -31,6 +31,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1)] = "iris"
     grace: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     pickles: bool = False
+    keys: str = ""
+    rate: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    origins: str = ""
+    max_body: Annotated[int, Meta(ge=1, le=1 << 30)] = 1 << 20
+    max_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    max_headers: Annotated[int, Meta(ge=1024, le=1 << 20)] = 32 << 10
+    access_log: Literal["on", "off", "values"] = "on"
+    shared: str = ""
 
 
 class SettingsError(ValueError):
@@ -67,6 +75,14 @@ EXAMPLES = {
     "name": "iris",
     "grace": "10",
     "pickles": "true",
+    "keys": "alice:" + "0123456789abcdef" * 4,
+    "rate": "600",
+    "origins": "https://shop.example",
+    "max_body": "1048576",
+    "max_rows": "10000",
+    "max_headers": "32768",
+    "access_log": "off",
+    "shared": "./shared",
 }
 
 
@@ -82,7 +98,8 @@ def read_settings(environment: Mapping[str, str], **options: object) -> Settings
     except msgspec.ValidationError as error:
         match = re.search(r" - at `\$\.(\w+)`", str(error))
         name = match[1] if match else ""
-        label = f"--{name}" if name in given else PREFIX + name.upper()
+        option = f"--{name.replace('_', '-')}"
+        label = option if name in given else PREFIX + name.upper()
         why = str(error).split(" - at ")[0]
         raise SettingsError(f"{label}: {why}; for example {EXAMPLES.get(name)}") from None
 

@@ -24,12 +24,13 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Reply(NamedTuple):
-    """A status, a body and headers, ready to be sent; `answers` are the classes in it."""
+    """A status, a body and headers, ready to be sent; and the `answers` or the `error` in it."""
 
     status: int
     body: bytes
     headers: Headers = ()
     answers: Sequence[int | str] = ()
+    error: str | None = None
 
 
 def version_header(predictor: Predictor | None) -> Headers:
@@ -203,8 +204,8 @@ def refuse(error: Exception, predictor: Predictor | None = None, asked: object =
     if predictor and status < 500:
         problem |= {"expected": expected(predictor), "example": right_question(predictor, asked)}
     said = reply(status, problem, predictor)
-    kind = ("Content-Type", "application/problem+json")
-    return said._replace(headers=(kind, *said.headers, *extra_headers(error)))
+    headers = ("Content-Type", "application/problem+json"), *said.headers, *extra_headers(error)
+    return said._replace(headers=headers, error=type(error).__name__)
 
 # %% ../nbs/09_wire.ipynb #91e21d39
 def refuse_plain(error: Exception, predictor: Predictor | None = None) -> Reply:
@@ -212,7 +213,8 @@ def refuse_plain(error: Exception, predictor: Predictor | None = None) -> Reply:
     status = status_of(error)
     what = {"error": FAILED if status == 500 else str(error)}
     said = reply(status, what | told(error), predictor)
-    return said._replace(headers=(*said.headers, *extra_headers(error)))
+    headers = *said.headers, *extra_headers(error)
+    return said._replace(headers=headers, error=type(error).__name__)
 
 # %% ../nbs/09_wire.ipynb #b339406d
 def status(predictor: Predictor) -> Reply:

@@ -33,7 +33,8 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
+            pipesize=1 << 20,  # room for what it says of some thousand requests
+            env=os.environ | {"IRIS_SERVE_ACCESS_LOG": "off"} | environment,
             start_new_session=True,
         )
 

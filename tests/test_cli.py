@@ -33,6 +33,7 @@ def test_every_command_has_help_with_an_example(name):
 def test_the_help_lists_every_command_and_every_variable():
     output = ask("--help").output
     assert all(name in output for name in main.commands)
+    output = ask("serve", "--help").output
     assert all(PREFIX + name.upper() in output for name in Settings.__struct_fields__)
 
 

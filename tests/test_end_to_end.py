@@ -69,7 +69,7 @@ def test_a_table_in_a_file_becomes_a_served_model_with_its_own_names_and_scikit_
     assert str(tmp_path) not in page.text
     wrong = client.post("/predict", data=json.dumps({"features": bunch.data[0].tolist()[:-1]}))
     assert wrong.status_code == 400
-    assert f"must hold {len(bunch.feature_names)} numbers" in wrong.json["error"]
+    assert f"must hold {len(bunch.feature_names)} numbers" in wrong.json["detail"]
 
 
 def test_a_table_with_holes_and_text_is_refused_with_row_column_and_value(tmp_path):

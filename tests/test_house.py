@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import papermill
@@ -217,13 +218,21 @@ def test_the_commands_in_the_readme_exist():
     assert [name for name in scripts if not (ROOT / name).exists()] == []
 
 
-def test_the_lock_names_no_index_and_hashes_everything():
-    text = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-clients.txt"])
+def test_a_lock_names_no_index_and_hashes_everything(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
     assert "index" not in "\n".join(x for x in text.splitlines() if not x.startswith("#"))
     pinned = re.findall(r"^[a-z0-9].*==.*", text, re.M)
     assert pinned
     assert all(line.endswith("\\") for line in pinned)
+
+
+def test_the_clients_are_locked_as_they_were_asked_for():
+    asked = tomllib.loads((ROOT / "tests" / "clients" / "pyproject.toml").read_text("utf-8"))
+    lock = (ROOT / "requirements-clients.txt").read_text(encoding="utf-8")
+    pins = [re.sub(r"\[.*\]", "", pin) for pin in asked["dependency-groups"]["clients"]]
+    assert [pin for pin in pins if f"\n{pin} \\\n" not in lock] == []
 
 
 def test_the_version_has_one_home():

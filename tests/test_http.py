@@ -1,8 +1,11 @@
 """What a client meets: right answers, and errors that teach."""
 
+import gzip
 import json
 import pickle
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,11 @@ from bad_bodies import BAD, EXAMPLE, GOOD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve.app import MAX_BODY, create_app
+from iris_serve.app import create_app
 from iris_serve.artifact import load
+from iris_serve.contract import check_row
 from iris_serve.data import iris
+from iris_serve.native import LIMITS
 from iris_serve.predictor import open_predictor
 from iris_serve.registry import Registry
 from iris_serve.server import make_app
@@ -25,12 +30,24 @@ def client(trained):
     return create_app(open_predictor(Registry(trained))).test_client()
 
 
+PROBLEM = {"type", "title", "status", "detail", "expected", "example"}
+
+
+def first_row(example):
+    features = example["features"]
+    many = isinstance(features, list) and isinstance(features[0], (list, dict))
+    return features[0] if many else features
+
+
 def assert_teaches(answer, status, words=""):
     assert answer.status_code == status, answer.data
-    assert answer.content_type == "application/json"
-    assert answer.json["example"] == EXAMPLE
-    assert words in answer.json["error"]
-    assert len(answer.data) < 2000
+    assert answer.content_type == "application/problem+json"
+    told = json.loads(answer.data)
+    assert told["status"] == status
+    assert set(told) - {"errors", "more"} == PROBLEM
+    assert words in told["detail"]
+    check_row(first_row(told["example"]), iris().contract)
+    assert len(answer.data) < 20_000
     for leak in (b"Traceback", b"site-packages", b"/tmp", b"/home", b".py"):
         assert leak not in answer.data
 
@@ -40,7 +57,8 @@ def test_the_example_is_answered_exactly(client):
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", "a/b", None]
+    "kind",
+    ["application/x-www-form-urlencoded", "application/octet-stream", "text/plain", "a/b", None],
 )
 def test_a_body_is_json_whatever_its_content_type_says(client, kind):
     assert client.post("/predict", data=GOOD, content_type=kind).data == b'{"prediction": 1}'
@@ -64,8 +82,8 @@ def test_a_wrong_body_is_a_400_that_names_what_is_wrong(client, name):
 
 
 def test_a_body_over_the_limit_is_a_413(client):
-    assert_teaches(client.post("/predict", data=b" " * (MAX_BODY + 1)), 413)
-    assert client.post("/predict", data=GOOD + b" " * (MAX_BODY - len(GOOD))).status_code == 200
+    assert_teaches(client.post("/predict", data=b" " * (LIMITS.body + 1)), 413)
+    assert client.post("/predict", data=GOOD + b" " * (LIMITS.body - len(GOOD))).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -102,7 +120,7 @@ JSON = st.recursive(
 def test_any_json_is_answered_or_refused_with_a_reason(client, value, wrapped):
     answer = client.post("/predict", data=json.dumps({"features": value} if wrapped else value))
     assert answer.status_code in (200, 400)
-    assert set(answer.json) in ({"prediction"}, {"error", "example"})
+    assert set(answer.json) in ({"prediction"}, {"predictions"}, PROBLEM, PROBLEM | {"errors"})
 
 
 def test_an_unforeseen_failure_tells_nothing_about_the_inside(trained, caplog):
@@ -110,7 +128,8 @@ def test_an_unforeseen_failure_tells_nothing_about_the_inside(trained, caplog):
     predictor.forest = None
     answer = create_app(predictor).test_client().post("/predict", data=GOOD)
     assert answer.status_code == 500
-    assert answer.json == {"error": "the service failed to answer; its log says why"}
+    assert answer.json["detail"] == "the service failed to answer; its log says why"
+    assert set(answer.json) == {"type", "title", "status", "detail"}
     assert "AttributeError" in caplog.text
 
 
@@ -153,16 +172,16 @@ def test_a_wrong_method_on_predict_is_a_405_that_allows_post(client, method):
 
 
 def test_a_length_over_the_limit_is_a_413_before_the_body_comes(client):
-    declared = {"CONTENT_LENGTH": str(MAX_BODY + 2)}
+    declared = {"CONTENT_LENGTH": str(LIMITS.body + 2)}
     answer = client.post("/predict", data=b"", environ_overrides=declared)
-    assert_teaches(answer, 413, f"{MAX_BODY} bytes")
+    assert_teaches(answer, 413, f"{LIMITS.body} bytes")
 
 
 @pytest.mark.parametrize("body", [b'{"a', b'{"a\n": 1}', b'{"features": ["x\ty"]}'])
 def test_the_place_of_a_mistake_reads_as_a_sentence(client, body):
     answer = client.post("/predict", data=body)
     assert_teaches(answer, 400, " at line 1, column ")
-    assert "at at" not in answer.json["error"]
+    assert "at at" not in answer.json["detail"]
 
 
 def test_every_refusal_names_nothing_of_this_machine(client, tmp_path):
@@ -180,3 +199,142 @@ def test_any_four_numbers_are_answered_with_one_of_the_classes(client, values):
     answer = client.post("/predict", json={"features": values})
     assert answer.status_code == 200
     assert answer.json["prediction"] in iris().contract.classes
+
+
+ROWS = [[6.1, 2.8, 4.7, 1.2], [5.0, 3.4, 1.5, 0.2], [7.2, 3.0, 5.8, 1.6]]
+NAMES = [feature.name for feature in iris().contract.features]
+NAMED = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
+LINES = "".join(f"{','.join(map(str, row))}\n" for row in ROWS)
+MANY = {
+    "lists": (json.dumps({"features": ROWS}), None),
+    "objects": (json.dumps({"features": NAMED}), None),
+    "a list and objects": (json.dumps({"features": [ROWS[0], *NAMED[1:]]}), None),
+    "NDJSON lists": ("\n".join(map(json.dumps, ROWS)), "application/x-ndjson"),
+    "NDJSON objects": ("\r\n".join(map(json.dumps, NAMED)) + "\n\n", "application/jsonl"),
+    "CSV": (LINES, "text/csv"),
+    "CSV with names": (",".join(NAMES) + "\n" + LINES, "text/csv; charset=utf-8"),
+    "CSV with a mark": ("\ufeff" + ",".join(NAMES) + "\r\n" + LINES, "TEXT/CSV"),
+    "CSV in another order": (
+        ",".join(NAMES[::-1]) + "\n" + "\n".join(",".join(map(str, r[::-1])) for r in ROWS),
+        "text/csv",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_many_rows_are_one_question_however_they_are_written(client, name):
+    body, kind = MANY[name]
+    answer = client.post("/predict", data=body.encode(), content_type=kind)
+    assert answer.json == {"predictions": [1, 0, 2]}, answer.data
+
+
+@pytest.mark.parametrize("packing", ["gzip", "x-gzip", "deflate", "identity"])
+def test_a_packed_question_is_unpacked(client, packing):
+    pack = {"deflate": zlib.compress, "identity": bytes}.get(packing, gzip.compress)
+    answer = client.post("/predict", data=pack(GOOD), headers={"Content-Encoding": packing})
+    assert answer.data == b'{"prediction": 1}'
+
+
+@pytest.mark.parametrize(("packing", "status"), [("br", 415), ("gzip, gzip", 415), ("gzip", 400)])
+def test_a_question_packed_otherwise_is_refused(client, packing, status):
+    answer = client.post("/predict", data=GOOD, headers={"Content-Encoding": packing})
+    assert_teaches(answer, status)
+    assert status != 415 or answer.headers["Accept-Encoding"] == "gzip, deflate"
+
+
+def test_a_bomb_is_refused_without_being_unpacked(client):
+    bomb = gzip.compress(bytes(200 << 20))
+    tracemalloc.start()
+    answer = client.post("/predict", data=bomb, headers={"Content-Encoding": "gzip"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_teaches(answer, 413, "when it is unpacked")
+    assert peak < 16 << 20
+
+
+def test_multipart_is_refused_whatever_is_in_it(client):
+    answer = client.post("/predict", data=GOOD, content_type="multipart/form-data; boundary=x")
+    assert_teaches(answer, 415, "multipart")
+
+
+def test_details_are_told_on_request(client, trained):
+    estimator, _ = load(trained / "iris" / "1")
+    for question in (
+        {"path": "/predict?detail=true", "json": {"features": ROWS[0]}},
+        {"path": "/predict", "json": {"features": ROWS[0], "detail": True}},
+    ):
+        answer = client.post(**question).json
+        sure = estimator.predict_proba([ROWS[0]])[0].tolist()
+        assert answer == {
+            "prediction": 1,
+            "label": "versicolor",
+            "probabilities": dict(zip(["setosa", "versicolor", "virginica"], sure, strict=True)),
+            "notes": [],
+            "model": "iris",
+            "version": "1",
+        }
+
+
+def test_a_value_outside_of_what_was_seen_is_noted_with_its_place(client):
+    rows = [ROWS[0], [6.1, 2.8, 4.7, -9999]]
+    told = client.post("/predict?detail=true", json={"features": rows}).json["predictions"]
+    assert told[0]["notes"] == []
+    assert [(n["pointer"], n["field"]) for n in told[1]["notes"]] == [
+        ("#/features/1/3", "petal_width")
+    ]
+    assert "-9999 is below 0.1" in told[1]["notes"][0]["detail"]
+
+
+@pytest.mark.parametrize(
+    "query", ["detail=1", "detail=", "details=true", "detail=true&detail=true"]
+)
+def test_a_query_that_is_not_understood_is_a_400(client, query):
+    assert_teaches(client.post(f"/predict?{query}", data=GOOD), 400, "detail")
+
+
+def test_all_complaints_come_at_once_each_with_its_pointer(client):
+    body = b'{"features": [[6.1, "x", 4.7, NaN], {"petal_lenght": true}], "detial": true}'
+    answer = client.post("/predict", data=body)
+    assert_teaches(answer, 400)
+    assert [error["pointer"] for error in answer.json["errors"]] == [
+        "#/detial",
+        "#/features/0/1",
+        "#/features/0/3",
+        "#/features/1/petal_lenght",
+        "#/features/1/sepal_length",
+        "#/features/1/sepal_width",
+        "#/features/1/petal_length",
+        "#/features/1/petal_width",
+    ]
+
+
+def test_a_complaint_about_a_line_names_the_line(client):
+    table = ",".join(NAMES) + "\n6.1,2.8,4.7,1.2\n\n6.1,2.8,many,1.2\n6.1,2.8\n"
+    answer = client.post("/predict", data=table, content_type="text/csv")
+    assert_teaches(answer, 400, "line 4: features[1][2] (petal_length): must be a number")
+    assert [error["line"] for error in answer.json["errors"]] == [4, 5]
+
+
+def test_more_rows_than_the_limit_are_a_413_and_never_a_part_of_them(client):
+    for body, kind in (
+        (json.dumps({"features": [ROWS[0]] * (LIMITS.rows + 1)}), None),
+        ("6.1,2.8,4.7,1.2\n" * (LIMITS.rows + 1), "text/csv"),
+        ("[6.1,2.8,4.7,1.2]\n" * (LIMITS.rows + 1), "application/x-ndjson"),
+    ):
+        assert_teaches(client.post("/predict", data=body, content_type=kind), 413, "rows")
+    rows = [ROWS[0]] * LIMITS.rows
+    assert client.post("/predict", json={"features": rows}).json["predictions"] == [1] * LIMITS.rows
+
+
+def test_a_thousand_complaints_are_a_hundred_and_a_count(client):
+    answer = client.post("/predict", json={"features": [[None] * 4] * 500})
+    assert answer.status_code == 400
+    assert len(answer.json["errors"]) == 100
+    assert len(answer.data) < 20_000
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson", "application/json"])
+@settings(max_examples=200, deadline=None, print_blob=True)
+@given(body=st.binary(max_size=200))
+def test_no_bytes_of_any_kind_are_a_5xx(client, kind, body):
+    assert client.post("/predict", data=body, content_type=kind).status_code in (200, 400)

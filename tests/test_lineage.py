@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from iris_serve.app import create_app, host_allowed
+from iris_serve.app import create_app
 from iris_serve.artifact import CARD_FILE, encoded, sha256, write_file
+from iris_serve.guard import Policy, host_allowed
 from iris_serve.lineage import make_lineage
 from iris_serve.pinned import Versions
 from iris_serve.predictor import LivePredictor
@@ -55,7 +56,8 @@ def two(two_trained, tmp_path):
 def client_of(models):
     live = LivePredictor(Registry(models))
     live.stop()
-    return create_app(live, [make_lineage(Versions(live))], "127.0.0.1").test_client()
+    policy = Policy(host="127.0.0.1")
+    return create_app(live, [make_lineage(Versions(live))], policy).test_client()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_the_page_is_sent_as_it_is_and_locked_up(client):
 def test_a_version_without_a_notebook_says_so(client):
     answer = client.get("/models/iris/versions/1/notebook")
     assert answer.status_code == 404
-    assert "no page of an executed notebook: it was made by train, without" in answer.json["error"]
+    assert "no page of an executed notebook: it was made by train, without" in answer.json["detail"]
     assert client.get("/models/iris/versions/1").json["links"]["notebook"] is None
 
 
@@ -115,7 +117,7 @@ def test_a_changed_notebook_is_a_503_and_not_a_page(two):
     (two / "iris" / "2" / NOTEBOOK_FILE).write_bytes(b'{"cells": [1]}')
     answer = client_of(two).get("/models/iris/versions/2/notebook")
     assert answer.status_code == 503
-    assert "2/retrain.ipynb is not the notebook" in answer.json["error"]
+    assert "2/retrain.ipynb is not the notebook" in answer.json["detail"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need a privilege elsewhere")
@@ -180,7 +182,7 @@ def test_what_is_not_there_is_a_404_in_json_that_names_no_path(client, two_train
     for method, where in (("GET", path), ("POST", f"{path}/predict")):
         answer = client.open(where, method=method)
         assert answer.status_code in (404, 405), answer.data
-        assert answer.json["error"]
+        assert answer.json["detail"]
         assert len(answer.data) < 2000
         assert silent(answer, two_trained)
 
@@ -228,7 +230,7 @@ def test_a_page_that_points_its_own_name_at_this_machine_reads_nothing(client, p
     for method in ("GET", "POST"):
         answer = client.open(path, method=method, data=GOOD, headers={"Host": host})
         assert answer.status_code == 421
-        assert "Host header must be localhost" in answer.json["error"]
+        assert "Host header must be localhost" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:5000", "[::1]:5000"])
@@ -274,6 +276,6 @@ def test_the_composed_application_has_the_lineage_and_says_so(two):
     app.extensions["live"].stop()
     client = app.test_client()
     assert client.get("/models/iris/versions/2/notebook").data == HOSTILE
-    said = client.get("/nowhere").json["error"]
+    said = client.get("/nowhere").json["detail"]
     for route in ("POST /predict", "GET /models/{name}/versions/{v}/notebook", "GET /readyz"):
         assert route in said

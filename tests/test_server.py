@@ -226,7 +226,7 @@ def test_a_live_service_survives_every_wrong_body(models):
         for name, (body, words) in BAD.items():
             status, answer = service.ask(body)
             assert status == 400, name
-            assert words in json.loads(answer)["error"], name
+            assert words in json.loads(answer)["detail"], name
         assert service.ask() == (200, b'{"prediction": 1}')
         assert service.children() == workers
         assert service.stop(signal.SIGTERM) == 0

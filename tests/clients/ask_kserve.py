@@ -1,4 +1,4 @@
-"""Ask a service by kserve's client: ask_kserve.py URL < question.json > results.json"""
+"""Ask a service by kserve's client: ask_kserve.py URL v1|v2 < question.json > results.json"""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
 question = json.load(sys.stdin)
-url, model = sys.argv[1], question["model"]
+(url, protocol), model = sys.argv[1:], question["model"]
 rows = np.array(question["rows"], dtype=np.float64)
 OUTPUTS = ("label", "probabilities")
 
@@ -40,9 +40,7 @@ async def refusal(asked):
         return {"status": error.response.status_code, "message": str(error)}
 
 
-async def main():
-    client = InferenceRESTClient(RESTConfig(protocol="v2"))
-    first = InferenceRESTClient(RESTConfig(protocol="v1"))
+async def second_protocol(client):
 
     async def infer(asked):
         headers = {}
@@ -75,12 +73,21 @@ async def main():
         "wrong shape": await refusal(client.infer(url, request(rows[:, :-1]), model_name=model)),
         "wrong model": await refusal(client.infer(url, request(rows), model_name="nobody")),
         "after the errors": await infer(request(rows)),
-        "v1": await first.infer(url, {"instances": rows.tolist()}, model_name=model),
-        "v1 model ready": await first.is_model_ready(url, model),
-        "v1 wrong": await refusal(
-            first.infer(url, {"instances": rows[:, :-1].tolist()}, model_name=model)
-        ),
     }
+
+
+async def first_protocol(client):
+    wrong = {"instances": rows[:, :-1].tolist()}
+    return {
+        "predictions": await client.infer(url, {"instances": rows.tolist()}, model_name=model),
+        "model ready": await client.is_model_ready(url, model),
+        "wrong shape": await refusal(client.infer(url, wrong, model_name=model)),
+    }
+
+
+async def main():
+    client = InferenceRESTClient(RESTConfig(protocol=protocol))
+    return await {"v1": first_protocol, "v2": second_protocol}[protocol](client)
 
 
 json.dump(asyncio.run(main()), sys.stdout)

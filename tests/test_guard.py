@@ -1,0 +1,613 @@
+"""Who may ask, how much, how often: keys, rates over real processes, and the whole guard."""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import flask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iris_serve import keys as keys_module
+from iris_serve import rate as rate_module
+from iris_serve.guard import (
+    PUBLIC,
+    HeadersError,
+    HostError,
+    OriginsError,
+    Policy,
+    admit,
+    as_sent,
+    check_headers,
+    cross_origin,
+    host_allowed,
+    is_loopback,
+    is_public,
+    preflight,
+    read_origins,
+    warning,
+)
+from iris_serve.keys import LONGEST, Key, KeysError, check_name, make_key, read_keys, who
+from iris_serve.rate import MOST, Rate, next_due
+from iris_serve.wire import STATUS, RateError, UnauthorizedError
+
+SECRET, DIGEST = make_key()
+OTHER_SECRET, OTHER = make_key()
+KEYS = read_keys(f"shop:{DIGEST},lab:{OTHER}")
+PRINT = settings(print_blob=True, deadline=None)
+HOURLY = 3600 * 10**9  # a step in which nothing flows in during a test
+
+
+def bearer(secret, **more):
+    return {"authorization": f"Bearer {secret}", **more}
+
+
+# Keys
+
+
+def test_a_key_made_here_is_recognised_by_its_digest_alone():
+    assert hashlib.sha256(SECRET.encode()).hexdigest() == DIGEST
+    assert SECRET not in repr(KEYS)
+    assert who(bearer(SECRET).get, KEYS) == "shop"
+    assert who({"x-api-key": OTHER_SECRET}.get, KEYS) == "lab"
+
+
+def test_old_and_new_key_are_both_valid_while_a_secret_is_changed():
+    old, new = read_keys(f"shop-1:{DIGEST}"), read_keys(f"shop-1:{DIGEST} shop-2:{OTHER}")
+    assert who(bearer(SECRET).get, old) == who(bearer(SECRET).get, new) == "shop-1"
+    assert who(bearer(OTHER_SECRET).get, new) == "shop-2"
+    with pytest.raises(UnauthorizedError):
+        who(bearer(OTHER_SECRET).get, old)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   "])
+def test_the_name_of_the_scheme_is_read_as_http_reads_it(scheme):
+    assert who({"authorization": f"{scheme}{SECRET}"}.get, KEYS) == "shop"
+
+
+def test_an_authorization_for_somebody_else_does_not_hide_the_key():
+    assert who({"authorization": "Basic eDp5", "x-api-key": SECRET}.get, KEYS) == "shop"
+
+
+def test_the_same_secret_in_both_headers_is_fine_and_two_are_refused():
+    assert who(bearer(SECRET, **{"x-api-key": SECRET}).get, KEYS) == "shop"
+    with pytest.raises(UnauthorizedError, match="hold different keys"):
+        who(bearer(SECRET, **{"x-api-key": OTHER_SECRET}).get, KEYS)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer "},
+        {"authorization": SECRET},
+        {"authorization": f"Basic {SECRET}"},
+        {"x-api-key": " "},
+        {"x-api-key": DIGEST},
+        {"x-api-key": f"shop:{SECRET}"},
+        {"x-api-key": SECRET[:-1]},
+        {"x-api-key": f"{SECRET},{SECRET}"},
+        {"x-api-key": SECRET.swapcase()},
+        {"x-api-key": "\x00"},
+    ],
+)
+def test_whoever_sends_no_key_or_a_wrong_one_is_told_how_and_reads_nothing_back(headers):
+    with pytest.raises(UnauthorizedError) as refused:
+        who(headers.get, KEYS)
+    assert "`Authorization: Bearer SECRET` or `X-API-Key: SECRET`" in str(refused.value)
+    assert SECRET not in str(refused.value)
+    assert DIGEST not in str(refused.value)
+
+
+@PRINT
+@given(st.text(st.characters(codec=None)), st.sampled_from(["authorization", "x-api-key"]))
+def test_no_header_crashes_the_guard_or_comes_through_it(text, header):
+    for value in (text, f"Bearer {text}", f"Bearer {text}{SECRET}x"):
+        with pytest.raises(UnauthorizedError) as refused:
+            who({header: value}.get, KEYS)
+        assert len(text) < 10 or text not in str(refused.value)
+
+
+def test_a_secret_that_is_too_long_is_not_even_hashed(monkeypatch):
+    def never(data):
+        raise AssertionError(f"{len(data)} bytes were hashed")
+
+    monkeypatch.setattr(keys_module.hashlib, "sha256", never)
+    for secret in ("x" * (LONGEST + 1), "x" * 10**6, "\xff"):
+        with pytest.raises(UnauthorizedError):
+            who(bearer(secret).get, KEYS)
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER_SECRET, "wrong"])
+def test_every_key_is_compared_whichever_it_is(monkeypatch, secret):
+    compared = []
+
+    def compare(a, b):
+        compared.append(a)
+        return a == b
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    with contextlib.suppress(UnauthorizedError):
+        who(bearer(secret).get, KEYS)
+    assert compared == [DIGEST, OTHER]
+
+
+def test_without_keys_everybody_is_nobody():
+    assert who(bearer("whatever").get, ()) == ""
+    assert read_keys("") == read_keys(" ,\n") == ()
+
+
+def test_a_header_without_a_secret_is_not_the_secret_of_nothing():
+    empty = (Key("empty", hashlib.sha256(b"").hexdigest()),)
+    for headers in ({}, {"x-api-key": ""}, {"authorization": "Bearer "}):
+        with pytest.raises(UnauthorizedError):
+            who(headers.get, empty)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (SECRET, "key 1 is not NAME:DIGEST"),
+        (f"shop:{DIGEST},{SECRET}", "key 2 is not NAME:DIGEST"),
+        (DIGEST, "key 1 is not NAME:DIGEST"),
+        (f"{SECRET}:{DIGEST}", "key 1 is not NAME:DIGEST"),
+        (f"Shop:{DIGEST}", "key 1 is not NAME:DIGEST"),
+        (f"{'x' * 33}:{DIGEST}", "key 1 is not NAME:DIGEST"),
+        (f":{DIGEST}", "key 1 is not NAME:DIGEST"),
+        (f"shop:{SECRET}", "key shop: .* looks like the secret"),
+        (f"shop:{DIGEST}{SECRET}", "key shop: .* 64 hexadecimal digits; `python"),
+        (f"shop:sha256:{DIGEST}", "key shop: .* 64 hexadecimal digits"),
+        ("shop:", "key shop: .* 64 hexadecimal digits"),
+        (f"shop: {DIGEST}", "key shop: .* 64 hexadecimal digits"),
+        (f"shop:{DIGEST} shop:{OTHER}", "two keys called shop"),
+        (f"shop:{DIGEST} lab:{DIGEST.upper()}", "shop and lab have the same secret"),
+    ],
+)
+def test_keys_that_cannot_be_read_are_named_and_never_quoted(text, words):
+    with pytest.raises(KeysError, match=words) as refused:
+        read_keys(text)
+    assert SECRET not in str(refused.value)
+    assert DIGEST not in str(refused.value)
+
+
+@PRINT
+@given(st.text(), st.text())
+def test_a_secret_is_never_repeated_wherever_it_was_pasted(before, after):
+    said = ""
+    try:
+        read_keys(f"{before}{SECRET}{after}")
+    except KeysError as error:
+        said = str(error)
+    assert SECRET not in said
+
+
+def test_keys_may_stand_on_lines_as_well():
+    assert read_keys(f"\n  shop:{DIGEST.upper()}\n  lab:{OTHER},\n") == KEYS
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "a b", "a" * 33, "käse", "a\n", "a:b"])
+def test_a_name_is_short_and_plain(name):
+    with pytest.raises(KeysError, match="1 to 32 characters"):
+        check_name(name)
+
+
+# Rates
+
+
+@PRINT
+@given(
+    st.integers(1, 10),
+    st.integers(1, 100),
+    st.lists(st.integers(0, 50), min_size=1, max_size=60),
+)
+def test_no_span_of_time_sees_more_than_the_burst_and_what_flows_in(burst, step, pauses):
+    due, now, accepted = 0, 10**6, []
+    for pause in pauses:
+        now += pause
+        before = due
+        due, wait = next_due(due, now, step, burst)
+        if not wait:
+            accepted.append(now)
+            continue
+        assert due == before
+        assert next_due(due, now + wait, step, burst)[1] == 0
+        assert next_due(due, now + wait - 1, step, burst)[1] == 1
+    for i, first in enumerate(accepted):
+        for j, last in enumerate(accepted[i:]):
+            assert j + 1 <= burst + (last - first) // step
+
+
+@PRINT
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**18))
+def test_what_another_life_left_behind_is_never_waited_for_longer_than_a_burst(due, now):
+    after, wait = next_due(due, now, HOURLY, 3)
+    assert 0 <= wait <= HOURLY
+    assert now <= after <= now + 3 * HOURLY
+
+
+def test_each_key_has_a_bucket_of_its_own(tmp_path):
+    rate = Rate(tmp_path / "rate", ["shop", "lab"], per_minute=1, burst=2)
+    for name in ("shop", "lab", "") * 2:
+        rate.take(name)
+    for name in ("shop", "lab", ""):
+        with pytest.raises(RateError):
+            rate.take(name)
+    assert (tmp_path / "rate").stat().st_size == 24
+
+
+def test_a_refusal_says_who_how_often_and_when_to_come_again(tmp_path):
+    rate = Rate(tmp_path / "rate", ["shop"], per_minute=2)
+    for name in ("shop", "") * 2:
+        rate.take(name)
+    said = "may ask 2 times a minute, 2 of them at once; ask again in"
+    with pytest.raises(RateError, match=f"^the key shop {said} (30|2.) s$") as refused:
+        rate.take("shop")
+    assert 20 < refused.value.retry_after <= 30
+    with pytest.raises(RateError, match=f"all clients together {said}"):
+        rate.take("")
+
+
+def test_after_the_time_that_was_named_there_is_another_request(tmp_path):
+    rate = Rate(tmp_path / "rate", [], per_minute=600, burst=1)
+    started = time.monotonic()
+    for _ in range(4):
+        while True:
+            try:
+                rate.take("")
+                break
+            except RateError as error:
+                time.sleep(error.retry_after)
+    assert 0.3 <= time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "burst"), [(0, 1), (-1, 1), (1, 0), (MOST + 1, 1), (1, MOST + 1)]
+)
+def test_a_rate_that_makes_no_sense_is_refused(tmp_path, per_minute, burst):
+    with pytest.raises(ValueError, match="1 to 1000000 requests"):
+        Rate(tmp_path / "rate", [], per_minute, burst)
+
+
+def test_the_greatest_rate_fits_into_a_slot(tmp_path):
+    Rate(tmp_path / "rate", [], per_minute=1, burst=MOST).take("")
+    Rate(tmp_path / "rate", [], per_minute=MOST, burst=MOST).take("")
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 16, b"\x7f" * 16, b"\xff\x7f", b"x" * 100])
+def test_a_leftover_file_is_taken_as_it_is_and_never_shortened(tmp_path, content):
+    (tmp_path / "rate").write_bytes(content)
+    rate = Rate(tmp_path / "rate", ["shop"], per_minute=1, burst=5)
+    for _ in range(5):
+        rate.take("shop")
+    with pytest.raises(RateError):
+        rate.take("shop")
+    assert (tmp_path / "rate").stat().st_size == max(len(content), 16)
+
+
+def test_a_file_that_cannot_be_made_is_an_error_at_the_start(tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for wrong in (tmp_path, tmp_path / "none" / "rate", tmp_path / "link"):
+        with pytest.raises(OSError, match=str(wrong)):
+            Rate(wrong, [], per_minute=1)
+
+
+def hesitant(*bucket):
+    """`next_due`, but others get a chance to come in between reading and writing."""
+    result = next_due(*bucket)
+    time.sleep(0)
+    return result
+
+
+def test_threads_count_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(rate_module, "next_due", hesitant)
+    rates = [Rate(tmp_path / "rate", [], per_minute=1, burst=500) for _ in range(2)]
+    accepted, start = [], threading.Barrier(8)
+
+    def ask(rate):
+        start.wait()
+        for _ in range(100):
+            try:
+                rate.take("")
+                accepted.append(1)
+            except RateError:
+                pass
+
+    threads = [threading.Thread(target=ask, args=(rates[i % 2],)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(accepted) == 500
+
+
+ASK = """
+import os, sys, time
+from pathlib import Path
+from iris_serve import rate
+from iris_serve.rate import Rate, RateError, next_due
+
+def hesitant(*bucket):
+    result = next_due(*bucket)
+    time.sleep(0)
+    return result
+
+rate.next_due = hesitant
+path, turns, forks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rate, accepted = Rate(Path(path), ["shop"], per_minute=1, burst=turns), 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(forks):
+    if not os.fork():
+        break
+for _ in range(turns):
+    try:
+        rate.take("shop")
+        accepted += 1
+    except RateError:
+        pass
+os.write(1, b"%d\\n" % accepted)  # one line at once, also where several processes write
+"""
+
+
+def asking(path, turns, forks=0):
+    command = [sys.executable, "-c", ASK, str(path), str(turns), str(forks)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def total(processes):
+    """Let all processes begin at the same time, and add up what each of them was granted."""
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return sum(int(line) for p in processes for line in p.communicate(timeout=120)[0].split())
+
+
+@pytest.mark.parametrize("turns", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_processes_count_together_exactly(tmp_path, turns):
+    assert total([asking(tmp_path / "rate", turns) for _ in range(4)]) == turns
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_forked_workers_count_together_although_they_share_what_was_open(tmp_path):
+    assert total([asking(tmp_path / "rate", 5_000, forks=3)]) == 5_000
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_worker_that_is_killed_keeps_no_lock(tmp_path):
+    endless = [asking(tmp_path / "rate", 1_000_000) for _ in range(3)]
+    for process in endless:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    rate = Rate(tmp_path / "rate", ["shop"], per_minute=MOST)
+    for process in endless:
+        for _ in range(1_000):
+            rate.take("")
+        process.kill()
+        process.communicate()
+    rate.take("")
+
+
+# The whole guard
+
+
+@pytest.fixture
+def policy(tmp_path):
+    rate = Rate(tmp_path / "rate", [key.name for key in KEYS], per_minute=1)
+    return Policy(host="localhost", address="127.0.0.1", keys=KEYS, rate=rate)
+
+
+def asked(policy, headers, path="/predict", method="POST"):
+    return admit(policy, method, path, headers.get, headers.items())
+
+
+def test_a_request_is_admitted_under_the_name_of_its_key(policy):
+    assert asked(policy, bearer(SECRET, host="localhost:5000")) == "shop"
+    assert asked(policy, bearer(OTHER_SECRET, host="127.0.0.1:5000")) == "lab"
+
+
+def test_the_first_thing_that_is_wrong_is_what_a_client_hears(policy):
+    wrong = {"x-filler": "x" * 40_000, "host": "evil.example", "x-api-key": "wrong"}
+    for error, header, right in (
+        (HeadersError, "x-filler", ""),
+        (HostError, "host", "localhost"),
+        (UnauthorizedError, "x-api-key", SECRET),
+    ):
+        with pytest.raises(error):
+            asked(policy, wrong)
+        wrong[header] = right
+    assert asked(policy, wrong) == "shop"
+    with pytest.raises(RateError):
+        asked(policy, wrong)
+
+
+def test_nobody_without_the_secret_empties_a_bucket(policy):
+    for _ in range(3):
+        with pytest.raises(UnauthorizedError):
+            asked(policy, bearer("wrong", host="localhost"))
+        with pytest.raises(HostError):
+            asked(policy, bearer(SECRET, host="evil.example"))
+    assert asked(policy, bearer(SECRET, host="localhost")) == "shop"
+
+
+@pytest.mark.parametrize("path", [*sorted(PUBLIC), "/docs/swagger-ui.css"])
+def test_public_paths_need_no_key_and_are_not_counted(policy, path):
+    assert [asked(policy, {"host": "localhost"}, path, "GET") for _ in range(3)] == [""] * 3
+    with pytest.raises(HostError):
+        asked(policy, {"host": "evil.example"}, path, "GET")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/predict", "/models", "/models/iris/versions/1/notebook", "/metrics", "/invocations",
+        "/v1/models/iris:predict", "/v2", "/v2/models/iris", "/v2/models/iris/infer",
+        "/v2/health/live/", "/v2/health/../models", "//", "", "/readyz/", "/Healthz", "/docs..",
+        "/openapi.json/x", "/docs/../metrics", "/predict?/docs/", "predict", "*",
+    ],
+)  # fmt: skip
+def test_everything_else_needs_a_key(policy, path):
+    assert not is_public(path)
+    with pytest.raises(UnauthorizedError):
+        asked(policy, {"host": "localhost"}, path)
+
+
+def test_more_paths_can_be_made_public(policy):
+    more = Policy(keys=KEYS, public=PUBLIC | {"/health-of-the-platform"})
+    assert asked(more, {}, "/health-of-the-platform") == ""
+
+
+def test_a_rate_without_keys_is_one_for_all(tmp_path):
+    policy = Policy(rate=Rate(tmp_path / "rate", [], per_minute=2))
+    assert [asked(policy, bearer(x)) for x in ("a", "b")] == ["", ""]
+    with pytest.raises(RateError, match="all clients together"):
+        asked(policy, bearer("c"))
+
+
+def test_flask_and_a_bare_environ_are_admitted_alike(policy):
+    app = flask.Flask("test")
+    headers = {"Authorization": f"Bearer {SECRET}", "X-Other": "caf\xe9"}
+    with app.test_request_context("/predict", method="POST", headers=headers):
+        environ = flask.request.environ
+        by_flask = (flask.request.headers.get, list(flask.request.headers))
+    bare = {k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k[:5] == "HTTP_"}
+    for get, pairs in (by_flask, (bare.get, bare.items())):
+        unlimited = Policy(address="127.0.0.1", keys=KEYS)
+        assert admit(unlimited, "POST", "/predict", get, pairs) == "shop"
+
+
+def test_headers_are_counted_in_bytes_with_their_names():
+    check_headers([("a", "b")] * 100, 200)
+    check_headers([(b"a", b"b")] * 100, 200)
+    for pairs in ([("a", "b")] * 101, [("x" * 201, "")], [("", "x" * 201)]):
+        with pytest.raises(HeadersError, match="longer than 200 bytes"):
+            check_headers(pairs, 200)
+    with pytest.raises(HeadersError):
+        check_headers(((f"x-{i}", "y") for i in range(10_000)), 32 << 10)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
+def test_the_loopback_is_known_in_all_its_forms(host):
+    assert is_loopback(host)
+    assert warning(host, None, ()) is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "iris.example", "localhost.evil"])  # noqa: S104
+def test_listening_further_without_keys_is_worth_a_warning(host):
+    said = warning(host, None, ())
+    assert host in said
+    assert "python -m iris_serve key NAME" in said
+    assert warning(host, None, KEYS) is None
+    assert warning(host, "127.0.0.1", ()) is None
+
+
+@PRINT
+@given(st.text(st.characters(codec=None)))
+def test_no_host_header_crashes_the_guard_and_only_names_of_this_machine_pass(text):
+    if host_allowed(text, "127.0.0.1"):
+        name = text.strip().lower().rsplit(":", 1)[0] if text.count(":") == 1 else text.lower()
+        assert any(right in name for right in ("localhost", "127.0.0.1", "[::1]", "::1"))
+
+
+# Pages of other sites
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("https://shop.example/", "write https://shop.example$"),
+        ("https://shop.example/basket?x=1", "write https://shop.example$"),
+        ("https://Shop.Example", "write https://shop.example$"),
+        ("https://shop.example:443", "write https://shop.example$"),
+        ("http://[::1]:80", r"write http://\[::1\]$"),
+        ("shop.example", "write it like https://shop.example"),
+        ("//shop.example", "write it like https://shop.example"),
+        ("https://", "write it like https://shop.example"),
+        ("https://käse.example", "write it like https://shop.example"),
+        ("https://me@shop.example", "write it like https://shop.example"),
+        ("https://*.example", "write it like https://shop.example"),
+        ("null", "write it like https://shop.example"),
+        ("* https://shop.example", "leave it or the others out"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_a_right_one(text, words):
+    with pytest.raises(OriginsError, match=words):
+        read_origins(text)
+
+
+def test_origins_as_browsers_write_them_are_accepted():
+    text = (
+        "https://shop.example, http://localhost:3000 http://[::1]:8080\nhttps://xn--kse-qla.example"
+    )
+    assert len(read_origins(text)) == 4
+    assert read_origins("") == ()
+    assert read_origins("*") == ("*",)
+
+
+@PRINT
+@given(st.text() | st.from_regex(r"https?://[A-Za-z0-9.:/-]+", fullmatch=True))
+def test_what_is_proposed_instead_of_a_wrong_origin_is_right(text):
+    right = as_sent(text)
+    assert right == "" or read_origins(right) == (right,)
+
+
+def test_nothing_is_sent_when_other_sites_are_off():
+    for origin in (None, "https://shop.example", "null"):
+        assert cross_origin(origin, ()) == preflight(origin, "POST", ()) == ()
+
+
+def test_only_a_listed_origin_is_named_and_caches_are_told_that_it_matters():
+    origins = read_origins("https://shop.example https://lab.example")
+    for origin in origins:
+        headers = dict(cross_origin(origin, origins))
+        assert headers["Access-Control-Allow-Origin"] == origin
+        assert headers["Vary"] == "Origin"
+        assert "X-Model-Version, X-Request-Id, Retry-After" in headers.values()
+    for origin in (None, "", "null", "*", "https://shop.example.evil", "http://shop.example"):
+        assert cross_origin(origin, origins) == (("Vary", "Origin"),)
+        assert preflight(origin, "POST", origins) == (("Vary", "Origin"),)
+
+
+def test_a_preflight_allows_what_clients_send_and_never_credentials():
+    for origins in (read_origins("https://shop.example"), read_origins("*")):
+        headers = dict(preflight("https://shop.example", "POST", origins))
+        assert "POST" in headers["Access-Control-Allow-Methods"]
+        allowed = headers["Access-Control-Allow-Headers"].lower().split(", ")
+        assert {"authorization", "x-api-key", "content-type", "content-encoding"} <= set(allowed)
+        assert "Access-Control-Allow-Credentials" not in headers
+        assert "Vary" not in headers or origins != ("*",)
+        no_preflight = preflight("https://shop.example", None, origins)
+        assert no_preflight == cross_origin("https://shop.example", origins)
+
+
+def test_a_preflight_needs_no_key(policy):
+    assert asked(policy, {"host": "localhost"}, "/predict", "OPTIONS") == ""
+    with pytest.raises(HostError):
+        asked(policy, {"host": "evil.example"}, "/predict", "OPTIONS")
+
+
+# The house
+
+
+def test_each_refusal_has_its_status():
+    expected = {UnauthorizedError: 401, HostError: 421, RateError: 429, HeadersError: 431}
+    assert {error: STATUS[error] for error in expected} == expected
+
+
+def test_the_guard_knows_no_flask():
+    code = (
+        "import sys, iris_serve.guard; print(any(m in sys.modules for m in ('flask', 'werkzeug')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
