@@ -1,0 +1,199 @@
+"""The page that shows the document: complete without any network, and on a short leash."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from browser import needs_browser, visiting
+from services import Service
+from test_openapi import CONTRACTS, First
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.serving import make_server
+
+from iris_serve.app import create_app
+from iris_serve.docs import KINDS, PAGE, SCRIPT, make_docs
+from iris_serve.predictor import Fixed
+
+FILES = [f"/docs/{file}" for file in (*KINDS, "page.js")]
+
+
+def app_of(contract, **words):
+    live = Fixed(First(contract))
+    return create_app(live, [make_docs(live, **words)])
+
+
+@pytest.fixture
+def client():
+    return app_of(CONTRACTS["iris"]).test_client()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", *FILES])
+def test_what_the_page_needs_is_sent_with_the_policy_and_kept_by_the_browser(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert not re.search(r"\*|https?:", policy)
+    again = client.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["index.html", "swagger-ui.js", "oauth2-redirect.html", "LICENSE", "../flask_swagger_ui.py"]
+    + ["..%2f__init__.py", "swagger-ui.css/", "", "%00", "swagger-ui.css%00", "a" * 5000],
+)
+def test_no_other_file_is_sent(client, file):
+    answer = client.get(f"/docs/{file}")
+    assert answer.status_code == 404
+    assert answer.json["status"] == 404
+
+
+def test_the_page_is_written_with_relative_addresses_and_without_a_script_in_it():
+    found = re.findall(r'(?:href|src)="([^"]*)"|url: "([^"]*)"', PAGE + SCRIPT)
+    addresses = {"/" + (one or other) for one, other in found}
+    assert addresses == {"/openapi.json", *FILES}
+    assert re.findall(r"<script[^>]*>(.*?)</script>", PAGE) == ["", ""]
+    assert not re.search(r" on\w+=| style=", PAGE)
+
+
+def test_the_package_with_the_files_is_not_imported_by_the_service():
+    code = (
+        "import sys; from iris_serve import docs; docs.asset('swagger-ui.css');"
+        "print([m for m in ('flask_swagger_ui', 'sklearn', 'openapi_spec_validator') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_missing_package_is_named(monkeypatch, client):
+    monkeypatch.setattr("iris_serve.docs.find_spec", lambda name: None)
+    assert client.get("/docs").status_code == 200
+    with pytest.raises(ModuleNotFoundError, match="pip install flask-swagger-ui"):
+        client.application.view_functions["docs.swagger-ui_css"]()
+
+
+@contextlib.contextmanager
+def serving(app):
+    """`app` in a thread; yields its origin."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def open_predict(page):
+    """Open `POST /predict` on the page, ready to be tried."""
+    operation = page.locator("#operations-questions-post_predict")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    return operation
+
+
+def execute(operation):
+    """Send what stands in `operation`; returns the status and the body that are shown."""
+    operation.get_by_role("button", name="Execute").click()
+    shown = operation.locator(".live-responses-table .response").first
+    status = shown.locator(".response-col_status").inner_text()
+    return int(status.split()[0]), shown.locator("pre").first.inner_text()
+
+
+def assert_quiet(visit, origin):
+    assert visit.blocked == []
+    assert visit.console == []
+    assert visit.errors == []
+    assert visit.failed == []
+    assert all(request.split(" ")[1].startswith((origin, "data:")) for request in visit.requests)
+
+
+@needs_browser
+def test_the_page_asks_the_service_with_the_network_cut(trained):
+    with Service(trained) as service:
+        service.ready()
+        origin = f"http://127.0.0.1:{service.port}"
+        with visiting(origin) as visit:
+            visit.page.goto(f"{origin}/docs")
+            assert visit.page.locator(".info .title").inner_text().startswith("iris")
+            assert "OAS 3.1" in visit.page.locator(".info").inner_text()
+            status, body = execute(open_predict(visit.page))
+            assert (status, json.loads(body)) == (200, {"prediction": 1})
+            assert visit.page.evaluate("localStorage.length + sessionStorage.length") == 0
+        assert_quiet(visit, origin)
+        assert f"POST {origin}/predict" in visit.requests
+
+
+@needs_browser
+def test_the_page_tries_every_example_and_every_kind_of_body(client):
+    with serving(client.application) as origin, visiting(origin) as visit:
+        visit.page.goto(f"{origin}/docs")
+        operation = open_predict(visit.page)
+        for kind in ("application/json", "text/csv", "application/x-ndjson"):
+            operation.locator(".body-param-content-type select").select_option(kind)
+            assert execute(operation)[0] == 200
+    assert_quiet(visit, origin)
+
+
+@needs_browser
+def test_the_page_works_below_a_prefix_that_only_a_proxy_knows(client):
+    app = DispatcherMiddleware(lambda *_: [], {"/some/where": client.application})
+    with serving(app) as origin, visiting(origin) as visit:
+        visit.page.goto(f"{origin}/some/where/docs")
+        assert execute(open_predict(visit.page))[0] == 200
+    assert_quiet(visit, origin)
+    assert f"POST {origin}/some/where/predict" in visit.requests
+
+
+@needs_browser
+def test_a_key_that_is_entered_is_sent_and_forgotten_when_the_page_is_closed():
+    app = app_of(CONTRACTS["iris"], keys=True)
+    sent = []
+    app.before_request(lambda: sent.append(dict(request_headers())))
+    with serving(app) as origin, visiting(origin) as visit:
+        visit.page.goto(f"{origin}/docs")
+        authorize(visit.page, "bearer", "a secret")
+        operation = open_predict(visit.page)
+        assert execute(operation)[0] == 200
+        assert sent[-1]["Authorization"] == "Bearer a secret"
+        visit.page.reload()
+        assert execute(open_predict(visit.page))[0] == 200
+        assert "Authorization" not in sent[-1]
+        authorize(visit.page, "header", "a secret")
+        assert execute(visit.page.locator("#operations-questions-post_predict"))[0] == 200
+        assert sent[-1]["X-Api-Key"] == "a secret"
+    assert_quiet(visit, origin)
+
+
+def request_headers():
+    from flask import request
+
+    return request.headers
+
+
+def authorize(page, scheme, secret):
+    page.locator(".auth-wrapper .authorize").first.click()
+    dialog = page.locator(".dialog-ux .auth-container", has_text=scheme)
+    dialog.locator("input").fill(secret)
+    dialog.locator("button.authorize").click()
+    page.locator(".dialog-ux .btn-done").first.click()
+
+
+@needs_browser
+def test_names_from_a_hostile_table_are_shown_as_they_are_and_do_nothing():
+    with serving(app_of(CONTRACTS["nasty"])) as origin, visiting(origin) as visit:
+        visit.page.goto(f"{origin}/docs")
+        assert "<b onclick=x>" in visit.page.locator(".info .description").inner_text()
+        assert execute(open_predict(visit.page))[0] == 200
+    assert_quiet(visit, origin)

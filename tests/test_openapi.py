@@ -1,0 +1,237 @@
+"""The document says what the service does: of every route, for every model, and for tools."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+from services import Service
+
+from iris_serve.app import create_app, routes
+from iris_serve.contract import Contract, Feature
+from iris_serve.data import iris
+from iris_serve.docs import make_docs
+from iris_serve.openapi import document
+from iris_serve.operations import OPERATIONS, refusals
+from iris_serve.predictor import Fixed
+from iris_serve.server import make_app
+from iris_serve.settings import Settings
+from iris_serve.wire import STATUS
+
+HERE = Path(__file__).parent
+NASTY = ('say "when"', "two words", "größe/µ", "$ref", "__proto__", "<b onclick=x>", "a,b\nc", "{v}")
+
+
+def contract_of(names, classes=(0, 1), labels=("no", "yes")):
+    features = tuple(Feature(name, "cm" if i % 2 else "", i, i + 1.5) for i, name in enumerate(names))
+    return Contract(features, classes, labels, tuple(i + 0.5 for i in range(len(names))))
+
+
+CONTRACTS = {
+    "iris": iris().contract,
+    "wine": contract_of([f"measure {i}" for i in range(13)], (0, 1, 2), ("a", "b", "c")),
+    "nasty": contract_of(NASTY, ('the "one"', "<other>", ""), ('the "one"', "<other>", "")),
+    "narrow": contract_of(["only"]),
+    "wide": contract_of([f"pixel_{i}" for i in range(300)]),
+}
+
+
+@dataclass(frozen=True)
+class First:
+    """Answers the first class, whatever is asked."""
+
+    contract: Contract
+    has_proba: bool = True
+    name: str = "iris"
+    version: int = 3
+
+    def predict(self, rows):
+        return [self.contract.classes[0] for _ in rows]
+
+    def predict_proba(self, rows):
+        return [[1.0] + [0.0] * (len(self.contract.classes) - 1) for _ in rows]
+
+
+@pytest.fixture(params=CONTRACTS)
+def contract(request):
+    return CONTRACTS[request.param]
+
+
+@pytest.fixture(scope="module")
+def app(trained):
+    return make_app(Settings(models=str(trained)))
+
+
+@pytest.fixture(scope="module")
+def said(app):
+    return app.test_client().get("/openapi.json").json
+
+
+def test_the_document_is_valid_for_any_contract(contract):
+    for has_proba in (True, False):
+        found = document(First(contract, has_proba), OPERATIONS)
+        validate(found)
+        assert json.loads(json.dumps(found)) == found
+        for schema in found["components"]["schemas"].values():
+            jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_every_route_is_in_the_document_and_nothing_else_is(app, said):
+    there = {f"{m.upper()} {path}" for path, item in said["paths"].items() for m in item}
+    assert there == set(routes(app))
+
+
+def test_every_status_of_the_wire_is_documented_where_it_can_come(said):
+    listed = {s for item in said["paths"].values() for o in item.values() for s in o["responses"]}
+    # A method that a path does not have is no operation of it.
+    assert {str(status) for status in STATUS.values()} - listed == {"405"}
+    assert all(500 in refusals(route) for route in OPERATIONS)
+
+
+def test_nothing_refers_to_what_is_not_there_and_nothing_is_there_in_vain(said):
+    used = set(re.findall(r'"#/components/(\w+/[\w-]+)"', json.dumps(said)))
+    there = {f"{kind}/{name}" for kind, named in said["components"].items() for name in named}
+    assert used <= there
+    spare = {name for name in there - used if not name.startswith("securitySchemes/")}
+    assert {re.sub(r"\D", "", name) for name in spare} <= {"403", "405", "413", "415", "503"}
+
+
+def test_operations_have_names_of_their_own_for_clients_that_are_generated(said):
+    names = [o["operationId"] for item in said["paths"].values() for o in item.values()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z]\w*", name) for name in names)
+
+
+def test_the_document_describes_the_version_that_is_served(app, said):
+    model = app.test_client().get("/").json
+    assert (said["info"]["title"], said["info"]["version"]) == (model["model"], model["version"])
+    found = said["components"]["schemas"]
+    assert found["Class"]["enum"] == [0, 1, 2]
+    assert found["NamedRow"]["required"] == model["features"]
+    assert "values from 4.3 to 7.9 were seen" in found["Row"]["prefixItems"][0]["description"]
+
+
+def test_the_document_is_made_once_for_each_version_and_anew_for_the_next(monkeypatch):
+    made = []
+    monkeypatch.setattr("iris_serve.docs.document", lambda *words: made.append(words) or {})
+    live = Fixed(First(CONTRACTS["iris"]))
+    client = create_app(live, [make_docs(live)]).test_client()
+    for version, times in ((3, 1), (3, 1), (4, 2), (4, 2)):
+        live.predictor = First(CONTRACTS["iris"], version=version)
+        assert client.get("/openapi.json").headers["X-Model-Version"] == str(version)
+        assert len(made) == times
+
+
+def test_keys_are_optional_unless_they_are_set_and_health_never_needs_one():
+    predictor = First(CONTRACTS["iris"])
+    for keys in (False, True):
+        found = document(predictor, OPERATIONS, keys)
+        assert ({} in found["security"]) is not keys
+        assert "security" not in found["paths"]["/predict"]["post"]
+        for path in ("/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v2/health/live"):
+            assert found["paths"][path]["get"]["security"] == []
+
+
+def strictly(schema):
+    """`schema` without room for keys that it does not name."""
+    if isinstance(schema, list):
+        return [strictly(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strictly(part) for key, part in schema.items()}
+    if isinstance(found.get("properties"), dict) and found.get("type") == "object":
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def check(said, answer, route):
+    """Raise unless `answer` to `route` is what the document `said`."""
+    method, path = route.split(" ")
+    described = said["paths"][path][method.lower()]["responses"][str(answer.status_code)]
+    if "$ref" in described:
+        described = said["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    schema = described["content"][answer.mimetype]["schema"]
+    whole = {**strictly(schema), "components": strictly(said["components"])}
+    value = answer.json if answer.is_json else answer.get_data(as_text=True)
+    jsonschema.Draft202012Validator(whole).validate(value)
+    for name in set(described["headers"]) - {"X-Request-Id", "Inference-Header-Content-Length"}:
+        assert name in answer.headers
+
+
+def test_every_example_is_answered_as_the_document_says(contract):
+    predictor = First(contract)
+    app = create_app(predictor)
+    said = document(predictor, routes(app))
+    content = said["paths"]["/predict"]["post"]["requestBody"]["content"]
+    client = app.test_client()
+    for kind, body in content.items():
+        examples = [e["value"] for e in body.get("examples", {}).values()] or [body["example"]]
+        for example in examples:
+            data = example if isinstance(example, str) else json.dumps(example)
+            for query in ("", "?detail=true", "?detail=false"):
+                answer = client.post(f"/predict{query}", data=data, content_type=kind)
+                assert answer.status_code == 200, answer.json
+                check(said, answer, "POST /predict")
+
+
+def test_every_reply_of_the_service_is_as_the_document_says(app, said):
+    client = app.test_client()
+    for route in routes(app):
+        method, path = route.split(" ")
+        place = path.replace("{name}", "iris").replace("{v}", "current")
+        operation = said["paths"][path][method.lower()]
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        asked = [example["value"] for example in body.get("examples", {}).values()] or [{}]
+        for value in asked if method == "POST" else [None]:
+            answer = client.open(place, method=method, json=value)
+            assert answer.status_code == 200 or route.endswith(("notebook", "load", "unload"))
+            if answer.mimetype != "image/png":
+                check(said, answer, route)
+
+
+@pytest.mark.parametrize(
+    ("route", "words", "status"),
+    [
+        ("POST /predict", {"data": b"{"}, 400),
+        ("POST /predict", {"data": b"[6.1, 2.8, 4.7, 1.2]"}, 400),
+        ("POST /predict", {"data": b'{"features": [9e99, null]}', "query_string": "x=1"}, 400),
+        ("POST /predict", {"data": b" " * (1 << 20) + b"1"}, 413),
+        ("POST /predict", {"data": b"a", "content_type": "multipart/form-data"}, 415),
+        ("POST /predict", {"data": b"a", "headers": {"Content-Encoding": "br"}}, 415),
+        ("GET /healthz", {"headers": {"Host": "evil.example"}}, 421),
+        ("GET /models/{name}", {}, 404),
+        ("GET /models/{name}/versions/{v}", {}, 404),
+        ("POST /v2/models/{name}/infer", {"data": b"{}"}, 404),
+        ("POST /v2/repository/index", {"data": b"[]"}, 400),
+    ],
+)
+def test_every_refusal_is_as_the_document_says(app, said, route, words, status):
+    method, path = route.split(" ")
+    place = re.sub(r"\{\w+\}", "nobody", path)
+    answer = app.test_client().open(place, method=method, **words)
+    assert answer.status_code == status
+    check(said, answer, route)
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_schemathesis_finds_nothing(trained, count):
+    """All of its checks on all operations; a 4xx to what the schema admits only by the file."""
+    with Service(trained) as service:
+        service.ready()
+        command = [Path(sys.executable).parent / "schemathesis"]
+        command += ["--config-file", HERE / "schemathesis.toml", "run", "--checks", "all"]
+        command += ["--max-examples", str(count), "--seed", "5", "--no-color"]
+        command += [f"http://127.0.0.1:{service.port}/openapi.json"]
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": HERE}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        print(done.stdout)  # with the seed
+        assert done.returncode == 0, done.stdout[-5000:]
+        assert re.search(rf"Selected: {len(OPERATIONS)}/{len(OPERATIONS)}\n", done.stdout)
+        assert re.search(rf"Tested: {len(OPERATIONS)}\n", done.stdout)
+        assert len(service.children()) == 1
