@@ -90,7 +90,7 @@ def parse_value(word: str, name: str = "") -> object:
     if word.lower() in ("none", "null"):
         return None
     if name in TEXTS:
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeError):
             return msgspec.json.decode(word, type=str)
         return word
     if re.fullmatch(r"-?\d{1,20}", word):
