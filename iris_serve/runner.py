@@ -54,7 +54,7 @@ def kernel_here(folder: Path) -> Any:
         def __init__(self, **options: Any) -> None:
             super().__init__(**options | {"kernel_name": "here", "kernel_spec_manager": specs})
 
-        async def start_kernel(self, **options: Any) -> None:
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with (folder / LOG_FILE).open("wb") as log:
                 await super().start_kernel(**options | {"stdout": log, "stderr": log})
 
