@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG', 'Pinnable', 'WAIT', 'RETRY', 'COARSE', 'EVERY', 'Predictor', 'ForestPredictor', 'EstimatorPredictor',
-           'open_version', 'open_predictor', 'reason', 'Live', 'Fixed', 'NotReadyError', 'forget_threads',
-           'newest_good', 'LivePredictor', 'watch', 'news', 'glance', 'complain', 'swap']
+           'predictor_of', 'open_version', 'open_predictor', 'reason', 'Live', 'Fixed', 'NotReadyError',
+           'forget_threads', 'newest_good', 'LivePredictor', 'watch', 'news', 'glance', 'complain', 'swap']
 
 # %% ../nbs/08_predictor.ipynb #398f59db
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .artifact import ArtifactError, open_model
+from .artifact import ArtifactError, Card, open_model
 from .contract import Contract
 from .forest import Forest
 from .record import read_run
@@ -103,14 +103,19 @@ class EstimatorPredictor:
         return sure
 
 # %% ../nbs/08_predictor.ipynb #8928333a
+def predictor_of(model: Any, described: Card, version: int, card: str) -> "Pinnable":
+    """The opened `model` as a predictor; its card is `described`, and has the sha256 `card`."""
+    kind = ForestPredictor if isinstance(model, Forest) else EstimatorPredictor
+    return kind(model, described.name, version, described.contract, card)
+
+
 def open_version(registry: Registry, version: int, card: str) -> "Pinnable":
     """The predictor for `version`, whose card has the sha256 `card`.
 
     Raises `NoModelError` if there is no such version, `ArtifactError` if it cannot be trusted.
     """
     model, described = open_model(registry.path(version), card)
-    kind = ForestPredictor if isinstance(model, Forest) else EstimatorPredictor
-    return kind(model, described.name, version, described.contract, card)
+    return predictor_of(model, described, version, card)
 
 
 Pinnable = ForestPredictor | EstimatorPredictor
