@@ -30,8 +30,9 @@ from granian.log import LogLevels
 from msgspec.structs import replace
 
 from .app import create_app
-from .artifact import FOREST_FILE, check_versions, look, open_model
+from .artifact import FOREST_FILE, check_versions, look, open_found
 from .bodies import Limits
+from .docs import make_docs
 from .guard import Policy, read_origins, warning
 from .keys import read_keys
 from .lineage import make_lineage
@@ -81,7 +82,12 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     versions = Versions(live, chosen.pickles)
     metrics = Metrics(Path(chosen.shared) if chosen.shared else None)
     observer = make_observer(metrics, chosen.access_log)
-    blueprints = [make_v2(versions), make_neighbours(versions, os.environ), make_lineage(versions)]
+    blueprints = [
+        make_v2(versions),
+        make_neighbours(versions, os.environ),
+        make_docs(live, bool(policy.keys)),
+        make_lineage(versions),
+    ]
     app = create_app(live, blueprints, policy, observer)
     live.heard = partial(sync, metrics, live)
     app.extensions["live"] = live
@@ -220,7 +226,7 @@ def probe(path: Path, card_sha256: str) -> None:
     """Raise `ArtifactError` if the workers could not open the artifact `path`."""
     found, card = look(path, card_sha256)
     if FOREST_FILE in found:
-        open_model(path, card_sha256)
+        open_found(found, card)
     else:
         check_versions(card)
 

@@ -25,11 +25,22 @@ from iris_serve.settings import Settings
 from iris_serve.wire import STATUS
 
 HERE = Path(__file__).parent
-NASTY = ('say "when"', "two words", "größe/µ", "$ref", "__proto__", "<b onclick=x>", "a,b\nc", "{v}")
+NASTY = (
+    'say "when"',
+    "two words",
+    "größe/µ",
+    "$ref",
+    "__proto__",
+    "<b onclick=x>",
+    "a,b\nc",
+    "{v}",
+)
 
 
 def contract_of(names, classes=(0, 1), labels=("no", "yes")):
-    features = tuple(Feature(name, "cm" if i % 2 else "", i, i + 1.5) for i, name in enumerate(names))
+    features = tuple(
+        Feature(name, "cm" if i % 2 else "", i, i + 1.5) for i, name in enumerate(names)
+    )
     return Contract(features, classes, labels, tuple(i + 0.5 for i in range(len(names))))
 
 
