@@ -139,7 +139,7 @@ def sign(response: Response, policy: Policy) -> Response:
         headers.extend(cross_origin(origin, policy.origins) if allowed is None else allowed)
     return response
 
-
+# %% ../nbs/12_app.ipynb #39fd933f
 def observe(response: Response, observer: Observer) -> None:
     """Tell `observer` about the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"

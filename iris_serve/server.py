@@ -29,6 +29,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from msgspec.structs import replace
 
+# %% ../nbs/17_server.ipynb #2e081c9c
 from .app import create_app
 from .artifact import FOREST_FILE, check_versions, look, open_found
 from .bodies import Limits
