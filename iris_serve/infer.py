@@ -9,6 +9,7 @@ __all__ = ['from_table', 'wrong_columns', 'from_columns', 'rows_from', 'Wanted',
 # %% ../nbs/09e_infer.ipynb #075f6b87
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
@@ -177,14 +178,18 @@ def naming(error: TensorError, inputs: Any, contract: Contract) -> TensorError:
     """`error`, with the name of the feature in each complaint about a value in `inputs`."""
     names = [feature.name for feature in contract.features]
 
+    @cache
+    def nested(tensor: int) -> bool:
+        return any(isinstance(value, list) for value in inputs[tensor]["data"])
+
     def named(bad: Complaint) -> Complaint:
         where = bad.where
         if len(where) < 4 or where[2] != "data" or not isinstance(where[-1], int):
             return bad
-        tensor = inputs[where[1]]
-        if len(where) == 4 and any(isinstance(value, list) for value in tensor["data"]):
+        tensor = int(where[1])
+        if nested(tensor) and len(where) == 4:
             return bad  # about a list, not about a value
-        column = names[where[-1] % len(names)] if len(inputs) == 1 else tensor["name"]
+        column = names[where[-1] % len(names)] if len(inputs) == 1 else inputs[tensor]["name"]
         return replace(bad, field=column) if column in names else bad
 
     return TensorError([named(bad) for bad in error.complaints])
