@@ -14,7 +14,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 
-from . import __version__
+import iris_serve
 from .app import policy_of, read_body, refusal, respond
 from .bodies import media_type, read_json
 from .contract import shown
@@ -32,7 +32,7 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 
 def server_metadata() -> Reply:
     """The reply to `GET /v2`."""
-    said = {"name": "iris_serve", "version": __version__, "extensions": list(EXTENSIONS)}
+    said = {"name": "iris_serve", "version": iris_serve.__version__, "extensions": list(EXTENSIONS)}
     return reply(200, said)
 
 

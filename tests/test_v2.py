@@ -368,12 +368,21 @@ WRONG = {
     "datatype missing": ([ONE | {"datatype": None}], "datatype: must be one of"),
     "BYTES": ([ONE | {"datatype": "BYTES", "data": ["5"] * 4}], "BYTES holds strings"),
     "BOOL": ([ONE | {"datatype": "BOOL", "data": [True] * 4}], "BOOL holds true and false"),
-    "a boolean": ([ONE | {"data": [5.1, True, 1.4, 0.2]}], "data[1]: must be a number, got true"),
-    "a string": ([ONE | {"data": [5.1, "abc", 1.4, 0.2]}], "data[1]: must be a number"),
-    "a null": ([ONE | {"data": [5.1, None, 1.4, 0.2]}], "data[1]: must be a number, got null"),
+    "a boolean": (
+        [ONE | {"data": [5.1, True, 1.4, 0.2]}],
+        "data[1] (sepal_width): must be a number, got true",
+    ),
+    "a string": (
+        [ONE | {"data": [5.1, "abc", 1.4, 0.2]}],
+        "data[1] (sepal_width): must be a number",
+    ),
+    "a null": (
+        [ONE | {"data": [5.1, None, 1.4, 0.2]}],
+        "data[1] (sepal_width): must be a number, got null",
+    ),
     "beyond float32": (
         [ONE | {"data": [5.1, 3.5, 1.4, 4e38]}],
-        "data[3]: must be a number between",
+        "data[3] (petal_width): must be a number between",
     ),
     "300 as UINT8": ([ONE | {"datatype": "UINT8", "data": [300, 1, 1, 1]}], "from 0 to 255"),
     "-1 as UINT64": ([ONE | {"datatype": "UINT64", "data": [-1, 1, 1, 1]}], "from 0 to"),
@@ -416,7 +425,9 @@ def test_a_wrong_tensor_is_a_400_that_says_what_and_where(client, name):
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 5000])
 def test_what_is_no_finite_number_is_a_400(client, literal):
     body = json.dumps({"inputs": [ONE]}).replace("5.1", literal)
-    assert_refused(client.post(INFER, data=body), 400, "inputs[0].data[0]: must be a number")
+    assert_refused(
+        client.post(INFER, data=body), 400, "inputs[0].data[0] (sepal_length): must be a number"
+    )
 
 
 @pytest.mark.parametrize(
@@ -436,8 +447,19 @@ def test_a_huge_shape_is_refused_before_anything_is_made(client, shape):
 
 def test_every_wrong_value_is_told_with_its_pointer(client):
     answer = ask(client, TABLE | {"data": [[None, "x", 1, 1], ROWS[1], [1, 1, 1, False]]})
-    pointers = [error["pointer"] for error in answer.json["errors"]]
-    assert pointers == [f"#/inputs/0/data/{where}" for where in ("0/0", "0/1", "2/3")]
+    errors = [(error["pointer"], error["field"]) for error in answer.json["errors"]]
+    assert errors == [
+        ("#/inputs/0/data/0/0", "sepal_length"),
+        ("#/inputs/0/data/0/1", "sepal_width"),
+        ("#/inputs/0/data/2/3", "petal_width"),
+    ]
+
+
+def test_a_long_name_is_not_sent_back_a_hundred_times(client):
+    long = {"shape": [1000], "datatype": "FP64", "data": [None] * 1000}
+    answer = ask(client, long | {"name": "x" * 900_000}, long | {"name": "sepal_length"})
+    assert answer.status_code == 400
+    assert len(answer.data) < 50_000
 
 
 def test_a_misspelt_feature_is_told_with_the_right_one(client):
@@ -448,6 +470,14 @@ def test_a_misspelt_feature_is_told_with_the_right_one(client):
         answer, 400, "inputs[1].name: is the name of no feature; did you mean sepal_width?"
     )
     assert "sepal_width is missing" in answer.json["error"]
+
+
+def test_thousands_of_unknown_tensors_are_refused(client):
+    body = ",".join(
+        f'{{"name":"sepal_{i}","shape":[1],"datatype":"FP64","data":[1]}}' for i in range(15_000)
+    )
+    answer = client.post(INFER, data=f'{{"inputs":[{body}]}}')
+    assert_refused(answer, 400, "inputs[0].name: is the name of no feature; did you mean sepal_")
 
 
 def test_columns_of_unequal_length_are_a_400(client):
