@@ -32,6 +32,7 @@ from msgspec.structs import replace
 from .app import create_app
 from .artifact import FOREST_FILE, check_versions, look, open_model
 from .bodies import Limits
+from .docs import make_docs
 from .guard import Policy, read_origins, warning
 from .keys import read_keys
 from .lineage import make_lineage
@@ -81,7 +82,8 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     versions = Versions(live, chosen.pickles)
     metrics = Metrics(Path(chosen.shared) if chosen.shared else None)
     observer = make_observer(metrics, chosen.access_log)
-    blueprints = [make_v2(versions), make_neighbours(versions, os.environ), make_lineage(versions)]
+    platforms = make_neighbours(versions, os.environ)
+    blueprints = [make_v2(versions), platforms, make_lineage(versions), make_docs(live)]
     app = create_app(live, blueprints, policy, observer)
     app.extensions["live"] = live
     return app

@@ -21,9 +21,9 @@ from iris_serve.predictor import Fixed
 FILES = [f"/docs/{file}" for file in (*KINDS, "page.js")]
 
 
-def app_of(contract, **words):
+def app_of(contract):
     live = Fixed(First(contract))
-    return create_app(live, [make_docs(live, **words)])
+    return create_app(live, [make_docs(live)])
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_the_page_works_below_a_prefix_that_only_a_proxy_knows(client):
 
 @needs_browser
 def test_a_key_that_is_entered_is_sent_and_forgotten_when_the_page_is_closed():
-    app = app_of(CONTRACTS["iris"], keys=True)
+    app = app_of(CONTRACTS["iris"])
     sent = []
     app.before_request(lambda: sent.append(dict(request_headers())))
     with serving(app) as origin, visiting(origin) as visit:
