@@ -44,7 +44,18 @@ PAGE = """<!doctype html>
 <script src="docs/swagger-ui-bundle.js"></script>
 <script src="docs/page.js"></script>
 """
-SCRIPT = """SwaggerUIBundle({
+SCRIPT = """/* Swagger UI quotes the examples of all media types with "json" in their names. */
+const asWritten = () => ({
+  afterLoad() {
+    const sample = this.fn.getSampleSchema;
+    this.fn.getSampleSchema = (schema, kind, config, example) =>
+      /ndjson/.test(kind) && typeof example === "string"
+        ? example
+        : sample(schema, kind, config, example);
+  }
+});
+SwaggerUIBundle({
+  plugins: [asWritten],
   url: "openapi.json",
   dom_id: "#page",
   deepLinking: true,

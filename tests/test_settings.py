@@ -62,12 +62,15 @@ CHOICES = {"access_log": {"off": "off", "values": "values"}}
 @pytest.mark.parametrize("name", FIELDS)
 def test_an_option_beats_the_environment_and_the_environment_beats_the_default(name):
     kind = type(getattr(Settings(), name))
-    words = CHOICES.get(name) or {
-        "int": {"7000": 7000, "8000": 8000} if name != "workers" else {"7": 7, "8": 8},
-        "float": {"7.5": 7.5, "8.5": 8.5},
-        "str": {"seven": "seven", "eight": "eight"},
-        "bool": {"true": True, "false": False},
-    }[kind.__name__]
+    words = (
+        CHOICES.get(name)
+        or {
+            "int": {"7000": 7000, "8000": 8000} if name != "workers" else {"7": 7, "8": 8},
+            "float": {"7.5": 7.5, "8.5": 8.5},
+            "str": {"seven": "seven", "eight": "eight"},
+            "bool": {"true": True, "false": False},
+        }[kind.__name__]
+    )
     (first, one), (second, other) = words.items()
     variable = {PREFIX + name.upper(): first}
     assert getattr(read_settings({}), name) == getattr(Settings(), name)
