@@ -13,7 +13,7 @@ from functools import partial
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
-from werkzeug.routing import UnicodeConverter
+from werkzeug.routing import BaseConverter
 
 from . import native, wire
 from .bodies import inflate
@@ -183,8 +183,8 @@ def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
     if observer and isinstance(numbers := observer.counts, Metrics):
         app.get("/metrics", endpoint="metrics")(partial(metrics_page, numbers, live))
 
-# %% ../nbs/12_app.ipynb #226f0840
-class Segment(UnicodeConverter):
+# %% ../nbs/12_app.ipynb #fa7fa433
+class Segment(BaseConverter):
     """A part of a path that stands for a name."""
 
     regex = "[^/:]+"
