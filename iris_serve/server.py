@@ -86,7 +86,7 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     blueprints = [
         make_v2(versions),
         make_neighbours(versions, os.environ),
-        make_docs(live, bool(policy.keys)),
+        make_docs(live),
         make_lineage(versions),
     ]
     app = create_app(live, blueprints, policy, observer)
