@@ -367,4 +367,5 @@ def test_the_plainest_question_is_read_as_the_careful_reading_reads_it(values, n
 def test_a_number_is_the_same_float_however_it_is_written(value, digits, form):
     text = f"{value:.{digits}{form}}"
     body = f'{{"features": [{text}, 1, 1, 1]}}'.encode()
-    assert plain_row(body, iris().contract)[0].hex() == float(text).hex()
+    (quick, *_) = plain_row(body, iris().contract)
+    assert (quick + 0.0).hex() == (float(text) + 0.0).hex()  # no sign of zero
