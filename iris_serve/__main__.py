@@ -208,8 +208,7 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
       python -m iris_serve retrain -p seed 7 -p n_estimators 200
       python -m iris_serve retrain --name wine -p data wine.csv -p target cultivar
 
-    None is no column; one that is called None is named in quotes: -p target '"None"'.
-    The executed notebooks of the last 20 failed runs are kept in the directory failed.
+    None means no column, '"None"' one of that name. The newest 20 failed runs are kept in failed/.
     """
     from iris_serve import retrain as runner
     from iris_serve.parameters import check_parameters, parse_value

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'EVERYBODY', 'policy_of', 'set_policy', 'read_body', 'respond', 'routes', 'translate', 'refusal', 'ask',
-           'begin', 'drain', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'create_app']
+           'begin', 'drain', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'Segment', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
 import contextlib
@@ -14,6 +14,7 @@ from functools import partial
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.routing import BaseConverter
 
 from . import native, wire
 from .bodies import inflate
@@ -139,7 +140,7 @@ def sign(response: Response, policy: Policy) -> Response:
         headers.extend(cross_origin(origin, policy.origins) if allowed is None else allowed)
     return response
 
-
+# %% ../nbs/12_app.ipynb #39fd933f
 def observe(response: Response, observer: Observer) -> None:
     """Tell `observer` about the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
@@ -195,6 +196,12 @@ def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
     if observer and isinstance(numbers := observer.counts, Metrics):
         app.get("/metrics", endpoint="metrics")(partial(metrics_page, numbers, live))
 
+# %% ../nbs/12_app.ipynb #fa7fa433
+class Segment(BaseConverter):
+    """A part of a path that stands for a name."""
+
+    regex = "[^/:]+"
+
 # %% ../nbs/12_app.ipynb #15964162
 EVERYBODY = Policy()
 
@@ -207,6 +214,7 @@ def create_app(
 ) -> Flask:
     """A Flask application that answers with `predictor` whom `policy` admits."""
     app = Flask("iris_serve", static_folder=None)
+    app.url_map.converters["default"] = Segment
     app.url_map.merge_slashes = False  # a redirect to the right path would be HTML
     live = predictor if isinstance(predictor, Live) else Fixed(predictor)
     add_routes(app, live, observer)

@@ -80,7 +80,7 @@ def check_parameters(given: Mapping[str, object]) -> Parameters:
 # %% ../nbs/06b_parameters.ipynb #7b8b42e7
 TEXTS = ("name", "data", "target", "features", "promote")
 
-# %% ../nbs/06b_parameters.ipynb #5757b1b5
+
 def parse_value(word: str, name: str = "") -> object:
     """The value that `word` stands for on a command line: a number, None, or the word itself.
 

@@ -49,12 +49,11 @@ class Versions:
 
     def __init__(self, live: LivePredictor, pickles: bool = False, most: int = 4) -> None:
         self.live, self.registry = live, live.registry
-        self.pickles, self.most = pickles, most
+        self.pickles, self.most, self.lock = pickles, most, threading.Lock()
         self.kept: OrderedDict[int, Pinnable] = OrderedDict()
         self.refused: OrderedDict[int, tuple[float, Exception]] = OrderedDict()
         self.aliases: dict[str, tuple[float, int]] = {}
-        self.lock, self.turns = threading.Lock(), dict[int, threading.Lock]()
-        self.room = threading.Semaphore(max(1, most))
+        self.turns, self.room = dict[int, threading.Lock](), threading.Semaphore(max(1, most))
 
     def find(self, version: int) -> Pinnable | None:
         """The predictor for `version` if it is loaded; does not touch the disk."""
@@ -72,9 +71,7 @@ class Versions:
             return found
         with trusting(self.registry, f"version {version}"):
             self.registry.path(version)  # so that there are no more turns than versions
-        with self.lock:
-            turn = self.turns.setdefault(version, threading.Lock())
-        with turn:
+        with self.turns.setdefault(version, threading.Lock()):
             if found := self.find(version):
                 return found
             recall(self, version)

@@ -68,10 +68,10 @@ def last_words(folder: Path) -> str:
         return plain((text.strip().splitlines() or [""])[-1], 200)
     return ""
 
-# %% ../nbs/06c_runner.ipynb #2a7cf95a
+# %% ../nbs/06c_runner.ipynb #6548f34d
 STAGED, PYTHON, DATA = "IRIS_RETRAIN_STAGED", "IRIS_RETRAIN_PYTHON", "IRIS_RETRAIN_DATA"
 
-# %% ../nbs/06c_runner.ipynb #6548f34d
+
 def told(parameters: Parameters, staged: Path, data: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """What papermill injects, and what the environment says, for a run that fills `staged`.
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'as_text', 'number', 'row', 'named_row', 'named', 'rows', 'question', 'answer_class', 'probabilities',
-           'needed', 'detailed', 'answers', 'schemas', 'questions', 'tensor', 'tensor_questions']
+           'needed', 'detailed', 'answers', 'schemas', 'questions']
 
 # %% ../nbs/14a_schemas.ipynb #140200f8
 import json
@@ -166,21 +166,4 @@ def questions(predictor: Predictor) -> dict[str, Any]:
         "named features": {"features": other},
         "many rows of named features": {"features": [other, other]},
         "with everything that is known": {"features": one, "detail": True},
-    }
-
-# %% ../nbs/14a_schemas.ipynb #61fbed48
-def tensor(name: str, shape: list[int], data: list[float]) -> dict[str, Any]:
-    """A tensor of the Open Inference Protocol."""
-    return {"name": name, "shape": shape, "datatype": "FP64", "data": data}
-
-
-def tensor_questions(predictor: Predictor) -> dict[str, Any]:
-    """Right questions as tensors, one of each form, under a name for people."""
-    row = list(predictor.contract.example)
-    table = tensor("features", [1, len(row)], row)
-    columns = [tensor(name, [1], [value]) for name, value in named(predictor.contract).items()]
-    return {
-        "one tensor for all features": {"inputs": [table]},
-        "one tensor for each feature": {"inputs": columns},
-        "only the label": {"inputs": [table], "outputs": [{"name": "label"}]},
     }

@@ -29,6 +29,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from msgspec.structs import replace
 
+# %% ../nbs/17_server.ipynb #2e081c9c
 from .app import create_app
 from .artifact import FOREST_FILE, check_versions, look, open_found
 from .bodies import Limits
@@ -85,7 +86,7 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     blueprints = [
         make_v2(versions),
         make_neighbours(versions, os.environ),
-        make_docs(live, bool(policy.keys)),
+        make_docs(live),
         make_lineage(versions),
     ]
     app = create_app(live, blueprints, policy, observer)

@@ -124,6 +124,8 @@ STATUS: dict[type[Exception], int] = {
     NotReadyError: 503,
     UntrustedError: 503,
 }
+
+# %% ../nbs/09_wire.ipynb #825d4755
 TITLES = {
     400: "Bad Request",
     401: "Unauthorized",
