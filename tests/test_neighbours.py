@@ -15,6 +15,7 @@ from iris_serve.pinned import Versions
 from iris_serve.predictor import LivePredictor
 from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
+from iris_serve.v2 import make_v2
 
 NAMES = [feature.name for feature in iris().contract.features]
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
@@ -365,3 +366,24 @@ def test_without_a_platform_its_routes_are_not_there(two):
     live.stop()
     client = create_app(live, [make_neighbours(Versions(live), {})]).test_client()
     assert_refused(client.post(VERTEX["AIP_PREDICT_ROUTE"], json={"instances": ROWS}), 404)
+
+
+# Where there is no model yet
+
+
+def test_what_is_not_ready_is_alive_and_says_503_in_every_dialect(tmp_path):
+    (tmp_path / "empty").mkdir()
+    live = LivePredictor(Registry(tmp_path / "empty"), patient=True)
+    versions = Versions(live)
+    blueprints = [make_v2(versions), make_neighbours(versions, VERTEX)]
+    client = create_app(live, blueprints).test_client()
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.get("/v2").status_code == client.get("/v1/models").status_code == 200
+    for path in ("/ping", VERTEX["AIP_HEALTH_ROUTE"]):
+        assert client.get(path).status_code == 503
+    for path in ("/v2/health/ready", "/v2/models/iris", "/v2/models/iris/ready", "/v1/models/iris"):
+        assert_refused(client.get(path), 503)
+    for path in ("/v2/models/iris/infer", V1, "/invocations"):
+        assert_refused(client.post(path, json={"instances": ROWS}), 503)
+    assert client.post("/v2/repository/index").json == []
+    live.stop()
