@@ -49,8 +49,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt as stopped:
-            if str(stopped):
-                click.echo(f"Error: {stopped}", err=True)
+            click.echo(f"Error: {str(stopped) or 'stopped'}", err=True)
             ctx.exit(130)
         except Exception as error:
             code = exit_code(error)
@@ -208,6 +207,8 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
     Examples:
       python -m iris_serve retrain -p seed 7 -p n_estimators 200
       python -m iris_serve retrain --name wine -p data wine.csv -p target cultivar
+
+    None means no column, '"None"' one of that name. The newest 20 failed runs are kept in failed/.
     """
     from iris_serve import retrain as runner
     from iris_serve.parameters import check_parameters, parse_value
@@ -219,7 +220,7 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
 
 # %% ../nbs/18_main.ipynb #54161fdf
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--data", metavar="FILE", required=True, help="CSV or Parquet table of such rows.")
 @click.option("--target", metavar="COLUMN", required=True, help="The column with the classes.")
 @click.option("--features", metavar="A,B,…", help="Its other columns, in order [all of them].")
@@ -437,7 +438,9 @@ def history(settings: Settings, alias: str) -> None:
 def verify(settings: Settings, version: str | None) -> None:
     """Check VERSION, or everything: digests, run records, golden rows, histories.
 
-    Prints one line for each trouble, and exits with 1 if there is any.
+    Prints one line for each trouble, and exits with 1 if there is any. It reads what lies on the
+    disk. A service that runs answers from memory: damage to the files of the version in service
+    changes no answer, and is noticed here, or at the next start or promotion.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .artifact import ArtifactError, Card, fill, make_card, open_model
+from .contract import brief
 from .data import Table, split
 from .record import Run, plain, read_run
 from .registry import Registry, alias_folder, promote, publish, stage
@@ -34,6 +35,8 @@ def open_estimator(file: Path) -> Any:
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import InconsistentVersionWarning
 
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {brief(str(file), 200)}")
     file.open("rb").close()
     try:
         with warnings.catch_warnings():

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'EVERYBODY', 'policy_of', 'set_policy', 'read_body', 'respond', 'routes', 'translate', 'refusal', 'ask',
-           'begin', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'Segment', 'create_app']
+           'begin', 'drain', 'sign', 'observe', 'surround', 'metrics_page', 'add_routes', 'Segment', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
+import contextlib
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -17,10 +18,11 @@ from werkzeug.routing import BaseConverter
 
 from . import native, wire
 from .bodies import inflate
+from .exposition import exposition
 from .guard import Policy, admit, cross_origin, preflight
-from .metrics import Metrics, exposition
+from .metrics import Metrics
 from .observe import Asked, Observer, request_id
-from .predictor import Fixed, Live, Predictor
+from .predictor import Fixed, Live, NotReadyError, Predictor
 
 # %% ../nbs/12_app.ipynb #029a8a10
 def policy_of(app: Flask) -> Policy:
@@ -40,7 +42,7 @@ def read_body() -> bytes:
 
     Raises `TooLargeError` if it is longer than the limit, before or after it is unpacked.
     """
-    most = policy_of(current_app).limits.body
+    g.read, most = True, policy_of(current_app).limits.body
     too_large = wire.TooLargeError(f"the body is longer than {most} bytes")
     try:
         body = request.get_data(cache=False)
@@ -111,15 +113,25 @@ def begin(live: Live, policy: Policy) -> None:
     """What happens before each request; raises as `admit` does."""
     g.began, g.received, g.body = time.perf_counter(), 0, b""
     g.id = request_id(request.headers.get("X-Request-Id"))
-    g.model, g.key = live.pin(), None
+    g.model, g.key = None, None
+    with contextlib.suppress(NotReadyError):
+        g.model = live.pin()
     get, server = request.headers.get, request.environ.get("SERVER_NAME", "")
     g.key = admit(policy, request.method, request.path, get, request.headers, server) or None
+
+# %% ../nbs/12_app.ipynb #3ffe0587
+def drain() -> None:
+    """Read the body of this request up to the limit if nobody has; so the connection lives."""
+    if request.method not in ("GET", "HEAD", "OPTIONS") and not g.get("read"):
+        with contextlib.suppress(HTTPException, OSError):
+            request.get_data(cache=False)
 
 # %% ../nbs/12_app.ipynb #5af42536
 def sign(response: Response, policy: Policy) -> Response:
     """`response` with the headers that every reply has."""
     headers, origin = response.headers, request.headers.get("Origin")
-    headers.setdefault("X-Model-Version", str(g.model.version))
+    if g.model:
+        headers.setdefault("X-Model-Version", str(g.model.version))
     headers["X-Request-Id"] = g.id
     if policy.origins:
         wanted = request.headers.get("Access-Control-Request-Method")
@@ -128,12 +140,12 @@ def sign(response: Response, policy: Policy) -> Response:
         headers.extend(cross_origin(origin, policy.origins) if allowed is None else allowed)
     return response
 
-
+# %% ../nbs/12_app.ipynb #39fd933f
 def observe(response: Response, observer: Observer) -> None:
     """Tell `observer` about the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
     asked = Asked(g.id, request.method, request.path, g.received, g.key, g.body)
-    version = int(response.headers["X-Model-Version"])
+    version = response.headers.get("X-Model-Version", type=int)
     error, answers = g.get("error"), g.get("answers", ())
     seconds = time.perf_counter() - g.began
     observer.observe(route, response.status_code, seconds, answers, error, version, asked)
@@ -152,6 +164,7 @@ def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) 
         sign(response, policy)
         if observer:
             observe(response, observer)
+        drain()
         return response
 
 # %% ../nbs/12_app.ipynb #38a3741c
@@ -211,12 +224,12 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
-        response = refusal(translate(error, app), live.pin())
+        response = refusal(translate(error, app), g.get("model"))
         response.headers.extend(h for h in error.get_headers() if h[0] == "Allow")
         return response
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> Response:
-        return refusal(error, live.pin())
+        return refusal(error, g.get("model"))
 
     return app

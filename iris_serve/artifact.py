@@ -7,7 +7,7 @@ __all__ = ['MODEL_FILE', 'FOREST_FILE', 'CARD_FILE', 'TABLES', 'LEARNING', 'TRAI
            'retraining_notebook', 'sha256', 'source_digest', 'Data', 'Golden', 'beside', 'golden_inputs', 'frozen',
            'make_golden', 'ArtifactError', 'is_table', 'check_golden', 'Card', 'make_card', 'check_model', 'encoded',
            'write_file', 'fill', 'sync', 'settle', 'save', 'open_here', 'read_part', 'decode_card', 'read_card', 'look',
-           'check_versions', 'unpickle', 'load', 'open_model']
+           'check_versions', 'unpickle', 'load', 'open_found', 'open_model']
 
 # %% ../nbs/04_artifact.ipynb #08b8dcc2
 import errno
@@ -374,6 +374,21 @@ def load(path: Path, card_sha256: str | None = None) -> tuple[Any, Card]:
     found, card = look(path, card_sha256)
     return unpickle(found[MODEL_FILE], card), card
 
+# %% ../nbs/04_artifact.ipynb #f3c4e440
+def open_found(found: dict[str, bytes], card: Card) -> Any:
+    """What answers, of the files `found` by `look`: the `Forest`, else the estimator.
+
+    Raises `ArtifactError` if they cannot be opened here, or answer golden rows wrongly.
+    """
+    if FOREST_FILE not in found:
+        return unpickle(found[MODEL_FILE], card)
+    try:
+        forest = Forest(decode(found[FOREST_FILE]))
+    except ForestError as error:
+        raise ArtifactError(f"{FOREST_FILE} cannot be used: {error}") from None
+    check_model(forest, card)
+    return forest
+
 # %% ../nbs/04_artifact.ipynb #993dfa48
 def open_model(path: Path, card_sha256: str | None = None) -> tuple[Any, Card]:
     """What answers for the artifact `path`, with its card: the `Forest`, else the estimator.
@@ -381,11 +396,4 @@ def open_model(path: Path, card_sha256: str | None = None) -> tuple[Any, Card]:
     Raises `ArtifactError` if it cannot be trusted (see `look`) or answers golden rows wrongly.
     """
     found, card = look(path, card_sha256)
-    if FOREST_FILE not in found:
-        return unpickle(found[MODEL_FILE], card), card
-    try:
-        forest = Forest(decode(found[FOREST_FILE]))
-    except ForestError as error:
-        raise ArtifactError(f"{path / FOREST_FILE} cannot be used: {error}") from None
-    check_model(forest, card)
-    return forest, card
+    return open_found(found, card), card

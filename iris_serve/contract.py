@@ -164,10 +164,14 @@ def wrong_list(values: Sequence[object], contract: Contract, where: Where) -> li
 class Named(dict[str, object]):
     """An object as it was written; `twice` holds the names that came more than once."""
 
+    __slots__ = ("twice",)  # a body may hold a third of a million objects
+
     def __init__(self, pairs: Sequence[tuple[str, object]] = ()) -> None:
         super().__init__(pairs)
-        many = Counter(name for name, _ in pairs) if len(pairs) != len(self) else {}
-        self.twice = [name for name, count in many.items() if count > 1]
+        self.twice: tuple[str, ...] = ()
+        if len(pairs) != len(self):
+            many = Counter(name for name, _ in pairs)
+            self.twice = tuple(name for name, count in many.items() if count > 1)
 
 # %% ../nbs/00_contract.ipynb #bb8a1b8d
 def wrong_names(values: dict[str, object], known: Sequence[str], where: Where) -> list[Complaint]:

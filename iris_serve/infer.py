@@ -4,17 +4,27 @@
 
 # %% auto #0
 __all__ = ['from_table', 'wrong_columns', 'from_columns', 'rows_from', 'Wanted', 'parameters_of', 'read_wanted', 'outputs_of',
-           'read_outputs', 'label_type', 'classified', 'output', 'read_id', 'asked_of', 'infer']
+           'read_outputs', 'label_type', 'classified', 'output', 'read_id', 'naming', 'asked_of', 'infer']
 
 # %% ../nbs/09e_infer.ipynb #075f6b87
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .bodies import Limits
-from .contract import Complaint, ComplaintsError, Contract, Where, meant, shown
+from iris_serve.contract import (
+    MOST_WRONG,
+    Complaint,
+    ComplaintsError,
+    Contract,
+    Where,
+    meant,
+    shown,
+)
 from .framing import frame, read_tensors, unframe
 from .native import LIMITS, answer, check_number, probabilities
 from .predictor import Predictor
@@ -35,11 +45,13 @@ def from_table(tensor: Tensor, contract: Contract) -> list[list[float]]:
 # %% ../nbs/09e_infer.ipynb #3c95a515
 def wrong_columns(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Complaint]:
     """What is wrong with `tensors` as the columns called `names`."""
-    bad = []
+    bad: list[Complaint] = []
+    known = set(names)
     n = tensors[0].shape[0] if tensors[0].shape else 1
     for i, tensor in enumerate(tensors):
-        if tensor.name not in names:
-            hint = meant(tensor.name, names)
+        if tensor.name not in known:
+            # To look for similar names takes its time, and the message shows a few only.
+            hint = meant(tensor.name, names) if len(bad) < MOST_WRONG else ""
             bad.append(Complaint(("inputs", i, "name"), f"is the name of no feature{hint}"))
         elif tensor.shape not in ((n,), (n, 1)):
             what = f"must be [{n}] or [{n}, 1], as for all features, got {list(tensor.shape)}"
@@ -161,6 +173,27 @@ def read_id(question: dict[str, Any]) -> str:
         raise wrong(("id",), f"must be a string, got {shown(given)}")
     return given if given is not None else str(uuid.uuid4())
 
+# %% ../nbs/09e_infer.ipynb #0430ed48
+def naming(error: TensorError, inputs: Any, contract: Contract) -> TensorError:
+    """`error`, with the name of the feature in each complaint about a value in `inputs`."""
+    names = [feature.name for feature in contract.features]
+
+    @cache
+    def nested(tensor: int) -> bool:
+        return any(isinstance(value, list) for value in inputs[tensor]["data"])
+
+    def named(bad: Complaint) -> Complaint:
+        where = bad.where
+        if len(where) < 4 or where[2] != "data" or not isinstance(where[-1], int):
+            return bad
+        tensor = int(where[1])
+        if nested(tensor) and len(where) == 4:
+            return bad  # about a list, not about a value
+        column = names[where[-1] % len(names)] if len(inputs) == 1 else inputs[tensor]["name"]
+        return replace(bad, field=column) if column in names else bad
+
+    return TensorError([named(bad) for bad in error.complaints])
+
 # %% ../nbs/09e_infer.ipynb #e29e08d9
 def asked_of(
     body: bytes, length: str | None, predictor: Predictor, limits: Limits
@@ -171,10 +204,14 @@ def asked_of(
         raise BodyError(f'the body must be an object with the key "inputs", got {shown(question)}')
     check(((key,), "stands twice in the same object") for key in getattr(question, "twice", ()))
     ident, wanted = read_id(question), read_outputs(question, predictor)
-    tensors = read_tensors(question.get("inputs"), tail)
+    inputs = question.get("inputs")
+    try:
+        tensors = read_tensors(inputs, tail)
+    except TensorError as error:
+        raise naming(error, inputs, predictor.contract) from None
     return ident, rows_from(tensors, predictor.contract, limits), wanted
 
-
+# %% ../nbs/09e_infer.ipynb #b2bbd412
 def infer(
     body: bytes, predictor: Predictor, length: str | None = None, limits: Limits = LIMITS
 ) -> Reply:

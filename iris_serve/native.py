@@ -56,7 +56,7 @@ def wrong_rows(
             break
     return wrong
 
-
+# %% ../nbs/09b_native.ipynb #d794b4e2
 def check_number(rows: Sequence[object], limits: Limits) -> None:
     """Raise `TooManyRowsError` if these are more `rows` than `limits` allow."""
     if len(rows) > limits.rows:

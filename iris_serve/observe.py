@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['HARMLESS', 'LONGEST', 'JSON', 'Write', 'NOTHING', 'BODY', 'PATH', 'METHOD', 'LOGS', 'request_id', 'plain', 'Access',
-           'to_the_second', 'moment', 'access_line', 'if_room', 'not_waiting', 'writer', 'Counts', 'Asked', 'accessed',
-           'Observer', 'make_observer']
+           'to_the_second', 'moment', 'access_line', 'if_room', 'at_once', 'reopened', 'closing', 'writer', 'Counts',
+           'Asked', 'accessed', 'Observer', 'make_observer']
 
 # %% ../nbs/11_observe.ipynb #f06d509c
+import json
 import os
 import re
 import select
@@ -15,12 +16,13 @@ import socket
 import stat
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Protocol
 
-from msgspec import Struct, structs
+from msgspec import Struct, structs, to_builtins
 from msgspec.json import Encoder
 
 from .contract import brief
@@ -72,41 +74,47 @@ def moment(now: float) -> str:
     whole = int(now)
     return f"{to_the_second(whole)}.{int((now - whole) * 1000):03d}Z"
 
-# %% ../nbs/11_observe.ipynb #db1e54eb
+# %% ../nbs/11_observe.ipynb #78730bec
 LONGEST = 4096  # bytes in one line: what a pipe does not tear apart
 JSON = Encoder()
 
 
 def access_line(access: Access) -> bytes:
-    """`access` as JSON on one line of at most `LONGEST` bytes."""
-    line = JSON.encode(access) + b"\n"
-    while len(line) > LONGEST and access.body:
-        access = structs.replace(access, body=access.body[: len(access.body) // 2])
-        line = JSON.encode(access) + b"\n"
-    return line
+    """`access` as JSON on one line of at most `LONGEST` bytes, as long as its body can give way."""
+    if not access.body:
+        return JSON.encode(access) + b"\n"
+    line = json.dumps(to_builtins(access)).encode("ascii") + b"\n"
+    if len(line) <= LONGEST:
+        return line
+    return access_line(structs.replace(access, body=access.body[: len(access.body) // 2]))
 
-# %% ../nbs/11_observe.ipynb #f3c93bea
-Write = Callable[[bytes], object]
-
-
+# %% ../nbs/11_observe.ipynb #0517291f
 def if_room(descriptor: int, line: bytes) -> int:
     """Write `line` if `descriptor` has room for it; raises `BlockingIOError` if not."""
     if not select.select((), (descriptor,), (), 0)[1]:
         raise BlockingIOError("the log is full")
     return os.write(descriptor, line)
 
-# %% ../nbs/11_observe.ipynb #b90f915c
-def not_waiting(descriptor: int) -> Write:
-    """How lines are written to the pipe or the terminal `descriptor` without waiting."""
-    if sys.platform == "win32":
-        return partial(os.write, descriptor)
-    try:
-        name = f"/proc/self/fd/{descriptor}"
-        return partial(os.write, os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
-    except OSError:
-        return partial(if_room, descriptor)
 
-# %% ../nbs/11_observe.ipynb #8794671e
+def at_once(stream: socket.socket, line: bytes) -> int:
+    """Send `line` if that is possible now; raises `BlockingIOError` if not."""
+    return stream.send(line, socket.MSG_DONTWAIT)
+
+
+def reopened(descriptor: int) -> int:
+    """A second way to the pipe or terminal `descriptor`, which never waits. Raises `OSError`."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+# %% ../nbs/11_observe.ipynb #c247829c
+Write = Callable[[bytes], object]
+
+
+def closing(write: Write, close: Callable[[], object]) -> Write:
+    """`write` itself; `close` is called when nobody has it any more."""
+    weakref.finalize(write, close).atexit = False
+    return write
+
+
 def writer(descriptor: int) -> Write:
     """A function that writes a line to what `descriptor` is now, or raises `OSError`; never waits.
 
@@ -117,12 +125,17 @@ def writer(descriptor: int) -> Write:
     except OSError:
         return partial(os.write, -1)
     mode = os.fstat(own).st_mode
-    if stat.S_ISREG(mode):
-        return partial(os.write, own)
-    if stat.S_ISSOCK(mode) and sys.platform != "win32":
+    if sys.platform == "win32" or stat.S_ISREG(mode):
+        return closing(partial(os.write, own), partial(os.close, own))
+    if stat.S_ISSOCK(mode):
         stream = socket.socket(fileno=own)
-        return lambda line: stream.send(line, socket.MSG_DONTWAIT)
-    return not_waiting(own)
+        return closing(partial(at_once, stream), stream.close)
+    try:
+        again = reopened(own)
+    except OSError:
+        return closing(partial(if_room, own), partial(os.close, own))
+    os.close(own)
+    return closing(partial(os.write, again), partial(os.close, again))
 
 # %% ../nbs/11_observe.ipynb #6c14edd7
 class Counts(Protocol):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TAGS', 'STYLE', 'summary', 'exam_rows', 'chart_names', 'missing_extra', 'RetrainError', 'check_extra', 'allowed',
-           'without_metadata', 'page']
+           'without_metadata', 'page', 'concluded', 'keep_report']
 
 # %% ../nbs/06a_page.ipynb #93fa761e
 import json
@@ -12,11 +12,15 @@ import re
 from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .artifact import Card
+from msgspec.structs import replace
+
+from .artifact import Card, sha256, write_file
 from .contract import brief
 from .gate import Verdict
+from .record import NOTEBOOK_FILE, PAGE_FILE, Run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,11 +70,11 @@ def missing_extra() -> list[str]:
     wanted = ("papermill", "ipykernel", "matplotlib", "nbconvert")
     return [name for name in wanted if not find_spec(name)]
 
-# %% ../nbs/06a_page.ipynb #6b128051
+# %% ../nbs/06a_page.ipynb #d5536dc6
 class RetrainError(RuntimeError):
     """A retraining run that could not be done; the message says why, in one line."""
 
-# %% ../nbs/06a_page.ipynb #d5536dc6
+
 def check_extra() -> None:
     """Raise `RetrainError` if the packages that execute notebooks are not installed."""
     if missing := missing_extra():
@@ -135,3 +139,27 @@ def page(notebook: bytes) -> bytes:
     head = f'<meta charset="utf-8"><title>The executed notebook</title><style>{STYLE}</style>'
     whole = f'<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
     return f"<!doctype html>\n{whole}".encode()
+
+# %% ../nbs/06a_page.ipynb #708065b5
+def concluded(notebook: bytes, verdict: Verdict) -> bytes:
+    """The executed `notebook` with `verdict`, as it was when the run was published, at its end."""
+    content = json.loads(notebook)
+    what = "promoted" if verdict.promoted else "not promoted"
+    said = f"When this run was published, the verdict was **{what}**: {verdict.why}."
+    later = "If somebody else promoted at that moment, the run record has a later verdict."
+    end = {"cell_type": "markdown", "id": "published", "metadata": {}}
+    end["source"] = f"{said}\n\n{later}"
+    content["cells"].append(end)
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+# %% ../nbs/06a_page.ipynb #346ece0c
+def keep_report(staged: Path, run: Run, notebook: bytes, verdict: Verdict) -> Run:
+    """Write the executed `notebook`, ended by `verdict`, and its page; returns `run` with both.
+
+    Raises `RetrainError` if the packages that render the page are not installed.
+    """
+    notebook = concluded(notebook, verdict)
+    html = page(notebook)
+    write_file(staged / NOTEBOOK_FILE, notebook)
+    write_file(staged / PAGE_FILE, html)
+    return replace(run, notebook=sha256(notebook), page=sha256(html))

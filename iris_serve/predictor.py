@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG', 'Pinnable', 'WAIT', 'RETRY', 'COARSE', 'EVERY', 'Predictor', 'ForestPredictor', 'EstimatorPredictor',
-           'open_version', 'open_predictor', 'reason', 'Live', 'Fixed', 'forget_threads', 'newest_good',
-           'LivePredictor', 'watch', 'news', 'glance', 'complain', 'swap']
+           'predictor_of', 'open_version', 'open_predictor', 'reason', 'Live', 'Fixed', 'NotReadyError', 'Follower',
+           'watch', 'forget_threads', 'newest_good', 'first', 'LivePredictor', 'news', 'glance', 'complain', 'swap']
 
 # %% ../nbs/08_predictor.ipynb #398f59db
 import contextlib
@@ -14,12 +14,13 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .artifact import ArtifactError, open_model
+from .artifact import ArtifactError, Card, open_model
 from .contract import Contract
 from .forest import Forest
 from .record import read_run
@@ -102,14 +103,19 @@ class EstimatorPredictor:
         return sure
 
 # %% ../nbs/08_predictor.ipynb #8928333a
+def predictor_of(model: Any, described: Card, version: int, card: str) -> "Pinnable":
+    """The opened `model` as a predictor; its card is `described`, and has the sha256 `card`."""
+    kind = ForestPredictor if isinstance(model, Forest) else EstimatorPredictor
+    return kind(model, described.name, version, described.contract, card)
+
+
 def open_version(registry: Registry, version: int, card: str) -> "Pinnable":
     """The predictor for `version`, whose card has the sha256 `card`.
 
     Raises `NoModelError` if there is no such version, `ArtifactError` if it cannot be trusted.
     """
     model, described = open_model(registry.path(version), card)
-    kind = ForestPredictor if isinstance(model, Forest) else EstimatorPredictor
-    return kind(model, described.name, version, described.contract, card)
+    return predictor_of(model, described, version, card)
 
 
 Pinnable = ForestPredictor | EstimatorPredictor
@@ -157,17 +163,53 @@ class Fixed:
         """The one predictor that there is."""
         return self.predictor
 
+# %% ../nbs/08_predictor.ipynb #f3cbaae1
+class NotReadyError(RuntimeError):
+    """No version is loaded yet; the message says why."""
+
 # %% ../nbs/08_predictor.ipynb #2c02802b
 WAIT, RETRY, COARSE = 0.25, 5.0, 3.0  # seconds: between looks, between attempts, of a slow clock
 
-# %% ../nbs/08_predictor.ipynb #99677f32
-EVERY: "weakref.WeakSet[LivePredictor]" = weakref.WeakSet()
+# %% ../nbs/08_predictor.ipynb #e8c1f413
+class Follower:
+    """Something that looks at the world again and again, in a thread of its own in each process."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.watchers: dict[str, threading.Thread] = {}
+        EVERY.add(self)
+
+    def look(self) -> None:
+        """Look at the world once; must not raise."""
+
+    def follow(self) -> None:
+        """Start to look in this process, unless that was done before."""
+        thread = threading.Thread(target=watch, args=(weakref.ref(self),), daemon=True)
+        if self.watchers.setdefault("one", thread) is thread:
+            thread.start()
+
+    def stop(self) -> None:
+        """Do not look any more, in this process."""
+        self.stopped = True
+        if thread := self.watchers.get("one"):
+            thread.join()
+
+
+def watch(reference: "weakref.ref[Follower]") -> None:
+    """Let a follower look, as long as somebody uses it and it was not stopped."""
+    while (follower := reference()) is not None and not follower.stopped:
+        follower.look()
+        del follower
+        time.sleep(WAIT)
+
+# %% ../nbs/08_predictor.ipynb #a96e2b60
+EVERY: weakref.WeakSet[Follower] = weakref.WeakSet()
 
 
 def forget_threads() -> None:
-    """Let every live predictor start its thread anew, in a process that was copied just now."""
-    for live in EVERY:
-        live.watchers = {}
+    """Let every follower start its thread anew, in a process that was copied just now."""
+    for follower in EVERY:
+        follower.watchers = {}
 
 
 if hasattr(os, "register_at_fork"):
@@ -190,50 +232,49 @@ def newest_good(registry: Registry, alias: str) -> tuple[Pinnable, Exception | N
             return open_version(registry, event.version, event.card), wrong
     raise wrong
 
+
+def first(live: "LivePredictor", patient: bool) -> Pinnable | None:
+    """What `live` begins with, None if there is nothing and it is `patient`; else raises."""
+    live.now = None
+    try:
+        live.now, wrong = newest_good(live.registry, live.alias)
+    except Exception as error:
+        if not patient:
+            raise
+        wrong = error
+    if wrong:
+        complain(live, wrong)
+    return live.now
+
 # %% ../nbs/08_predictor.ipynb #55a27cb7
-class LivePredictor:
+class LivePredictor(Follower):
     """The predictor that `alias` means in `registry`, followed by a thread in each process.
 
-    `loaded_at` is when the present one came, in seconds since 1970. Raises as `open_version` does.
+    `loaded_at` is when the present one came, in seconds since 1970; `heard` is called when another
+    one came, or was refused. Raises as `open_version` does, unless it is `patient`.
     """
 
-    def __init__(self, registry: Registry, alias: str = "current") -> None:
+    def __init__(self, registry: Registry, alias: str = "current", patient: bool = False) -> None:
+        super().__init__()
         self.registry, self.alias = registry, alias
         self.folder = registry.folder / "aliases" / alias
         self.changed, self.highest, self.due = -1, -1, 0.0
         self.trouble: str | None = None
-        self.swaps, self.failed_swaps, self.stopped, self.loaded_at = 0, 0, False, time.time()
-        self.watchers: dict[str, threading.Thread] = {}
-        EVERY.add(self)
-        self.now, wrong = newest_good(registry, alias)
-        if wrong:
-            complain(self, wrong)
+        self.swaps, self.failed_swaps, self.loaded_at = 0, 0, time.time()
+        self.heard: Callable[[], None] = lambda: None
+        self.now = first(self, patient)
 
     def pin(self) -> Pinnable:
-        """The predictor to use for one request, from start to end."""
+        """The predictor to use for one request, from start to end; or `NotReadyError`."""
         if not self.watchers:
             self.follow()
+        if self.now is None:
+            raise NotReadyError(self.trouble)
         return self.now
 
-    def follow(self) -> None:
-        """Start to follow in this process, unless it was started before."""
-        thread = threading.Thread(target=watch, args=(weakref.ref(self),), daemon=True)
-        if self.watchers.setdefault(self.alias, thread) is thread:
-            thread.start()
-
-    def stop(self) -> None:
-        """Stay with what there is, in this process."""
-        self.stopped = True
-        if thread := self.watchers.get(self.alias):
-            thread.join()
-
-# %% ../nbs/08_predictor.ipynb #00b65a0f
-def watch(reference: "weakref.ref[LivePredictor]") -> None:
-    """Let a live predictor look at its alias, again and again, as long as somebody uses it."""
-    while (live := reference()) is not None and not live.stopped:
-        glance(live)
-        del live
-        time.sleep(WAIT)
+    def look(self) -> None:
+        """Exchange the predictor if the alias means another one."""
+        glance(self)
 
 # %% ../nbs/08_predictor.ipynb #f822e2dd
 def news(live: LivePredictor) -> bool:
@@ -253,26 +294,30 @@ def news(live: LivePredictor) -> bool:
 def glance(live: LivePredictor) -> None:
     """Exchange the predictor of `live` if its alias means another one; never raises."""
     try:
-        if news(live):
-            swap(live)
+        if not news(live):
+            return
+        swap(live)
     except Exception as error:
         live.failed_swaps += 1
         complain(live, error)
+    with contextlib.suppress(Exception):
+        live.heard()
 
 
 def complain(live: LivePredictor, error: Exception) -> None:
     """Remember why `live` is not what its alias means, and say it in the log, once."""
-    name, version = live.registry.name, live.now.version
-    trouble = f"{name} stays at version {version}: {reason(error, live.registry)}"
+    stays = f"stays at version {live.now.version}" if live.now else "has no version to answer with"
+    trouble = f"{live.registry.name} {stays}: {reason(error, live.registry)}"
     if trouble != live.trouble:
-        LOG.warning("%s stays at version %s: %s", name, version, error)
+        LOG.warning("%s %s: %s", live.registry.name, stays, error)
     live.trouble = trouble
 
 # %% ../nbs/08_predictor.ipynb #d1b6e9fe
 def swap(live: LivePredictor) -> None:
     """Open what the alias of `live` means now, and only then put it in service."""
     event = current(live.registry, live.alias)
-    if (event.version, event.card) != (live.now.version, live.now.card):
+    now = live.now
+    if now is None or (event.version, event.card) != (now.version, now.card):
         live.now = open_version(live.registry, event.version, event.card)
         live.loaded_at = time.time()
         live.swaps += 1

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import indent
 
 import msgspec
 
@@ -49,7 +50,7 @@ class Reproduction:
         if self.identical:
             return f"{head}identical"
         how = "differs" if self.made else "was not made again"
-        return "\n  ".join([f"{head}{how}", *self.differences])
+        return "\n".join([f"{head}{how}", *(indent(line, "  ") for line in self.differences)])
 
 # %% ../nbs/07a_reproduce.ipynb #b7d88aef
 def find_data(path: Path, card: Card, params: Params, file: Path | None) -> tuple[Path | None, str]:
@@ -62,7 +63,7 @@ def find_data(path: Path, card: Card, params: Params, file: Path | None) -> tupl
     try:
         table = load_table(str(found or "iris"), params.target, params.columns())
     except (ValueError, OSError) as error:
-        return found, f"data: {which} cannot be read: {str(error).splitlines()[0]}"
+        return found, f"data: {which} cannot be read: {error}"
     now, then = fingerprint(table), card.data.sha256
     if now == then:
         return found, ""
@@ -89,7 +90,7 @@ def changed_result(card: Card, again: Card) -> list[str]:
     for part in ("metrics", "golden", "contract", "parameters"):
         if getattr(card, part) != getattr(again, part):
             differing.append("the golden rows" if part == "golden" else f"the {part}")
-    return [f"result: {what} differs" for what in differing]
+    return [f"result: {what} differ{'' if what.endswith('s') else 's'}" for what in differing]
 
 # %% ../nbs/07a_reproduce.ipynb #31a80f99
 RECIPE = (
@@ -98,7 +99,7 @@ RECIPE = (
     "r.build(given, r.take(given, folder, Path(sys.argv[3])), folder)"
 )
 
-# %% ../nbs/07a_reproduce.ipynb #fbc22082
+
 def make_again(notebook: Path | None, parameters: Parameters, data: Path, staged: Path) -> None:
     """Fill `staged` by the recorded `notebook`, else by the recipe. Raises `RetrainError`."""
     if notebook:

@@ -29,14 +29,15 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from msgspec.structs import replace
 
+# %% ../nbs/17_server.ipynb #2e081c9c
 from .app import create_app
-from .artifact import FOREST_FILE, check_versions, look, open_model
+from .artifact import FOREST_FILE, check_versions, look, open_found
 from .bodies import Limits
 from .docs import make_docs
 from .guard import Policy, read_origins, warning
 from .keys import read_keys
 from .lineage import make_lineage
-from .metrics import Metrics
+from .metrics import Metrics, sync
 from .neighbours import make_neighbours
 from .observe import make_observer
 from .pinned import Versions
@@ -72,19 +73,24 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     """The application for the current version; without `settings`, they come from the environment.
 
     `address` is the numeric one that is listened on, where it is known. To be called in the
-    process that answers. Raises `NoModelError` or `ArtifactError` if there is nothing to serve,
-    and `ValueError` for settings that make no sense.
+    process that answers. Where there is nothing to serve yet, it is alive and not ready.
+    Raises `ValueError` for settings that make no sense.
     """
     chosen = settings or read_settings(os.environ)
     host = chosen.host if settings or "IRIS_SERVE_HOST" in os.environ else None
     policy = policy_from(chosen, host, address)
-    live = LivePredictor(registry_of(chosen))
+    live = LivePredictor(registry_of(chosen), patient=True)
     versions = Versions(live, chosen.pickles)
     metrics = Metrics(Path(chosen.shared) if chosen.shared else None)
     observer = make_observer(metrics, chosen.access_log)
-    platforms = make_neighbours(versions, os.environ)
-    blueprints = [make_v2(versions), platforms, make_lineage(versions), make_docs(live)]
+    blueprints = [
+        make_v2(versions),
+        make_neighbours(versions, os.environ),
+        make_docs(live),
+        make_lineage(versions),
+    ]
     app = create_app(live, blueprints, policy, observer)
+    live.heard = partial(sync, metrics, live)
     app.extensions["live"] = live
     return app
 
@@ -221,7 +227,7 @@ def probe(path: Path, card_sha256: str) -> None:
     """Raise `ArtifactError` if the workers could not open the artifact `path`."""
     found, card = look(path, card_sha256)
     if FOREST_FILE in found:
-        open_model(path, card_sha256)
+        open_found(found, card)
     else:
         check_versions(card)
 

@@ -85,7 +85,7 @@ EXAMPLES = {
     "shared": "./shared",
 }
 
-
+# %% ../nbs/16_settings.ipynb #afbe2438
 def read_settings(environment: Mapping[str, str], **options: object) -> Settings:
     """The settings from `options` that are not None, else `environment`, else the defaults.
 

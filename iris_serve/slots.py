@@ -10,6 +10,7 @@ __all__ = ['CELLS', 'Cells', 'MOST_SLOTS', 'Key', 'OWN', 'mapped', 'locked', 'ta
 import json
 import mmap
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,6 @@ def add_name(path: Path, names: Names, key: Key, width: int) -> None:
     line = json.dumps([width, *key]).encode("ascii") + b"\n"
     with path.open("r+b" if path.exists() else "xb", buffering=0) as file:
         file.seek(names.length)
-        file.truncate()
         if file.write(line) != len(line):
             raise OSError("the disk has no room for another name")
 
@@ -128,6 +128,7 @@ class Slots:
         with locked(folder):
             self.number, self.held = take(folder)
             self.cells = mapped(folder / f"{self.number}.counts")
+        weakref.finalize(self, self.held.close).atexit = False
         for cell in range(OWN):
             self.cells[cell] = 0.0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 
-from . import __version__
+import iris_serve
 from .app import policy_of, read_body, refusal, respond
 from .bodies import media_type, read_json
 from .contract import shown
@@ -32,12 +32,12 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 
 def server_metadata() -> Reply:
     """The reply to `GET /v2`."""
-    said = {"name": "iris_serve", "version": __version__, "extensions": list(EXTENSIONS)}
+    said = {"name": "iris_serve", "version": iris_serve.__version__, "extensions": list(EXTENSIONS)}
     return reply(200, said)
 
 
 def health() -> Reply:
-    """The reply to `GET /v2/health/live` and `GET /v2/health/ready`."""
+    """The reply to `GET /v2/health/live`, and to `GET /v2/health/ready` where a model is."""
     return reply(200, {"live": True, "ready": True})
 
 # %% ../nbs/13_v2.ipynb #ce71fb60
@@ -144,8 +144,12 @@ def add_server_routes(v2: Blueprint, versions: Versions) -> None:
         return respond(server_metadata())
 
     @v2.get("/v2/health/live")
+    def living() -> Response:
+        return respond(health())
+
     @v2.get("/v2/health/ready")
-    def healthy() -> Response:
+    def readiness() -> Response:
+        versions.live.pin()
         return respond(health())
 
     @v2.get("/v2/models")

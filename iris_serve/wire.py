@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .contract import ComplaintsError, RowError, Where, brief, corrected, listed
 from .pinned import PickleError, UntrustedError
-from .predictor import Live, Predictor
+from .predictor import Live, NotReadyError, Predictor
 from .registry import NoModelError
 
 # %% ../nbs/09_wire.ipynb #6461d3e6
@@ -121,8 +121,11 @@ STATUS: dict[type[Exception], int] = {
     HostError: 421,
     RateError: 429,
     HeadersError: 431,
+    NotReadyError: 503,
     UntrustedError: 503,
 }
+
+# %% ../nbs/09_wire.ipynb #825d4755
 TITLES = {
     400: "Bad Request",
     401: "Unauthorized",

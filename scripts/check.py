@@ -71,8 +71,10 @@ def install() -> None:
     editable: list[str | Path] = ["--no-deps", "--no-build-isolation", "-e", ROOT]
     parts = [LOCK, ROOT / "settings.ini", ROOT / "setup.py"]
     make(VENV, parts, development=[*locked, LOCK], iris_serve=editable)
-    # Nothing is left to be resolved, and most of it is never imported: it need not be compiled.
-    make(CLIENTS, [CLIENTS_LOCK], clients=["--no-deps", "--no-compile", *locked, CLIENTS_LOCK])
+    # The lock is complete, and knows better than mlserver with what its types work; most of the
+    # rest is never imported, and need not be compiled.
+    locked = ["--no-deps", "--ignore-requires-python", "--no-compile", *locked]
+    make(CLIENTS, [CLIENTS_LOCK], clients=[*locked, CLIENTS_LOCK])
 
 
 def environment(models: Path) -> dict[str, str]:

@@ -213,7 +213,7 @@ def test_verify_prints_each_trouble_on_a_line_and_ends_with_1(pair):
         (("reproduce", 9), 1),
         (("predict", "--version", "canary", 1, 2, 3, 4), 1),
         (("add", "x.pkl"), 2),
-        (("add", "x.pkl", "--data", "x.csv", "--target", "y"), 1),
+        (("add", "x.pkl", "--data", "x.csv", "--target", "y"), 2),
         (("add", "x.pkl", "--data", "x.csv", "--target", "y", "--promote", "maybe"), 2),
     ],
 )
@@ -275,6 +275,35 @@ def test_reproduce_says_identical_or_what_differs(models, monkeypatch, differenc
     done = ask("reproduce", "current", "--models", models)
     assert done.exit_code == bool(differences)
     assert done.output.splitlines() == (differences or ["iris version 1: identical"])
+
+
+def test_add_names_a_missing_file_as_the_user_did(tmp_path, own):
+    done = ask("add", "my/lost.pkl", *own[1:], "--models", tmp_path / "models")
+    assert done.exit_code == 2
+    assert "'my/lost.pkl' does not exist" in done.output
+    assert "Errno" not in done.output
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("cv", 60), ("test_size", 0.00001)])
+def test_retrain_refuses_with_2_what_the_table_cannot_bear(tmp_path, name, value):
+    done = ask("retrain", "-p", name, value, "--models", tmp_path / "models")
+    assert done.exit_code == 2
+    assert name in done.output
+    assert not (tmp_path / "models").exists()
+
+
+def test_reproduce_prints_all_complaints_about_the_table_that_was_named(tmp_path, own):
+    data = tmp_path / "flowers.csv"
+    words = ("-p", "data", data, "-p", "target", "label", "-p", "n_estimators", 2)
+    assert ask("retrain", *words, "--models", tmp_path / "models").exit_code == 0
+    bad = tmp_path / "bad.csv"
+    bad.write_text(data.read_text().replace("5.1,3.5", "5.1,many", 1).replace("4.9,3.0", "4.9,", 1))
+    done = ask("reproduce", 1, "--data", bad, "--models", tmp_path / "models")
+    assert done.exit_code == 1
+    assert "data: the file bad.csv cannot be read" in done.output
+    assert 'sepal_width | "many"' in done.output
+    assert "2   | sepal_width" in done.output
 
 
 def test_options_beat_the_environment_and_the_environment_beats_the_defaults(models):

@@ -359,13 +359,90 @@ def test_pinned_versions_are_opened_once_however_many_ask(live, monkeypatch):
 
 
 def count_openings(monkeypatch, opened):
-    genuine = by_number.open_version
+    genuine = by_number.open_pinned
 
-    def counted(registry, version, card):
+    def counted(versions, version):
         opened.append(version)
-        return genuine(registry, version, card)
+        return genuine(versions, version)
 
-    monkeypatch.setattr(by_number, "open_version", counted)
+    monkeypatch.setattr(by_number, "open_pinned", counted)
+
+
+def test_a_slow_opening_keeps_nobody_waiting_who_asks_for_another_version(live, monkeypatch):
+    started, go_on, genuine = threading.Event(), threading.Event(), by_number.open_pinned
+
+    def slow(versions, version):
+        if version == 3:
+            started.set()
+            assert go_on.wait(60)
+        return genuine(versions, version)
+
+    monkeypatch.setattr(by_number, "open_pinned", slow)
+    versions = Versions(live)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(versions.get, 3)
+        assert started.wait(60)
+        assert versions.get(2).version == 2
+        assert not waiting.done()
+        go_on.set()
+        assert waiting.result(60).version == 3
+
+
+def test_no_more_versions_are_being_opened_at_a_time_than_may_stay(live, monkeypatch):
+    for _ in range(3):
+        train(live.registry.folder.parent, Parameters(n_estimators=1, promote="never"))
+    versions, now, most, lock = Versions(live, most=2), [], [], threading.Lock()
+    genuine = by_number.look
+    first_two = threading.Barrier(2)
+
+    def counted(path, card):
+        with lock:
+            now.append(path.name)
+            most.append(len(now))
+        if len(most) <= 2:
+            first_two.wait(60)
+        found = genuine(path, card)
+        with lock:
+            now.remove(path.name)
+        return found
+
+    monkeypatch.setattr(by_number, "look", counted)
+    with ThreadPoolExecutor(5) as pool:
+        got = [predictor.version for predictor in pool.map(versions.get, range(2, 7))]
+    assert got == [2, 3, 4, 5, 6]
+    assert max(most) == 2
+    assert len(versions.kept) == 2
+
+
+def test_a_refused_version_is_tried_again_after_a_while_and_not_before(live, monkeypatch):
+    opened, path = [], live.registry.path(2) / MODEL_FILE
+    count_openings(monkeypatch, opened)
+    whole, versions, clock = path.read_bytes(), Versions(live), [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    path.write_bytes(b"on its way")
+    for _ in range(5):
+        with pytest.raises(UntrustedError, match="is not the file"):
+            versions.get(2)
+    path.write_bytes(whole)
+    with pytest.raises(UntrustedError, match="is not the file"):
+        versions.get(2)
+    assert opened == [2]
+    clock[0] += by_number.RETRY
+    assert versions.get(2).version == 2
+    assert opened == [2, 2]
+
+
+def test_what_is_remembered_of_refusals_and_turns_is_bounded(live, monkeypatch):
+    monkeypatch.setattr(by_number, "MOST_REFUSED", 1)
+    versions = Versions(live)
+    for version in (2, 3):
+        (live.registry.path(version) / MODEL_FILE).write_bytes(b"")
+        with pytest.raises(UntrustedError):
+            versions.get(version)
+    for version in range(100, 200):
+        with pytest.raises(NoModelError):
+            versions.get(version)
+    assert (list(versions.refused), sorted(versions.turns)) == ([3], [2, 3])
 
 
 def test_at_most_the_stated_number_of_pinned_versions_stays(live):

@@ -9,6 +9,7 @@ import sys
 import joblib
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -16,12 +17,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+import iris_serve.audit
 from iris_serve.add import EstimatorError, add
 from iris_serve.artifact import (
     CARD_FILE,
     FOREST_FILE,
     MODEL_FILE,
     ArtifactError,
+    encoded,
     open_model,
     write_file,
 )
@@ -160,8 +163,10 @@ def die_at(step, models):
     sys.addaudithook(hook)
 
 def look_at(registry, old):
-    assert verify(registry) == [], verify(registry)
     there, now = registry.versions(), current(registry).version
+    cut_off = 3 in there and 3 not in [event.version for event in history(registry)]
+    said = [trouble.partition(",")[0] for trouble in verify(registry)]
+    assert said == ["version 3: its run record says promoted"] * cut_off, verify(registry)
     assert there in (old, [*old, 3]), there
     names = set(os.listdir(registry.folder)) - set(map(str, there)) - {"aliases"}
     assert all(name.startswith(".staged-") for name in names), names
@@ -543,6 +548,35 @@ def test_rollback_to_a_damaged_version_is_refused(pair):
     with pytest.raises(ArtifactError, match=FOREST_FILE):
         rollback(pair)
     assert current(pair).version == 2
+
+
+def test_a_rollback_is_refused_if_anybody_has_promoted_meanwhile_even_the_same(pair, monkeypatch):
+    read, before = iris_serve.audit.standing, len(history(pair))
+
+    def interrupted(past):
+        promote(pair, 2, "the same once more")
+        return read(past)
+
+    monkeypatch.setattr(iris_serve.audit, "standing", interrupted)
+    with pytest.raises(ConflictError, match="somebody else has promoted to current meanwhile"):
+        rollback(pair)
+    assert len(history(pair)) == before + 1
+    assert current(pair).version == 2
+
+
+def test_verify_finds_a_version_that_says_promoted_and_never_was(registry):
+    shutil.copytree(registry.path(1), registry.folder / "2")
+    record = replace(read_run(registry.path(1)), version=2)
+    (registry.path(2) / "run.json").write_bytes(encoded(record))
+    (trouble,) = verify(registry)
+    assert trouble.startswith("version 2: its run record says promoted, and no alias")
+    assert verify(registry, 2) == [trouble]
+    assert verify(registry, 1) == []
+    (registry.path(2) / "run.json").write_bytes(encoded(replace(record, promoted=False)))
+    assert verify(registry) == []
+    (registry.path(2) / "run.json").write_bytes(encoded(record))
+    promote(registry, 2, "it is wanted", alias="canary")
+    assert verify(registry) == []
 
 
 def test_rollback_of_an_alias_leaves_the_others_alone(pair):

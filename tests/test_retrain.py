@@ -21,29 +21,44 @@ from hypothesis import strategies as st
 import iris_serve.page
 import iris_serve.reproduce
 import iris_serve.retrain
+import iris_serve.runner
 from iris_serve.artifact import (
     CARD_FILE,
     MODEL_FILE,
+    ArtifactError,
     encoded,
     load,
     read_card,
     retraining_notebook,
     sha256,
 )
+from iris_serve.audit import verify
 from iris_serve.files import TableError
 from iris_serve.page import RetrainError, page
 from iris_serve.parameters import Parameters, check_parameters, parse_value
 from iris_serve.predictor import open_predictor
-from iris_serve.record import PAGE_FILE, read_run
-from iris_serve.registry import Registry, current, history
+from iris_serve.record import PAGE_FILE, plain, read_run
+from iris_serve.registry import Registry, current, history, promote
 from iris_serve.reproduce import reproduce
 from iris_serve.retrain import retrain, train
+from iris_serve.runner import MOST_FAILED, keep_failed
 
 SMALL = Parameters(seed=7, n_estimators=10)
 
 
 def files(path):
     return [(path / name).read_bytes() for name in (MODEL_FILE, CARD_FILE)]
+
+
+def ending(models, notebook_source, monkeypatch):
+    """Run a copy of the retraining notebook whose last cell does what `notebook_source` says."""
+    notebook = json.loads(retraining_notebook().read_text())
+    notebook["cells"][-1]["source"] = notebook_source
+    (models.parent / "changed.ipynb").write_text(json.dumps(notebook))
+    monkeypatch.setattr(
+        iris_serve.retrain, "retraining_notebook", lambda: models.parent / "changed.ipynb"
+    )
+    return retrain(models, SMALL)
 
 
 def test_two_runs_make_the_same_bytes_as_each_other_and_as_the_recipe(tmp_path):
@@ -90,17 +105,35 @@ def test_the_notebook_tells_the_verdict_that_the_registry_acts_upon(models):
     assert f"not promoted: {run.why}" in told
 
 
-def test_a_failed_run_keeps_its_notebook_and_leaves_the_registry_untouched(models):
+def test_a_failed_run_keeps_its_notebook_and_leaves_the_registry_untouched(models, monkeypatch):
     registry = Registry(models)
-    with pytest.raises(
-        RetrainError, match=r"ValueError: test_size 0.001 holds out none"
-    ) as failure:
-        retrain(models, Parameters(test_size=0.001))
+    with pytest.raises(RetrainError, match=r"ZeroDivisionError: division by zero") as failure:
+        ending(models, "1 / 0", monkeypatch)
     assert "\n" not in str(failure.value)
     assert (registry.versions(), current(registry).version) == ([1], 1)
     (kept,) = (registry.folder / "failed").iterdir()
-    assert "holds out none" in kept.read_text()
+    assert "division by zero" in kept.read_text()
     assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases", "failed"]
+
+
+def test_the_newest_failed_notebooks_are_kept_and_other_files_are_left_alone(registry, tmp_path):
+    (tmp_path / "executed.ipynb").write_text('{"metadata": {}}')
+    folder = registry.folder / "failed"
+    folder.mkdir()
+    for name in ("notes.txt", "20260101.ipynb", "00000000T000000000000Z.ipynb.bak"):
+        (folder / name).write_text("mine")
+    kept = [keep_failed(registry, tmp_path / "executed.ipynb") for _ in range(MOST_FAILED + 5)]
+    assert [path.exists() for path in kept] == [False] * 5 + [True] * MOST_FAILED
+    assert len(list(folder.iterdir())) == MOST_FAILED + 3
+
+
+def test_failed_notebooks_are_not_kept_through_a_link(registry, tmp_path):
+    (tmp_path / "executed.ipynb").write_text('{"metadata": {}}')
+    (tmp_path / "elsewhere").mkdir()
+    (registry.folder / "failed").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is a symbolic link"):
+        keep_failed(registry, tmp_path / "executed.ipynb")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def papermill(models, out, *parameters):
@@ -143,7 +176,7 @@ def test_no_kernel_and_no_connection_file_outlives_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     with pytest.raises(RetrainError):
-        retrain(tmp_path / "models", Parameters(test_size=0.001))
+        ending(tmp_path / "models", "1 / 0", monkeypatch)
     assert list(tmp_path.glob("**/*.json")) == []
 
 
@@ -180,6 +213,24 @@ def test_a_wrong_value_is_refused_by_name(name, word):
         check_parameters({name: parse_value(word, name)})
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("trees", "n_estimators"),
+        ("depth", "max_depth"),
+        ("folds", "cv"),
+        ("random_state", "seed"),
+        ("columns", "features"),
+        ("label", "target"),
+        ("seeed", "seed"),
+        ("n_estimator", "n_estimators"),
+    ],
+)
+def test_a_parameter_by_another_word_is_answered_with_the_right_one(word, meant):
+    with pytest.raises(ValueError, match=f"unknown parameter '{word}'; did you mean '{meant}'"):
+        check_parameters({word: 1})
+
+
 @settings(max_examples=300, print_blob=True)
 @given(name=st.sampled_from(Parameters.__struct_fields__), word=st.text(max_size=30))
 def test_any_word_is_a_parameter_or_a_value_error(name, word):
@@ -192,6 +243,37 @@ def test_a_worse_model_is_kept_and_not_promoted(models):
     assert (run.version, run.promoted) == (2, False)
     assert "worse than the current version" in read_run(Registry(models).path(2)).why
     assert current(Registry(models)).version == 1
+
+
+def test_a_run_that_was_overtaken_is_judged_again_and_its_record_says_so(models, monkeypatch):
+    registry, genuine = Registry(models), promote
+
+    def overtaken(registry, version, why, **wishes):
+        if current(registry).version == 1:
+            monkeypatch.undo()
+            train(models, Parameters(n_estimators=20, promote="always"))
+        return genuine(registry, version, why, **wishes)
+
+    monkeypatch.setattr(iris_serve.retrain, "promote", overtaken)
+    run = retrain(models, Parameters(n_estimators=10))
+    assert read_run(registry.path(2)).why == run.why
+    assert run.verdict["current"] == 3
+    assert "judged again" in run.why
+    assert "the executed notebook has the verdict before that" in run.why
+    last = json.loads((registry.path(2) / "retrain.ipynb").read_text())["cells"][-1]["source"]
+    assert "the run record has a later verdict" in last
+    assert run.why not in last
+    assert history(registry)[-1].why == plain(run.why)
+    assert [event.version for event in history(registry)] == [1, 3, 2]
+    assert verify(registry) == []
+
+
+def test_the_last_sentence_of_the_notebook_and_the_page_is_the_verdict_of_the_record(models):
+    run = retrain(models, Parameters(n_estimators=10))
+    path = Registry(models).path(run.version)
+    cells = json.loads((path / "retrain.ipynb").read_text())["cells"]
+    assert f"the verdict was **promoted**: {run.why}." in cells[-1]["source"]
+    assert run.why in (path / PAGE_FILE).read_text()
 
 
 def test_never_does_not_promote_even_the_first(tmp_path):
@@ -310,6 +392,39 @@ def test_a_bad_table_is_refused_before_papermill_starts(tmp_path, wine, monkeypa
         with pytest.raises(TableError, match=r"3 +\| alcohol +\| \"cheap\""):
             run(tmp_path / "models", of_wine("bad.csv"))
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"cv": 60}, r"^cv 60 is too much for this table: class 'class_2' has 3\d rows"),
+        ({"test_size": 0.00001}, r"^test_size 1e-05 holds out none of the 178 rows"),
+        ({"test_size": 0.9999}, r"^test_size 0.9999 leaves no row of class 'class_0'"),
+    ],
+)
+def test_what_the_table_cannot_bear_is_refused_by_name_before_a_kernel(
+    tmp_path, wine, monkeypatch, asked, words
+):
+    monkeypatch.setattr(iris_serve.retrain, "run_notebook", None)
+    for run in (retrain, train):
+        with pytest.raises(ValueError, match=words):
+            run(tmp_path / "models", of_wine(wine, **asked))
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_classes_may_be_in_a_column_called_none(tmp_path, wine):
+    other = tmp_path / "other.csv"
+    other.write_text(wine.read_text().replace("kind", "None", 1))
+    assert [parse_value(word, "target") for word in ("None", "null", '"None"', '"null"')] == [
+        None,
+        None,
+        "None",
+        "null",
+    ]
+    target = parse_value('"None"', "target")
+    retrain(tmp_path / "models", Parameters(data=str(other), target=target, n_estimators=2))
+    assert read_card(Registry(tmp_path / "models").path(1)).parameters.target == "None"
+    assert reproduce(tmp_path / "models", "iris", 1).identical
 
 
 def test_bare_papermill_takes_a_file_too(tmp_path, wine):
@@ -498,34 +613,42 @@ def test_hostile_names_in_a_table_neither_stop_a_run_nor_reach_the_page(tmp_path
     assert_harmless((Registry(tmp_path / "m").path(run.version) / PAGE_FILE).read_text())
 
 
-def stopped(models, notebook_source, monkeypatch):
-    """Run a copy of the retraining notebook whose last cell does what `notebook_source` says."""
-    notebook = json.loads(retraining_notebook().read_text())
-    notebook["cells"][-1]["source"] = notebook_source
-    (models.parent / "changed.ipynb").write_text(json.dumps(notebook))
-    monkeypatch.setattr(
-        iris_serve.retrain, "retraining_notebook", lambda: models.parent / "changed.ipynb"
-    )
-    return retrain(models, SMALL)
+def test_a_kernel_that_cannot_start_is_told_with_its_last_words(models, monkeypatch):
+    genuine = iris_serve.runner.write_spec
+
+    def speechless(folder, environment):
+        genuine(folder, environment)
+        spec = folder / "here" / "kernel.json"
+        argv = [sys.executable, "-c", "raise SystemExit('no kernel in this house')"]
+        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"argv": argv}))
+
+    monkeypatch.setattr(iris_serve.runner, "write_spec", speechless)
+    with pytest.raises(RetrainError, match="its last words: no kernel in this house"):
+        retrain(models, SMALL)
+    assert Registry(models).versions() == [1]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_kernel_that_dies_publishes_nothing(models, monkeypatch):
     with pytest.raises(RetrainError, match="the kernel died, and nothing was published"):
-        stopped(models, "import os; os._exit(9)", monkeypatch)
+        ending(models, "import os; os._exit(9)", monkeypatch)
     registry = Registry(models)
     assert (registry.versions(), len(history(registry))) == ([1], 1)
     assert len(list((registry.folder / "failed").iterdir())) == 1
 
 
-def test_ctrl_c_publishes_nothing_and_says_so(models, tmp_path):
+BUSY = "try: time.sleep(60)\nexcept KeyboardInterrupt: sum(range(10**8))"
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", BUSY], ids=["asleep", "busy"])
+def test_ctrl_c_publishes_nothing_and_says_so_and_no_more(models, tmp_path, then):
     code = f"""
 import json, sys
 from pathlib import Path
 import iris_serve.retrain as r
 notebook = json.loads(r.retraining_notebook().read_text())
 waits = "from pathlib import Path; import time; Path({str(tmp_path / "started")!r}).touch()"
-notebook["cells"][-1]["source"] = waits + "; time.sleep(60)"
+notebook["cells"][-1]["source"] = waits + chr(10) + {then!r}
 Path("changed.ipynb").write_text(json.dumps(notebook))
 r.retraining_notebook = lambda: Path("changed.ipynb")
 try:
@@ -548,5 +671,6 @@ except KeyboardInterrupt as error:
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert out.startswith("stopped, and nothing was published"), err
+    assert err == ""
     assert Registry(models).versions() == [1]
     assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases", "failed"]

@@ -1,0 +1,367 @@
+"""The routes of other platforms: their forms, their paths, and our complaints."""
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iris_serve.app import create_app
+from iris_serve.artifact import load
+from iris_serve.data import iris
+from iris_serve.neighbours import PlatformError, make_neighbours, read_platform
+from iris_serve.pinned import Versions
+from iris_serve.predictor import LivePredictor
+from iris_serve.registry import Registry, promote
+from iris_serve.retrain import Parameters, train
+
+NAMES = [feature.name for feature in iris().contract.features]
+ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
+NAMED = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
+COLUMNS = {name: [row[i] for row in ROWS] for i, name in enumerate(NAMES)}
+REVERSED = {"columns": NAMES[::-1], "data": [row[::-1] for row in ROWS]}
+CSV = "\n".join(",".join(map(str, row)) for row in ROWS)
+V1 = "/v1/models/iris:predict"
+VERTEX = {
+    "AIP_HTTP_PORT": "8080",
+    "AIP_HEALTH_ROUTE": "/v1/endpoints/7/deployedModels/9",
+    "AIP_PREDICT_ROUTE": "/v1/endpoints/7/deployedModels/9:predict",
+    "AIP_STORAGE_URI": "",
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A models directory with version 1 in service and 2 as the canary; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("neighbours") / "models"
+    train(folder, Parameters(n_estimators=5))
+    train(folder, Parameters(n_estimators=1, max_depth=1, promote="never"))
+    promote(Registry(folder), 2, "to be tried first", alias="canary")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(two):
+    live = LivePredictor(Registry(two))
+    live.stop()
+    return create_app(live, [make_neighbours(Versions(live), VERTEX)]).test_client()
+
+
+@pytest.fixture(scope="module")
+def expected(two):
+    return {version: load(two / "iris" / version)[0].predict(ROWS).tolist() for version in "12"}
+
+
+def assert_refused(answer, status=400, words=""):
+    assert answer.status_code == status, answer.data
+    assert answer.content_type == "application/json"
+    assert isinstance(answer.json["error"], str)
+    assert words in answer.json["error"]
+    for leak in (b"Traceback", b"site-packages", b"/tmp", b"/home", b".py"):
+        assert leak not in answer.data
+
+
+ROUTES = {
+    "V1": (V1, ("instances", "inputs")),
+    "Vertex": (VERTEX["AIP_PREDICT_ROUTE"], ("instances",)),
+    "invocations": (
+        "/invocations",
+        ("instances", "inputs", "dataframe_split", "dataframe_records"),
+    ),
+}
+FORMS = {
+    "instances, lists": {"instances": ROWS},
+    "instances, objects": {"instances": NAMED},
+    "inputs, lists": {"inputs": ROWS},
+    "inputs, columns": {"inputs": COLUMNS},
+    "split": {"dataframe_split": {"columns": NAMES, "data": ROWS}},
+    "split with index": {"dataframe_split": {"index": [0, 1, 2], "columns": NAMES, "data": ROWS}},
+    "split, reversed": {"dataframe_split": REVERSED},
+    "split, nameless": {"dataframe_split": {"data": ROWS}},
+    "records": {"dataframe_records": NAMED},
+}
+PAIRS = [
+    (route, form)
+    for route, (_, keys) in ROUTES.items()
+    for form, question in FORMS.items()
+    if set(question) <= set(keys)
+]
+
+
+@pytest.mark.parametrize(("route", "form"), PAIRS)
+def test_every_form_gets_the_same_predictions(client, expected, route, form):
+    answer = client.post(ROUTES[route][0], json=FORMS[form])
+    assert (answer.status_code, answer.json) == (200, {"predictions": expected["1"]})
+    assert answer.headers["X-Model-Version"] == "1"
+
+
+def test_v1_asks_a_pinned_version_too(client, expected):
+    assert expected["1"] != expected["2"]
+    for named, version in (("2", "2"), ("canary", "2"), ("current", "1")):
+        path = f"/v1/models/iris/versions/{named}:predict"
+        answer = client.post(path, json={"instances": ROWS})
+        assert answer.json == {"predictions": expected[version]}
+        assert answer.headers["X-Model-Version"] == version
+
+
+def test_v1_tells_what_is_served_to_kserve_and_to_tensorflow(client):
+    assert client.get("/v1/models").json == {"models": ["iris"]}
+    for path, version in (("/v1/models/iris", "1"), ("/v1/models/iris/versions/2", "2")):
+        said = client.get(path).json
+        assert (said["name"], said["ready"]) == ("iris", True)
+        (state,) = said["model_version_status"]
+        assert (state["version"], state["state"]) == (version, "AVAILABLE")
+    assert_refused(client.get("/v1/models/rose"), 404)
+
+
+def test_v1_ignores_the_one_signature_and_refuses_any_other(client):
+    for fine in ("serving_default", "", None):
+        question = {"instances": ROWS, "signature_name": fine}
+        assert client.post(V1, json=question).status_code == 200
+    question = {"instances": ROWS, "signature_name": "regress"}
+    assert_refused(client.post(V1, json=question), 400, "signature_name: asks for something")
+
+
+def test_v1_explains_nothing(client):
+    assert_refused(
+        client.post("/v1/models/iris:explain", json={"instances": ROWS}), 404, ":predict"
+    )
+
+
+@pytest.mark.parametrize("header", ["", ",".join(NAMES) + "\n"], ids=["bare", "with names"])
+def test_csv_is_answered_with_or_without_names(client, expected, header):
+    answer = client.post("/invocations", data=header + CSV, content_type="text/csv; charset=utf-8")
+    assert answer.json == {"predictions": expected["1"]}
+
+
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "application/jsonlines"])
+@pytest.mark.parametrize("rows", [ROWS, NAMED], ids=["lists", "objects"])
+def test_lines_of_json_are_answered(client, expected, kind, rows):
+    body = "\n".join(json.dumps(row) for row in rows)
+    assert client.post("/invocations", data=body, content_type=kind).json == {
+        "predictions": expected["1"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/csv", "text/csv; charset=utf-8"),
+        ("text/csv; charset=utf-8, */*", "text/csv; charset=utf-8"),
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+        ("application/json, text/csv", "application/json"),
+    ],
+)
+def test_answers_are_csv_only_for_who_asks_for_it_first(client, expected, accept, kind):
+    headers = {"Accept": accept, "Content-Type": "text/csv"}
+    answer = client.post("/invocations", data=CSV, headers=headers)
+    assert answer.content_type == kind
+    assert answer.headers["X-Model-Version"] == "1"
+    lines = "".join(f"{one}\n" for one in expected["1"])
+    told = answer.text if kind.startswith("text/csv") else None
+    assert (told or lines) == lines
+    assert_refused(client.post("/invocations", data="1,2\n", headers=headers), 400, "line 1")
+
+
+def test_pings_are_answered(client):
+    for path in ("/ping", VERTEX["AIP_HEALTH_ROUTE"]):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json["status"]) == (200, "ready")
+
+
+WRONG = {
+    "no key": ({}, "exactly one of the keys"),
+    "a misspelt key": ({"instance": ROWS}, "instance: unknown name; did you mean instances?"),
+    "a list": (ROWS, "the body must be an object"),
+    "a scalar": ({"instances": 5.1}, "instances: must be a list of rows"),
+    "one flat row": ({"instances": ROWS[0]}, "one row is written [[…]]"),
+    "no rows": ({"instances": []}, "instances: holds no row"),
+    "a short row": ({"instances": [ROWS[0][:3]]}, "instances[0]: must hold 4 numbers"),
+    "a string": ({"instances": [[5.1, "3.5", 1.4, 0.2]]}, "instances[0][1] (sepal_width)"),
+    "a boolean": ({"instances": [[5.1, True, 1.4, 0.2]]}, "got true"),
+    "a null": ({"instances": [[5.1, None, 1.4, 0.2]]}, "got null"),
+    "one wrong among many": ({"instances": [*ROWS, None]}, "instances[3]: must be a list"),
+    "a name missing": (
+        {"instances": [{"sepal_length": 1}]},
+        "instances[0].sepal_width: is missing",
+    ),
+    "a name too many": ({"instances": [NAMED[0] | {"color": 1}]}, "color: unknown name"),
+    "a wish": ({"instances": ROWS, "parameters": {"a": 1}}, "parameters: asks for something"),
+}
+INVOCATIONS = {
+    "two keys": ({"instances": ROWS, "inputs": ROWS}, "exactly one of the keys"),
+    "params": ({"inputs": ROWS, "params": {"a": 1}}, "params: asks for something"),
+    "columns too short": ({"inputs": COLUMNS | {NAMES[1]: [1]}}, "must be a list of 3 numbers"),
+    "a column missing": ({"inputs": {NAMES[0]: [1]}}, "inputs.sepal_width: is missing"),
+    "a column unknown": ({"inputs": COLUMNS | {"color": [1]}}, "inputs.color: unknown name"),
+    "a column scalar": ({"inputs": COLUMNS | {NAMES[1]: 1}}, "must be a list of 3 numbers"),
+    "a column odd": ({"inputs": COLUMNS | {NAMES[1]: [1, None, 3]}}, "inputs.sepal_width[1]"),
+    "columns empty": ({"inputs": {name: [] for name in NAMES}}, "inputs: holds no row"),
+    "split a list": ({"dataframe_split": ROWS}, "dataframe_split: must be an object"),
+    "split no data": ({"dataframe_split": {"columns": NAMES}}, "dataframe_split: must be"),
+    "split no rows": ({"dataframe_split": {"columns": NAMES, "data": []}}, "data: holds no row"),
+    "split unknown": (
+        {"dataframe_split": {"columns": [*NAMES[:3], "petal_widht"], "data": ROWS}},
+        "did you mean petal_width?",
+    ),
+    "split twice": (
+        {"dataframe_split": {"columns": [*NAMES, NAMES[0]], "data": ROWS}},
+        "columns.sepal_length: stands twice",
+    ),
+    "split numbers": (
+        {"dataframe_split": {"columns": [0, 1, 2, 3], "data": ROWS}},
+        "list of names",
+    ),
+    "split odd": (
+        {"dataframe_split": REVERSED | {"data": [[None, 1, 2, 3]]}},
+        "dataframe_split.data[0][0] (petal_width): must be a number, got null",
+    ),
+    "split an object": (
+        {"dataframe_split": {"columns": NAMES, "data": NAMED}},
+        "data[0]: must be a list of 4 numbers, got an object",
+    ),
+    "records a scalar": ({"dataframe_records": 5}, "dataframe_records: must be a list of rows"),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_question_is_a_400_that_says_what_and_where(client, route, name):
+    question, words = WRONG[name]
+    assert_refused(client.post(ROUTES[route][0], json=question), 400, words)
+
+
+@pytest.mark.parametrize("name", INVOCATIONS)
+def test_a_wrong_table_is_a_400_that_says_what_and_where(client, name):
+    question, words = INVOCATIONS[name]
+    assert_refused(client.post("/invocations", json=question), 400, words)
+
+
+def test_a_pointer_leads_into_the_body_that_was_sent(client):
+    body = {"instances": [ROWS[0], [1, 2, 3, "x"]]}
+    assert client.post(V1, json=body).json["errors"][0]["pointer"] == "#/instances/1/3"
+    body = {"dataframe_split": REVERSED | {"data": [[1, 2, 3, "x"]]}}
+    error = client.post("/invocations", json=body).json["errors"][0]
+    assert (error["pointer"], error["field"]) == ("#/dataframe_split/data/0/3", NAMES[0])
+    body = {"inputs": COLUMNS | {NAMES[2]: [1, 2, None]}}
+    error = client.post("/invocations", json=body).json["errors"][0]
+    assert error["pointer"] == f"#/inputs/{NAMES[2]}/2"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-1e400", "9" * 5000])
+def test_what_is_no_finite_number_is_a_400(client, route, literal):
+    body = json.dumps({"instances": ROWS}).replace("1.4", literal)
+    assert_refused(client.post(ROUTES[route][0], data=body), 400, "instances[0][2] (petal_length)")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, b"", None),
+        (400, b"{", "application/json"),
+        (400, b"[" * 100_000, None),
+        (400, b'{"instances": [], "instances": []}', None),
+        (400, pickle.dumps(ROWS), "application/octet-stream"),
+        (400, pickle.dumps(ROWS), "text/csv"),
+        (413, b" " * ((1 << 20) + 1), None),
+        (413, json.dumps({"instances": [[1, 2, 3, 4]] * 10_001}), None),
+        (415, b"{}", "multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_body_that_is_no_question_is_refused(client, route, status, body, kind):
+    assert_refused(client.post(ROUTES[route][0], data=body, content_type=kind), status)
+
+
+def test_more_rows_than_allowed_are_a_413_in_every_form(client):
+    many = [1] * 10_001
+    for question in (
+        {"inputs": dict.fromkeys(NAMES, many)},
+        {"dataframe_split": {"data": [[1, 2, 3, 4]] * 10_001}},
+        {"dataframe_records": [[1, 2, 3, 4]] * 10_001},
+    ):
+        assert_refused(client.post("/invocations", json=question), 413, "10000 are the most")
+    answer = client.post("/invocations", data="1,2,3,4\n" * 10_001, content_type="text/csv")
+    assert_refused(answer, 413, "10000")
+
+
+def test_a_list_of_names_as_long_as_a_body_is_refused_at_once(client):
+    for names in ([NAMES[0]] * 60_000, [str(i) for i in range(100_000)]):
+        question = {"dataframe_split": {"columns": names, "data": ROWS}}
+        assert_refused(client.post("/invocations", json=question))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.sampled_from(["columns", "data", *NAMES]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_any_table_is_answered_or_refused_with_a_reason(client, examples):
+    keys = [*ROUTES["invocations"][1], "params"]
+
+    @settings(max_examples=examples, deadline=None, print_blob=True, database=None)
+    @given(st.dictionaries(st.sampled_from(keys), JSON, min_size=1, max_size=2))
+    def check(question):
+        answer = client.post("/invocations", data=json.dumps(question))
+        if answer.status_code != 200:
+            assert_refused(answer)
+
+    check()
+
+
+# What the platform says
+
+
+def test_the_platform_says_where_to_listen_and_what_it_will_ask():
+    assert read_platform({}) == read_platform({"AIP_HTTP_PORT": "", "AIP_HEALTH_ROUTE": ""})
+    assert read_platform({}).port is None
+    said = read_platform(VERTEX)
+    assert (said.port, said.health, said.predict) == (8080, *list(VERTEX.values())[1:3])
+    assert read_platform({"SAGEMAKER_BIND_TO_PORT": "8081"}).port == 8081
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AIP_HTTP_PORT", "0"),
+        ("AIP_HTTP_PORT", "65536"),
+        ("AIP_HTTP_PORT", "\uff18\uff10"),
+        ("SAGEMAKER_BIND_TO_PORT", "http"),
+        ("AIP_PREDICT_ROUTE", "/predict"),
+        ("AIP_PREDICT_ROUTE", "predict"),
+        ("AIP_PREDICT_ROUTE", "/<path:everything>"),
+        ("AIP_HEALTH_ROUTE", "/a b"),
+        ("AIP_HEALTH_ROUTE", "//a"),
+        ("AIP_HEALTH_ROUTE", "/a\n"),
+    ],
+)
+def test_what_the_platform_cannot_mean_is_refused_at_the_start(name, value):
+    with pytest.raises(PlatformError, match=name):
+        read_platform({name: value})
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/v1/models/iris:predict", "/vertex/predict"])
+def test_vertex_may_ask_on_any_path_with_its_dialect(two, expected, path):
+    live = LivePredictor(Registry(two))
+    live.stop()
+    environment = {"AIP_PREDICT_ROUTE": path, "AIP_HEALTH_ROUTE": "/ping"}
+    client = create_app(live, [make_neighbours(Versions(live), environment)]).test_client()
+    question = {"instances": ROWS, "parameters": {}}
+    assert client.post(path, json=question).json == {"predictions": expected["1"]}
+    assert client.get("/ping").status_code == 200
+
+
+def test_without_a_platform_its_routes_are_not_there(two):
+    live = LivePredictor(Registry(two))
+    live.stop()
+    client = create_app(live, [make_neighbours(Versions(live), {})]).test_client()
+    assert_refused(client.post(VERTEX["AIP_PREDICT_ROUTE"], json={"instances": ROWS}), 404)

@@ -1,0 +1,716 @@
+"""The Open Inference Protocol as its clients meet it: right tensors, and errors they can read."""
+
+import gzip
+import http.client
+import json
+import os
+import pickle
+import shutil
+import signal
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from services import Service
+from sklearn.svm import LinearSVC
+
+from iris_serve.app import create_app
+from iris_serve.artifact import load
+from iris_serve.data import iris
+from iris_serve.framing import FRAME
+from iris_serve.guard import Policy
+from iris_serve.infer import infer
+from iris_serve.pinned import Versions
+from iris_serve.predictor import EstimatorPredictor, LivePredictor
+from iris_serve.registry import Registry, promote
+from iris_serve.retrain import Parameters, train
+from iris_serve.tensors import NUMBERS, Output, read_tensor, write
+from iris_serve.v2 import make_v2
+from iris_serve.wire import Reply
+
+ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
+FLAT = [value for row in ROWS for value in row]
+TABLE = {"name": "features", "shape": [3, 4], "datatype": "FP64", "data": FLAT}
+ONE = TABLE | {"shape": [1, 4], "data": FLAT[:4]}
+INFER = "/v2/models/iris/infer"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A models directory with version 1 in service and 2 as the canary; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("v2") / "models"
+    train(folder, Parameters(n_estimators=5))
+    train(folder, Parameters(n_estimators=6, seed=7, promote="never"))
+    promote(Registry(folder), 2, "to be tried first", alias="canary")
+    return folder
+
+
+def client_of(folder, policy=None):
+    live = LivePredictor(Registry(folder))
+    live.stop()
+    return create_app(live, [make_v2(Versions(live))], policy or Policy()).test_client()
+
+
+@pytest.fixture(scope="module")
+def client(two):
+    return client_of(two)
+
+
+@pytest.fixture(scope="module")
+def estimators(two):
+    return {version: load(two / "iris" / version)[0] for version in "12"}
+
+
+def ask(client, *inputs, path=INFER, **more):
+    return client.post(path, data=json.dumps({"inputs": inputs, **more}))
+
+
+def tensors(answer):
+    assert answer.status_code == 200, answer.data
+    return {output["name"]: output for output in answer.json["outputs"]}
+
+
+def data_of(answer):
+    return {name: output["data"] for name, output in tensors(answer).items()}
+
+
+def assert_refused(answer, status=400, words=""):
+    """An error as the clients of this protocol read it: a text under `error`, in JSON."""
+    assert answer.status_code == status, answer.data
+    assert answer.content_type == "application/json"
+    assert isinstance(answer.json["error"], str)
+    assert words in answer.json["error"]
+    assert len(answer.data) < 30_000
+    for leak in (b"Traceback", b"site-packages", b"/tmp", b"/home", b".py"):
+        assert leak not in answer.data
+
+
+def in_bytes(*inputs, extra=b"", **more):
+    """The body and the headers of a request with its tensors behind the JSON."""
+    heads, tail = [], b""
+    for tensor in inputs:
+        raw = np.array(tensor["data"], NUMBERS[tensor["datatype"]]).tobytes()
+        head = tensor | {"parameters": {"binary_data_size": len(raw)}}
+        del head["data"]
+        heads.append(head)
+        tail += raw
+    front = json.dumps({"inputs": heads, **more}).encode()
+    return {"data": front + tail + extra, "headers": {FRAME: str(len(front))}}
+
+
+def out_of_bytes(answer):
+    """The outputs of a reply that has them behind its JSON."""
+    assert answer.status_code == 200, answer.data
+    assert answer.content_type == "application/octet-stream"
+    size = int(answer.headers[FRAME])
+    front, tail = json.loads(answer.data[:size]), answer.data[size:]
+    found = {}
+    for output in front["outputs"]:
+        length = output["parameters"]["binary_data_size"]
+        found[output["name"]], tail = tail[:length], tail[length:]
+    assert tail == b""
+    return front, found
+
+
+# What is accepted
+
+
+def test_flat_and_nested_data_are_the_same_question(client, estimators):
+    flat, nested = ask(client, TABLE), ask(client, TABLE | {"data": ROWS})
+    assert data_of(flat) == data_of(nested)
+    assert data_of(flat)["label"] == estimators["1"].predict(ROWS).tolist()
+    sure = estimators["1"].predict_proba(ROWS).ravel().tolist()
+    assert data_of(flat)["probabilities"] == sure
+
+
+def test_outputs_have_the_shapes_and_datatypes_that_the_metadata_announce(client):
+    announced = client.get("/v2/models/iris").json["outputs"]
+    for output in announced:
+        found = tensors(ask(client, TABLE))[output["name"]]
+        assert found["datatype"] == output["datatype"]
+        assert found["shape"] == [3 if size == -1 else size for size in output["shape"]]
+
+
+@pytest.mark.parametrize("datatype", list(NUMBERS))
+def test_every_number_type_is_accepted(client, estimators, datatype):
+    whole = [5, 3, 1, 0]
+    for values in (whole, [float(value) for value in whole]):
+        found = data_of(ask(client, ONE | {"datatype": datatype, "data": values}))
+        assert found["label"] == estimators["1"].predict([whole]).tolist()
+
+
+def test_a_32_bit_float_means_the_same_in_json_and_in_bytes(client):
+    one = TABLE | {"datatype": "FP32"}
+    assert data_of(ask(client, one)) == data_of(client.post(INFER, **in_bytes(one)))
+
+
+@pytest.mark.parametrize("shape", [[3], [3, 1]])
+def test_one_tensor_for_each_feature_is_accepted_in_any_order(client, shape):
+    names = [feature.name for feature in iris().contract.features]
+    columns = [
+        {"name": name, "shape": shape, "datatype": "FP64", "data": [row[i] for row in ROWS]}
+        for i, name in enumerate(names)
+    ]
+    expected = data_of(ask(client, TABLE))
+    assert data_of(ask(client, *columns)) == expected
+    assert data_of(ask(client, *reversed(columns))) == expected
+    assert data_of(client.post(INFER, **in_bytes(*columns[::-1]))) == expected
+
+
+def test_no_rows_get_empty_outputs(client):
+    found = tensors(ask(client, TABLE | {"shape": [0, 4], "data": []}))
+    assert (found["label"]["shape"], found["label"]["data"]) == ([0], [])
+    assert (found["probabilities"]["shape"], found["probabilities"]["data"]) == ([0, 3], [])
+
+
+@pytest.mark.parametrize("ident", ["42", "", "Blüte 7 🌷", "\ud83c", "a" * 10_000])
+def test_an_id_comes_back_as_it_was_sent(client, ident):
+    assert ask(client, ONE, id=ident).json["id"] == ident
+
+
+@pytest.mark.parametrize("more", [{}, {"id": None}])
+def test_a_question_without_an_id_gets_a_new_one(client, more):
+    one, other = (ask(client, ONE, **more).json["id"] for _ in range(2))
+    assert one != other
+    assert len(one) == 36
+
+
+def test_unknown_parameters_and_keys_are_ignored(client):
+    odd = {"parameters": {"priority": 7, "content_type": "np"}}
+    answer = ask(
+        client, ONE | odd | {"note": 1}, outputs=[{"name": "label"} | odd], **odd, model="x"
+    )
+    assert list(tensors(answer)) == ["label"]
+
+
+def test_outputs_come_as_they_were_asked_for(client):
+    names = ["probabilities", "label"]
+    assert list(tensors(ask(client, ONE, outputs=[{"name": name} for name in names]))) == names
+    assert list(tensors(ask(client, ONE, outputs=[]))) == names[::-1]
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "application/x-www-form-urlencoded", "application/octet-stream", "text/csv", "x"]
+)
+def test_a_body_needs_no_content_type(client, kind):
+    body = json.dumps({"inputs": [ONE]})
+    assert client.post(INFER, data=body, content_type=kind).status_code == 200
+
+
+def test_a_packed_body_is_unpacked(client):
+    body = json.dumps({"inputs": [TABLE]}).encode()
+    raw = zlib.compress(body)[2:-4]
+    for encoding, packed in (
+        ("gzip", gzip.compress(body)),
+        ("deflate", zlib.compress(body)),
+        ("deflate", raw),
+    ):
+        answer = client.post(INFER, data=packed, headers={"Content-Encoding": encoding})
+        assert data_of(answer) == data_of(ask(client, TABLE))
+
+
+def test_a_packed_body_may_hold_binary_tensors(client):
+    asked = in_bytes(TABLE)
+    headers = asked["headers"] | {"Content-Encoding": "gzip"}
+    answer = client.post(INFER, data=gzip.compress(asked["data"]), headers=headers)
+    assert data_of(answer) == data_of(ask(client, TABLE))
+
+
+# Binary tensors and classifications
+
+
+def test_bytes_in_and_json_out(client):
+    assert data_of(client.post(INFER, **in_bytes(TABLE))) == data_of(ask(client, TABLE))
+
+
+BOTH = {"parameters": {"binary_data_output": True}}
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["bytes in", "JSON in"])
+def test_bytes_out_are_the_same_answers(client, packed):
+    answer = client.post(INFER, **in_bytes(TABLE, **BOTH)) if packed else ask(client, TABLE, **BOTH)
+    front, found = out_of_bytes(answer)
+    expected = data_of(ask(client, TABLE))
+    assert np.frombuffer(found["label"], "<i8").tolist() == expected["label"]
+    assert np.frombuffer(found["probabilities"], "<f8").tolist() == expected["probabilities"]
+    assert all("data" not in output for output in front["outputs"])
+
+
+def test_bytes_may_be_asked_for_one_output_only(client):
+    wanted = [{"name": "label", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
+    answer = ask(client, ONE, outputs=wanted, **BOTH)
+    size = int(answer.headers[FRAME])
+    label, probabilities = json.loads(answer.data[:size])["outputs"]
+    assert label["data"] == [0]
+    assert probabilities["parameters"] == {"binary_data_size": 24}
+    assert len(answer.data) == size + 24
+
+
+def test_classes_that_are_strings_are_bytes_with_their_lengths():
+    label = Output("label", "BYTES", (2,), ["a", "bcd"])
+    assert write(label, binary=True)[1] == bytes.fromhex("01000000 61 03000000 626364")
+
+
+def test_a_classification_names_the_most_probable_classes_first(client, estimators):
+    wanted = {"name": "probabilities", "parameters": {"classification": 2}}
+    found = tensors(ask(client, TABLE, outputs=[wanted]))["probabilities"]
+    assert (found["datatype"], found["shape"]) == ("BYTES", [3, 2])
+    for row, best in zip(estimators["1"].predict_proba(ROWS), found["data"][::2], strict=True):
+        index = int(row.argmax())
+        assert best == f"{float(row[index])}:{index}:{iris().contract.labels[index]}"
+
+
+def test_a_classification_never_has_more_classes_than_there_are(client):
+    wanted = {"name": "probabilities", "parameters": {"classification": 2**31 - 1}}
+    assert tensors(ask(client, ONE, outputs=[wanted]))["probabilities"]["shape"] == [1, 3]
+
+
+def test_a_model_without_probabilities_has_one_output():
+    table = iris()
+    machine = LinearSVC(random_state=0).fit(table.X, table.y)
+    predictor = EstimatorPredictor(machine, "iris", 1, table.contract, "")
+    reply = infer(json.dumps({"inputs": [TABLE]}).encode(), predictor)
+    assert [output["name"] for output in json.loads(reply.body)["outputs"]] == ["label"]
+    assert list(reply.answers) == machine.predict(ROWS).tolist()
+
+
+# Versions
+
+
+def test_a_pinned_version_answers_and_not_the_one_in_service(client, estimators):
+    for named, version in (("1", "1"), ("2", "2"), ("current", "1"), ("canary", "2")):
+        answer = ask(client, TABLE, path=f"/v2/models/iris/versions/{named}/infer")
+        assert answer.json["model_version"] == answer.headers["X-Model-Version"] == version
+        sure = estimators[version].predict_proba(ROWS).ravel().tolist()
+        assert data_of(answer)["probabilities"] == sure
+    assert ask(client, TABLE).json["model_version"] == "1"
+
+
+@pytest.mark.parametrize("what", ["", "/ready", "/infer"])
+@pytest.mark.parametrize("where", ["iris/versions/9", "iris/versions/0", "iris/versions/x", "rose"])
+def test_an_unknown_version_or_model_is_a_404(client, where, what):
+    path = f"/v2/models/{where}{what}"
+    answer = client.post(path, data="{}") if what == "/infer" else client.get(path)
+    assert_refused(answer, 404)
+
+
+def test_a_version_that_cannot_be_trusted_is_a_503(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "models")
+    card = folder / "iris" / "2" / "card.json"
+    card.write_bytes(card.read_bytes().replace(b"petal", b"metal"))
+    client = client_of(folder)
+    assert_refused(client.get("/v2/models/iris/versions/2/ready"), 503)
+    assert_refused(ask(client, ONE, path="/v2/models/iris/versions/2/infer"), 503)
+    assert ask(client, ONE).status_code == 200
+
+
+def test_the_server_and_the_model_describe_themselves(client):
+    server = client.get("/v2").json
+    assert {"name", "version", "extensions"} == set(server)
+    assert {"binary_tensor_data", "classification"} <= set(server["extensions"])
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).json == {"live": True, "ready": True}
+    assert client.get("/v2/models").json == {"models": ["iris"]}
+    for path in ("/v2/models/iris", "/v2/models/iris/versions/2"):
+        said = client.get(path).json
+        assert (said["name"], said["versions"]) == ("iris", ["1", "2"])
+        assert said["platform"] == "iris-serve_frozenforest"
+        assert said["inputs"] == [{"name": "features", "datatype": "FP64", "shape": [-1, 4]}]
+        assert client.get(f"{path}/ready").json == {"name": "iris", "ready": True}
+
+
+def test_the_index_tells_which_versions_are_loaded(two):
+    client = client_of(two)
+
+    def states(body):
+        said = client.post("/v2/repository/index", data=body).json
+        return {entry["version"]: entry["state"] for entry in said}
+
+    assert states(b"") == states(b"{}") == {"1": "READY", "2": "UNKNOWN"}
+    assert states(b'{"ready": true}') == {"1": "READY"}
+    ask(client, ONE, path="/v2/models/iris/versions/2/infer")
+    assert states(b'{"ready": true}') == {"1": "READY", "2": "READY"}
+    for body in (b"[1]", b"x", b'{"ready": 1}'):
+        assert_refused(client.post("/v2/repository/index", data=body))
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+def test_no_request_loads_or_unloads_a_model(client, what):
+    answer = client.post(f"/v2/repository/models/iris/{what}", data=b"{}")
+    assert_refused(answer, 403, "promote")
+    assert_refused(client.post(f"/v2/repository/models/rose/{what}"), 404)
+
+
+# What is refused
+
+
+WRONG = {
+    "an element too few": ([ONE | {"data": FLAT[:3]}], "holds 3 values, and the shape [1, 4]"),
+    "an element too many": ([ONE | {"data": FLAT[:5]}], "holds 5 values, and the shape [1, 4]"),
+    "a feature too few": ([ONE | {"shape": [1, 3], "data": FLAT[:3]}], "must be [n, 4]"),
+    "a feature too many": ([ONE | {"shape": [1, 5], "data": FLAT[:5]}], "must be [n, 4]"),
+    "rank 1": ([ONE | {"shape": [4]}], "must be [n, 4]"),
+    "rank 3": ([ONE | {"shape": [1, 1, 4]}], "must be [n, 4]"),
+    "rank 0": ([ONE | {"shape": [], "data": [1]}], "must be [n, 4]"),
+    "rank 9": ([ONE | {"shape": [1] * 8 + [4]}], "at most 8 sizes"),
+    "ragged": ([TABLE | {"data": [*ROWS[:2], ROWS[2][:3]]}], "data[2]: must be a list of 4"),
+    "nested otherwise": ([TABLE | {"data": [FLAT]}], "must be a list of 3"),
+    "half nested": ([TABLE | {"data": [ROWS[0], *FLAT[:2]]}], "data[1]: must be a list of 4"),
+    "data missing": ([{k: v for k, v in ONE.items() if k != "data"}], "data: must be a list"),
+    "data a number": ([ONE | {"data": 5}], "data: must be a list"),
+    "unknown datatype": ([ONE | {"datatype": "FP128"}], "must be one of FP16"),
+    "STRING": ([ONE | {"datatype": "STRING"}], "must be one of FP16"),
+    "float64": ([ONE | {"datatype": "float64"}], "did you mean FP64?"),
+    "datatype missing": ([ONE | {"datatype": None}], "datatype: must be one of"),
+    "BYTES": ([ONE | {"datatype": "BYTES", "data": ["5"] * 4}], "BYTES holds strings"),
+    "BOOL": ([ONE | {"datatype": "BOOL", "data": [True] * 4}], "BOOL holds true and false"),
+    "a boolean": (
+        [ONE | {"data": [5.1, True, 1.4, 0.2]}],
+        "data[1] (sepal_width): must be a number, got true",
+    ),
+    "a string": (
+        [ONE | {"data": [5.1, "abc", 1.4, 0.2]}],
+        "data[1] (sepal_width): must be a number",
+    ),
+    "a null": (
+        [ONE | {"data": [5.1, None, 1.4, 0.2]}],
+        "data[1] (sepal_width): must be a number, got null",
+    ),
+    "beyond float32": (
+        [ONE | {"data": [5.1, 3.5, 1.4, 4e38]}],
+        "data[3] (petal_width): must be a number between",
+    ),
+    "300 as UINT8": ([ONE | {"datatype": "UINT8", "data": [300, 1, 1, 1]}], "from 0 to 255"),
+    "-1 as UINT64": ([ONE | {"datatype": "UINT64", "data": [-1, 1, 1, 1]}], "from 0 to"),
+    "a half as INT64": ([ONE | {"datatype": "INT64", "data": [0.5, 1, 1, 1]}], "a whole number"),
+    "70000 as FP16": ([ONE | {"datatype": "FP16", "data": [70000, 1, 1, 1]}], "range of FP16"),
+    "no inputs": ([], "must be a list of at least one tensor"),
+    "an input a list": ([[1]], "inputs[0]: must be an object"),
+    "a name missing": ([ONE | {"name": None}], "name: must be a string"),
+    "a name empty": ([ONE | {"name": ""}], "name: must be a string"),
+    "two names alike": ([ONE, ONE], "inputs[1].name: there is another tensor"),
+    "a negative size": ([ONE | {"shape": [-1, 4]}], "shape[0]: must be a whole number"),
+    "a size true": ([ONE | {"shape": [True, 4]}], "shape[0]: must be a whole number"),
+    "half a size": ([ONE | {"shape": [1.5, 4]}], "shape[0]: must be a whole number"),
+    "a shape a string": ([ONE | {"shape": "1,4"}], "shape: must be a list"),
+    "a column missing": (
+        [{"name": "sepal_length", "shape": [1], "datatype": "FP64", "data": [5.1]}],
+        "inputs (sepal_width): sepal_width is missing",
+    ),
+    "parameters a list": ([ONE | {"parameters": [1]}], "parameters: must be an object"),
+    "bytes that are not there": (
+        [
+            {
+                "name": "x",
+                "shape": [1, 4],
+                "datatype": "FP64",
+                "parameters": {"binary_data_size": 32},
+            }
+        ],
+        "0 are left for this tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_tensor_is_a_400_that_says_what_and_where(client, name):
+    inputs, words = WRONG[name]
+    assert_refused(ask(client, *inputs), 400, words)
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 5000])
+def test_what_is_no_finite_number_is_a_400(client, literal):
+    body = json.dumps({"inputs": [ONE]}).replace("5.1", literal)
+    assert_refused(
+        client.post(INFER, data=body), 400, "inputs[0].data[0] (sepal_length): must be a number"
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [[2**63], [2**63, 4], [2**31 - 1] * 8, [2**21] * 3, [1e308, 4], [10**400]]
+)
+def test_a_huge_shape_is_refused_before_anything_is_made(client, shape):
+    body = json.dumps({"inputs": [ONE | {"shape": shape}]})
+    small = json.dumps({"inputs": [ONE | {"shape": [2]}]})
+    client.post(INFER, data=small)
+    tracemalloc.start()
+    try:
+        assert_refused(client.post(INFER, data=body), 400, "shape")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_every_wrong_value_is_told_with_its_pointer(client):
+    answer = ask(client, TABLE | {"data": [[None, "x", 1, 1], ROWS[1], [1, 1, 1, False]]})
+    errors = [(error["pointer"], error["field"]) for error in answer.json["errors"]]
+    assert errors == [
+        ("#/inputs/0/data/0/0", "sepal_length"),
+        ("#/inputs/0/data/0/1", "sepal_width"),
+        ("#/inputs/0/data/2/3", "petal_width"),
+    ]
+
+
+def test_a_long_name_is_not_sent_back_a_hundred_times(client):
+    long = {"shape": [1000], "datatype": "FP64", "data": [None] * 1000}
+    answer = ask(client, long | {"name": "x" * 900_000}, long | {"name": "sepal_length"})
+    assert answer.status_code == 400
+    assert len(answer.data) < 50_000
+
+
+def test_a_misspelt_feature_is_told_with_the_right_one(client):
+    names = ["sepal_length", "sepal_widht", "petal_length", "petal_width"]
+    columns = [{"name": n, "shape": [1], "datatype": "FP64", "data": [1]} for n in names]
+    answer = ask(client, *columns)
+    assert_refused(
+        answer, 400, "inputs[1].name: is the name of no feature; did you mean sepal_width?"
+    )
+    assert "sepal_width is missing" in answer.json["error"]
+
+
+def test_thousands_of_unknown_tensors_are_refused(client):
+    body = ",".join(
+        f'{{"name":"sepal_{i}","shape":[1],"datatype":"FP64","data":[1]}}' for i in range(15_000)
+    )
+    answer = client.post(INFER, data=f'{{"inputs":[{body}]}}')
+    assert_refused(answer, 400, "inputs[0].name: is the name of no feature; did you mean sepal_")
+
+
+def test_columns_of_unequal_length_are_a_400(client):
+    names = [feature.name for feature in iris().contract.features]
+    columns = [
+        {"name": name, "shape": [n], "datatype": "FP64", "data": [1] * n}
+        for name, n in zip(names, (2, 2, 3, 2), strict=True)
+    ]
+    assert_refused(
+        ask(client, *columns), 400, "inputs[2].shape (petal_length): must be [2] or [2, 1]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"outputs": [{"name": "species"}]}, "must be an output of this model"),
+        ({"outputs": [{"name": "labels"}]}, "did you mean label?"),
+        ({"outputs": [{"name": "label"}] * 2}, "outputs[1].name: is asked for twice"),
+        ({"outputs": [{"name": "label"}] * 9}, "names 9 outputs"),
+        ({"outputs": [{}]}, "outputs[0].name"),
+        ({"outputs": ["label"]}, "outputs: must be a list of objects"),
+        ({"outputs": {"name": "label"}}, "outputs: must be a list of objects"),
+        ({"outputs": [{"name": "label", "parameters": 1}]}, "parameters: must be an object"),
+        (
+            {"outputs": [{"name": "label", "parameters": {"binary_data": "yes"}}]},
+            "outputs[0].parameters.binary_data: must be true or false",
+        ),
+        (
+            {"outputs": [{"name": "label", "parameters": {"classification": 1}}]},
+            "of probabilities only",
+        ),
+        (
+            {"outputs": [{"name": "probabilities", "parameters": {"classification": -1}}]},
+            "a number of classes",
+        ),
+        ({"parameters": {"binary_data_output": 1}}, "binary_data_output: must be true or false"),
+        ({"id": 42}, "id: must be a string"),
+    ],
+)
+def test_a_wrong_wish_is_a_400(client, more, words):
+    assert_refused(ask(client, ONE, **more), 400, words)
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        ("999999", "must be a number of bytes"),
+        ("-1", "a number of bytes"),
+        ("", "a number of bytes"),
+    ],
+)
+def test_a_length_of_the_json_that_cannot_be_is_a_400(client, length, words):
+    asked = in_bytes(ONE)
+    assert_refused(client.post(INFER, data=asked["data"], headers={FRAME: length}), 400, words)
+
+
+@pytest.mark.parametrize("size", [31, 33, 0, -1, 32.5, True, "32", 2**63, None])
+def test_a_size_of_bytes_that_does_not_fit_the_shape_is_a_400(client, size):
+    head = {"name": "x", "shape": [1, 4], "datatype": "FP64"}
+    front = json.dumps({"inputs": [head | {"parameters": {"binary_data_size": size}}]}).encode()
+    body = front + np.array(FLAT[:4], "<f8").tobytes()
+    assert_refused(client.post(INFER, data=body, headers={FRAME: str(len(front))}))
+
+
+def test_bytes_that_belong_to_no_tensor_are_a_400(client):
+    assert_refused(client.post(INFER, **in_bytes(ONE, extra=b"x")), 400, "belong to no tensor")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_bytes_that_are_no_finite_number_are_a_400(client, value):
+    answer = client.post(INFER, **in_bytes(ONE | {"data": [5.1, value, 1.4, 0.2]}))
+    assert_refused(answer, 400, "inputs[0]: value 1 of its bytes must be a number")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "empty"),
+        (b"{", "not JSON"),
+        (b"[]", 'an object with the key "inputs"'),
+        (b"\xff", "UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"inputs":' * 100_000, "nested too deeply"),
+        (b'{"inputs": [], "inputs": []}', "inputs: stands twice"),
+        (b'{"inputs": [{"name": "x", "data": [1], "data": [2]}]}', "data: stands twice"),
+        (pickle.dumps([ONE]), "UTF-8"),
+    ],
+)
+def test_a_body_that_is_no_question_is_a_400(client, body, words):
+    assert_refused(client.post(INFER, data=body), 400, words)
+
+
+def test_a_pickle_behind_the_json_is_only_bytes(client, tmp_path, trap):
+    raw = pickle.dumps(trap)
+    head = {"name": "x", "shape": [len(raw)], "datatype": "UINT8"}
+    front = json.dumps({"inputs": [head | {"parameters": {"binary_data_size": len(raw)}}]}).encode()
+    assert_refused(client.post(INFER, data=front + raw, headers={FRAME: str(len(front))}))
+    assert not (tmp_path / "the-trap-has-run").exists()
+
+
+def test_a_body_over_the_limit_is_a_413(client):
+    assert_refused(client.post(INFER, data=b" " * ((1 << 20) + 1)), 413)
+    packed = gzip.compress(b" " * (50 << 20))
+    answer = client.post(INFER, data=packed, headers={"Content-Encoding": "gzip"})
+    assert_refused(answer, 413)
+
+
+def test_more_rows_than_allowed_are_a_413(client):
+    many = TABLE | {"shape": [10_001, 4], "datatype": "UINT8", "data": [1] * 40_004}
+    assert_refused(ask(client, many), 413, "10001 rows in one question, and 10000 are the most")
+    fewer = many | {"shape": [10_000, 4], "data": [1] * 40_000}
+    assert len(data_of(ask(client, fewer))["label"]) == 10_000
+
+
+def test_multipart_and_unknown_encodings_are_a_415(client):
+    body = json.dumps({"inputs": [ONE]})
+    assert_refused(
+        client.post(INFER, data=body, content_type="multipart/form-data; boundary=x"), 415
+    )
+    assert_refused(client.post(INFER, data=body, headers={"Content-Encoding": "br"}), 415)
+
+
+def test_a_path_or_method_that_is_not_there_has_the_protocols_error_too(client):
+    assert_refused(client.get("/v2/"), 404)
+    assert_refused(client.get("/v2/models/iris/stats"), 404)
+    assert_refused(client.get(INFER), 405)
+    assert_refused(client.post("/v2"), 405)
+
+
+# Any tensor whatsoever
+
+
+@pytest.mark.parametrize("datatype", list(NUMBERS))
+@settings(max_examples=30, deadline=None, print_blob=True)
+@given(st.data())
+def test_bytes_are_read_as_the_numbers_that_they_are(datatype, data):
+    dtype = NUMBERS[datatype]
+    finite = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
+    elements = hnp.from_dtype(dtype, **finite).filter(lambda x: abs(float(x)) < 3.4e38)
+    array = data.draw(
+        hnp.arrays(dtype, hnp.array_shapes(max_dims=3, max_side=4), elements=elements)
+    )
+    head = {"name": "x", "shape": list(array.shape), "datatype": datatype}
+    expected = array.astype(float).ravel().tolist()
+    assert read_tensor(head, array.tobytes(), ()).values == expected
+    for values in (array.tolist(), array.ravel().tolist()):
+        assert read_tensor(head | {"data": values}, None, ()).values == expected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+KEYS = ("name", "shape", "datatype", "data", "parameters")
+
+
+@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_any_tensor_is_answered_or_refused_with_a_reason(client, examples):
+    @settings(max_examples=examples, deadline=None, print_blob=True, database=None)
+    @given(st.dictionaries(st.sampled_from(KEYS), JSON), st.binary(max_size=40), st.booleans())
+    def check(change, tail, framed):
+        front = json.dumps({"inputs": [ONE | change]}).encode()
+        headers = {FRAME: str(len(front))} if framed else {}
+        answer = client.post(INFER, data=front + (tail if framed else b""), headers=headers)
+        if answer.status_code != 200:
+            assert_refused(answer, answer.status_code)
+            assert answer.status_code in (400, 413)
+
+    check()
+
+
+@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_any_change_of_bytes_is_answered_or_refused_with_a_reason(client, examples):
+    asked = in_bytes(TABLE, **BOTH)
+    body, headers = asked["data"], asked["headers"]
+
+    @settings(max_examples=examples, deadline=None, print_blob=True, database=None)
+    @given(
+        st.integers(0, len(body)),
+        st.integers(0, 9),
+        st.binary(max_size=9),
+        st.text("0123456789", max_size=4),
+    )
+    def check(start, length, new, more):
+        changed = body[:start] + new + body[start + length :]
+        answer = client.post(INFER, data=changed, headers={FRAME: headers[FRAME] + more})
+        if answer.status_code != 200:
+            assert_refused(answer, answer.status_code)
+            assert answer.status_code == 400
+
+    check()
+
+
+# A real server
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
+def test_a_connection_goes_on_after_every_error(models):
+    good = json.dumps({"inputs": [TABLE]})
+    with Service(models) as service:
+        service.ready()
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+        connection.connect()
+        connection.auto_open = False
+
+        def told(body, path=INFER, **headers):
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            assert answer.headers["Content-Type"] == "application/json"
+            return answer.status, json.loads(answer.read())
+
+        expected = told(good)[1]["outputs"]
+        for status, body, path, headers in (
+            (400, b"{}", INFER, {}),
+            (400, good, INFER, {FRAME: "9" * 9}),
+            (400, b"x" * 100, INFER, {"Content-Encoding": "gzip"}),
+            (404, good * 100, "/v2/models/rose/infer", {}),
+            (404, good * 100, "/v2/models/iris/versions/9/infer", {}),
+            (405, good * 100, "/v2", {}),
+            (415, good, INFER, {"Content-Encoding": "br"}),
+            (403, good * 100, "/v2/repository/models/iris/load", {}),
+        ):
+            assert told(body, path, **headers)[0] == status, path
+            assert told(good)[1]["outputs"] == expected
+        connection.close()
+        assert service.stop(signal.SIGTERM) == 0
+
+
+def test_a_reply_tells_its_answers_for_the_metrics(trained):
+    reply = infer(json.dumps({"inputs": [TABLE]}).encode(), LivePredictor(Registry(trained)).now)
+    assert isinstance(reply, Reply)
+    assert list(reply.answers) == [0, 1, 2]
