@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
+# %% ../nbs/09b_native.ipynb #2c9d9995
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
 from iris_serve.contract import (
     FLOAT32_LIMIT,
