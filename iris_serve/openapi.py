@@ -105,11 +105,11 @@ def about(predictor: Predictor) -> Schema:
     told = [f"- {value['description']}" for value in row(contract)["prefixItems"]]
     more = [f"- and {len(told) - MOST_SHOWN} more"] if len(told) > MOST_SHOWN else []
     features = "\n".join(told[:MOST_SHOWN] + more)
-    answer = answer_class(contract)["description"]
+    answer = f"The answer is {answer_class(contract)['description']}."
     return {
         "title": predictor.name,
         "version": str(predictor.version),
-        "description": f"A row is {len(contract.features)} numbers:\n\n{features}\n\nThe answer is {answer}.",
+        "description": f"A row is {len(contract.features)} numbers:\n\n{features}\n\n{answer}",
     }
 
 # %% ../nbs/14f_openapi.ipynb #9dac4f08
