@@ -62,7 +62,7 @@ TENSORS = {
     "POST /v2/repository/models/{name}/unload": Operation("Refused: promote a version", ""),
 } | {
     f"{method} /v2/models/{{name}}{version}{rest}": Operation(f"{summary}{of}", *bodies)
-    for version, of in (("", ""), ("/versions/{v}", ", of one version"))
+    for version, of in (("", ""), ("/versions/{v}", " (one version)"))
     for method, rest, summary, *bodies in (
         ("GET", "", "Inputs and outputs", "ModelMetadata"),
         ("GET", "/ready", "Ready to answer?", "ModelReady"),
@@ -79,7 +79,7 @@ PLATFORMS = {
     f"POST {V1_MODEL}:explain": Operation("There are no explanations", ""),
 } | {
     f"{method} {V1_MODEL}{version}{rest}": Operation(f"{summary}{of}", *bodies)
-    for version, of in (("", ""), ("/versions/{v}", ", of one version"))
+    for version, of in (("", ""), ("/versions/{v}", " (one version)"))
     for method, rest, summary, *bodies in (
         ("GET", "", "Ready to answer?", "V1Model"),
         ("POST", ":predict", "Answers (KServe V1, TensorFlow)", "ManyAnswers", "V1Request"),
