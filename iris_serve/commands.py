@@ -18,7 +18,7 @@ from .settings import PREFIX, Settings, read_settings
 # %% ../nbs/17a_commands.ipynb #5db8d674
 def exit_code(error: Exception) -> int | None:
     """The exit code for an `error` that was raised on purpose; None for a bug."""
-    from iris_serve.artifact import ArtifactError
+    from iris_serve.disk import ArtifactError
     from iris_serve.page import RetrainError
     from iris_serve.registry import ConflictError, NoModelError
 

@@ -18,7 +18,8 @@ from .settings import Settings, registry_of
 # %% ../nbs/17b_making.ipynb #ffae97b2
 def report(registry: Any, run: Any) -> None:
     """Say which version was made, how it did, where it lies, and whether it is promoted."""
-    from iris_serve.artifact import MODEL_FILE, read_card
+    from iris_serve.artifact import MODEL_FILE
+    from iris_serve.card import read_card
 
     path = registry.path(run.version)
     metrics = read_card(path).metrics

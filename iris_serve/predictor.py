@@ -20,8 +20,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .artifact import ArtifactError, Card, open_model
+from .artifact import open_model
+from .card import Card
 from .contract import Contract
+from .disk import ArtifactError
 from .forest import Forest
 from .record import read_run
 from .registry import NoModelError, Registry, alias_folder, current, read_event

@@ -28,7 +28,8 @@ def columns(rows: list[list[str]]) -> str:
 # %% ../nbs/17c_shelf.ipynb #e3f944d8
 def listed(registry: Any, version: int, names: list[str]) -> list[str]:
     """What the list says of `version`, which the aliases `names` mean."""
-    from iris_serve.artifact import ArtifactError, read_card
+    from iris_serve.card import read_card
+    from iris_serve.disk import ArtifactError
     from iris_serve.record import read_run
 
     first = f"{'*' if 'current' in names else ' '} {version:4}"
@@ -63,7 +64,8 @@ def versions(settings: Settings) -> None:
 # %% ../nbs/17c_shelf.ipynb #ee33f015
 def facts(registry: Any, version: int) -> dict[str, Any]:
     """All about `version`: its aliases, run record, card, and the size and sha256 of its files."""
-    from iris_serve.artifact import read_card, read_part, sha256
+    from iris_serve.card import read_card
+    from iris_serve.disk import read_part, sha256
     from iris_serve.record import read_run
     from iris_serve.registry import aliases
 
