@@ -1,5 +1,6 @@
 """What is saved is what is loaded, and nothing is opened before it has been looked at."""
 
+import importlib
 import json
 import pickle
 import re
@@ -248,4 +249,6 @@ def test_classes_that_json_could_not_tell_are_refused_when_saving(kind):
 def test_what_recorded_notebooks_import_is_where_they_look_for_it():
     recorded = "from iris_serve.artifact import CARD_FILE, fill, make_card, sha256"
     assert recorded in retraining_notebook().read_text(encoding="utf-8")
-    exec(recorded, {})
+    artifact = importlib.import_module("iris_serve.artifact")
+    assert {"CARD_FILE", "fill", "make_card", "read_card", "sha256"} <= set(artifact.__all__)
+    assert all(hasattr(artifact, name) for name in artifact.__all__)
