@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bodies import read_json
-from .contract import Complaint, Where, shown
+from .contract import shown
+from .rows import Complaint, Where
 from iris_serve.tensors import (
     MOST_COLLECTED,
     Output,

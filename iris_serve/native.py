@@ -15,20 +15,19 @@ from urllib.parse import parse_qsl
 from msgspec.structs import replace
 
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
-from iris_serve.contract import (
+from .contract import Contract, shown
+from .predictor import Predictor
+from iris_serve.rows import (
     Complaint,
     ComplaintsError,
-    Contract,
     RowError,
     Where,
     in_order,
     meant,
-    shown,
     unseen,
     wrong_names,
     wrong_row,
 )
-from .predictor import Predictor
 from iris_serve.wire import (
     MOST_TOLD,
     BodyError,
