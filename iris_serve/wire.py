@@ -126,6 +126,11 @@ STATUS: dict[type[Exception], int] = {
     UntrustedError: 503,
 }
 
+# %% ../nbs/09_wire.ipynb #85651259
+def status_of(error: Exception) -> int:
+    """What `error` means on the wire."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
 # %% ../nbs/09_wire.ipynb #825d4755
 TITLES = {
     400: "Bad Request",
@@ -141,11 +146,6 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-
-
-def status_of(error: Exception) -> int:
-    """What `error` means on the wire."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 # %% ../nbs/09_wire.ipynb #1f088e74
 def extra_headers(error: Exception) -> Headers:
@@ -181,9 +181,6 @@ def told(error: Exception) -> dict[str, Any]:
     return ({"errors": errors} if errors else {}) | ({"more": more} if more > 0 else {})
 
 # %% ../nbs/09_wire.ipynb #10d9d1fa
-FAILED = "the service failed to answer; its log says why"
-
-
 def expected(predictor: Predictor) -> str:
     """In a sentence, the shape of a question for `predictor`."""
     n = len(predictor.contract.features)
@@ -198,6 +195,9 @@ def right_question(predictor: Predictor, asked: object = None) -> dict[str, obje
     many = isinstance(asked, list) and asked and isinstance(asked[0], (list, dict))
     row = corrected(asked[0] if many else asked, predictor.contract)  # type: ignore[index]
     return {"features": [row] if many else row}
+
+# %% ../nbs/09_wire.ipynb #cc1449bd
+FAILED = "the service failed to answer; its log says why"
 
 
 def refuse(error: Exception, predictor: Predictor | None = None, asked: object = None) -> Reply:
