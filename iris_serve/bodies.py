@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .contract import Complaint, Named, wrong_names
+from .rows import Complaint, Named, wrong_names
 from iris_serve.wire import (
     MOST_TOLD,
     BodyError,

@@ -14,18 +14,11 @@ from typing import Any
 from msgspec import Struct
 
 from .bodies import Limits
-from iris_serve.contract import (
-    MOST_WRONG,
-    Complaint,
-    ComplaintsError,
-    Contract,
-    Where,
-    meant,
-    shown,
-)
+from .contract import Contract, shown
 from .framing import frame, naming, read_tensors, unframe
 from .native import LIMITS, answer, check_number, probabilities
 from .predictor import Predictor
+from .rows import MOST_WRONG, Complaint, ComplaintsError, Where, meant
 from .tensors import Output, Tensor, TensorError, check, whole, wrong
 from .wire import BodyError, Reply, TooManyRowsError, refuse_plain, version_header
 

@@ -18,21 +18,19 @@ from msgspec.structs import replace
 
 # %% ../nbs/09b_native.ipynb #2c9d9995
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
-from iris_serve.contract import (
-    FLOAT32_LIMIT,
+from .contract import FLOAT32_LIMIT, Contract, shown
+from .predictor import Predictor
+from iris_serve.rows import (
     Complaint,
     ComplaintsError,
-    Contract,
     RowError,
     Where,
     in_order,
     meant,
-    shown,
     unseen,
     wrong_names,
     wrong_row,
 )
-from .predictor import Predictor
 from iris_serve.wire import (
     MOST_TOLD,
     BodyError,

@@ -19,11 +19,12 @@ from msgspec import Struct
 
 from .app import policy_of, respond
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
-from .contract import ComplaintsError, Contract
+from .contract import Contract
 from .forms import INVOCATIONS, V1, VERTEX, Form, read_form
 from .native import CSV, LIMITS, NDJSON, answer, rows_of
 from .pinned import Versions
 from .predictor import Predictor
+from .rows import ComplaintsError
 from .v2 import ask_in, find, register_refusals
 from iris_serve.wire import (
     MediaError,

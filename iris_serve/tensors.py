@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from .contract import FLOAT32_LIMIT, Complaint, Where, complaint, shown
+from .contract import FLOAT32_LIMIT, complaint, shown
+from .rows import Complaint, Where
 from .wire import BodyError
 
 # %% ../nbs/09c_tensors.ipynb #5be80ff7

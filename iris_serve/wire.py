@@ -15,10 +15,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .contract import ComplaintsError, RowError, Where, brief, corrected, listed
+from .contract import brief, listed
 from .pinned import PickleError, UntrustedError
 from .predictor import Live, NotReadyError, Predictor
 from .registry import NoModelError
+from .rows import ComplaintsError, RowError, Where, corrected
 
 # %% ../nbs/09_wire.ipynb #6461d3e6
 Headers = tuple[tuple[str, str], ...]

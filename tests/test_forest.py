@@ -56,11 +56,12 @@ from iris_serve.artifact import (
     save,
     sha256,
 )
-from iris_serve.contract import FLOAT32_LIMIT, RowError
+from iris_serve.contract import FLOAT32_LIMIT
 from iris_serve.data import iris
 from iris_serve.forest import CACHED, Forest, decode, encode, freeze
 from iris_serve.leaves import Masks, Table, Walk, small_grid
 from iris_serve.registry import Registry
+from iris_serve.rows import RowError
 from iris_serve.train import Params, score
 from iris_serve.trees import HIGHEST, ForestError, FreezeError, check, exact_cuts, gather
 

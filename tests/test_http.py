@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from iris_serve.app import create_app
 from iris_serve.artifact import load
-from iris_serve.contract import RowError, check_row
 from iris_serve.data import iris
 from iris_serve.native import LIMITS, check_asked, plain_row, read_asked
 from iris_serve.predictor import open_predictor
 from iris_serve.registry import Registry
+from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
 from iris_serve.wire import BodyError
