@@ -4,20 +4,18 @@
 
 # %% auto #0
 __all__ = ['from_table', 'wrong_columns', 'from_columns', 'rows_from', 'Wanted', 'parameters_of', 'read_wanted', 'outputs_of',
-           'read_outputs', 'label_type', 'classified', 'output', 'read_id', 'naming', 'asked_of', 'infer']
+           'read_outputs', 'label_type', 'classified', 'output', 'read_id', 'asked_of', 'infer']
 
 # %% ../nbs/09e_infer.ipynb #075f6b87
 import uuid
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from .bodies import Limits
 from .contract import Contract, shown
-from .framing import frame, read_tensors, unframe
+from .framing import frame, naming, read_tensors, unframe
 from .native import LIMITS, answer, check_number, probabilities
 from .predictor import Predictor
 from .rows import MOST_WRONG, Complaint, ComplaintsError, Where, meant
@@ -165,27 +163,6 @@ def read_id(question: dict[str, Any]) -> str:
     if given is not None and not isinstance(given, str):
         raise wrong(("id",), f"must be a string, got {shown(given)}")
     return given if given is not None else str(uuid.uuid4())
-
-# %% ../nbs/09e_infer.ipynb #0430ed48
-def naming(error: TensorError, inputs: Any, contract: Contract) -> TensorError:
-    """`error`, with the name of the feature in each complaint about a value in `inputs`."""
-    names = [feature.name for feature in contract.features]
-
-    @cache
-    def nested(tensor: int) -> bool:
-        return any(isinstance(value, list) for value in inputs[tensor]["data"])
-
-    def named(bad: Complaint) -> Complaint:
-        where = bad.where
-        if len(where) < 4 or where[2] != "data" or not isinstance(where[-1], int):
-            return bad
-        tensor = int(where[1])
-        if nested(tensor) and len(where) == 4:
-            return bad  # about a list, not about a value
-        column = names[where[-1] % len(names)] if len(inputs) == 1 else inputs[tensor]["name"]
-        return replace(bad, field=column) if column in names else bad
-
-    return TensorError([named(bad) for bad in error.complaints])
 
 # %% ../nbs/09e_infer.ipynb #e29e08d9
 def asked_of(

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.data import iris
-from iris_serve.native import LIMITS
+from iris_serve.native import LIMITS, check_asked, plain_row, read_asked
 from iris_serve.predictor import open_predictor
 from iris_serve.registry import Registry
-from iris_serve.rows import check_row
+from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
+from iris_serve.wire import BodyError
 
 
 @pytest.fixture(scope="module")
@@ -338,3 +339,33 @@ def test_a_thousand_complaints_are_a_hundred_and_a_count(client):
 @given(body=st.binary(max_size=200))
 def test_no_bytes_of_any_kind_are_a_5xx(client, kind, body):
     assert client.post("/predict", data=body, content_type=kind).status_code in (200, 400)
+
+
+NUMBERS = st.floats() | st.integers() | st.sampled_from(["1E5", "-0", "1e400", "0x1", "01", "NaN"])
+
+
+@settings(max_examples=500, deadline=None, print_blob=True)
+@given(
+    values=st.lists(NUMBERS, min_size=3, max_size=5),
+    name=st.sampled_from(["features", "featur\\u0065s", "feature"]),
+    space=st.sampled_from(["", " ", "\n\t", "\ufeff"]),
+)
+def test_the_plainest_question_is_read_as_the_careful_reading_reads_it(values, name, space):
+    contract = iris().contract
+    body = f'{space}{{"{name}":{space}[{",".join(map(str, values))}]{space}}}'.encode()
+    try:
+        careful = check_asked(read_asked(body, "", contract, LIMITS), contract, LIMITS).rows[0]
+    except (BodyError, RowError):
+        careful = None
+    quick = plain_row(body, contract)
+    assert quick is None or quick == careful
+    assert quick is not None or careful is None or space == "\ufeff"
+
+
+@settings(max_examples=500, deadline=None, print_blob=True)
+@given(value=st.floats(-3.4e38, 3.4e38), digits=st.integers(1, 25), form=st.sampled_from("efg"))
+def test_a_number_is_the_same_float_however_it_is_written(value, digits, form):
+    text = f"{value:.{digits}{form}}"
+    body = f'{{"features": [{text}, 1, 1, 1]}}'.encode()
+    (quick, *_) = plain_row(body, iris().contract)
+    assert (quick + 0.0).hex() == (float(text) + 0.0).hex()  # no sign of zero

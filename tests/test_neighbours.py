@@ -1,20 +1,26 @@
 """The routes of other platforms: their forms, their paths, and our complaints."""
 
+import http.client
 import json
+import os
 import pickle
+import signal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from services import Service, free_port
 
 from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.data import iris
+from iris_serve.keys import make_key
 from iris_serve.neighbours import PlatformError, make_neighbours, read_platform
 from iris_serve.pinned import Versions
 from iris_serve.predictor import LivePredictor
 from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
+from iris_serve.v2 import make_v2
 
 NAMES = [feature.name for feature in iris().contract.features]
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
@@ -365,3 +371,55 @@ def test_without_a_platform_its_routes_are_not_there(two):
     live.stop()
     client = create_app(live, [make_neighbours(Versions(live), {})]).test_client()
     assert_refused(client.post(VERTEX["AIP_PREDICT_ROUTE"], json={"instances": ROWS}), 404)
+
+
+# Where there is no model yet
+
+
+def test_what_is_not_ready_is_alive_and_says_503_in_every_dialect(tmp_path):
+    (tmp_path / "empty").mkdir()
+    live = LivePredictor(Registry(tmp_path / "empty"), patient=True)
+    versions = Versions(live)
+    blueprints = [make_v2(versions), make_neighbours(versions, VERTEX)]
+    client = create_app(live, blueprints).test_client()
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.get("/v2").status_code == client.get("/v1/models").status_code == 200
+    for path in ("/ping", VERTEX["AIP_HEALTH_ROUTE"]):
+        assert client.get(path).status_code == 503
+    for path in ("/v2/health/ready", "/v2/models/iris", "/v2/models/iris/ready", "/v1/models/iris"):
+        assert_refused(client.get(path), 503)
+    for path in ("/v2/models/iris/infer", V1, "/invocations"):
+        assert_refused(client.post(path, json={"instances": ROWS}), 503)
+    assert client.post("/v2/repository/index").json == []
+    live.stop()
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
+
+
+@posix
+def test_a_service_that_vertex_starts_listens_and_answers_where_vertex_asks(models):
+    secret, digest = make_key()
+    port = free_port()
+    environment = VERTEX | {"AIP_HTTP_PORT": str(port), "IRIS_SERVE_KEYS": f"vertex:{digest}"}
+    with Service(models, port=5000, **environment) as service:
+        service.ready()
+        service.port = port
+        assert service.ask(None, "GET", VERTEX["AIP_HEALTH_ROUTE"])[0] == 200
+        body = json.dumps({"instances": ROWS})
+        assert service.ask(body, path=VERTEX["AIP_PREDICT_ROUTE"])[0] == 401
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        headers = {"Authorization": f"Bearer {secret}"}
+        connection.request("POST", VERTEX["AIP_PREDICT_ROUTE"], body, headers)
+        answer = connection.getresponse()
+        assert (answer.status, list(json.loads(answer.read()))) == (200, ["predictions"])
+        connection.close()
+        assert service.stop(signal.SIGTERM) == 0
+
+
+@posix
+def test_a_platform_that_makes_no_sense_is_told_before_anything_is_trained(tmp_path):
+    with Service(tmp_path / "models", AIP_PREDICT_ROUTE="/predict") as service:
+        assert service.process.wait(20) == 2
+        assert "AIP_PREDICT_ROUTE may not be /predict" in service.process.stderr.read()
+    assert not (tmp_path / "models").exists()

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+import time
 import tracemalloc
 import zlib
 
@@ -453,6 +454,22 @@ def test_every_wrong_value_is_told_with_its_pointer(client):
         ("#/inputs/0/data/0/1", "sepal_width"),
         ("#/inputs/0/data/2/3", "petal_width"),
     ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"inputs": [TABLE | {"shape": [43_000, 4], "data": [None] * 172_000}]}),
+        json.dumps({"inputs": [TABLE | {"shape": [40_000, 4], "data": [[None] * 4] * 40_000}]}),
+        b'{"inputs": [' + b"{}," * 300_000 + b"{}]}",
+        b'{"inputs": [], "outputs": [' + b"{}," * 300_000 + b"{}]}",
+    ],
+    ids=["nulls", "nested nulls", "empty inputs", "empty outputs"],
+)
+def test_a_body_full_of_mistakes_costs_little(client, body):
+    started = time.process_time()
+    assert_refused(client.post(INFER, data=body))
+    assert time.process_time() - started < 5
 
 
 def test_a_long_name_is_not_sent_back_a_hundred_times(client):
