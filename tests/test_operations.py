@@ -192,3 +192,124 @@ def test_metrics_are_what_the_clients_saw_through_workers_that_die(models, tmp_p
         assert set(seen.refusals) == {error for *_, error in REFUSED.values()}
         names = sorted(path.name for path in shared.glob("*/*"))
         assert names == ["1.counts", "1.lock", "2.counts", "2.lock", "lock", "names"]
+
+
+def test_both_formats_and_every_scrape_agree(models):
+    with Service(models, "--workers", "2") as service:
+        service.ready()
+        until_workers(service, 2, 2)
+        seen = Seen()
+        load(service.port, seen, 200)
+        with Client(service.port) as client:
+            page = client.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+        assert page.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert page.body.endswith(b"# EOF\n")
+        (good,) = re.findall(rb'\n(iris_serve_requests_total{.*"/invocations".*"200".*})', page.body)
+        assert totals(service.port)["requests"][INVOKE, "200"] == seen.requests[INVOKE, "200"]
+        assert good
+
+
+def test_series_and_files_are_bounded_whatever_is_asked(models, tmp_path):
+    shared, dice = tmp_path / "shared", random.Random(0)
+    with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
+        service.ready()
+        until_workers(service, 2, 2)
+        with Client(service.port) as client:
+            known = [client.get(path) for path in READ]
+            before = len(scrape(service.port))
+            for turn in range(300):
+                name = f"{dice.getrandbits(64):x}"
+                path = [f"/{name}", f"/models/{name}", f"/v2/models/iris/versions/{name}/ready"]
+                method = ["GET", "POST", name.upper()][turn % 3 if turn % 9 == 2 else turn % 2]
+                assert client.ask(Question(method, path[turn % 3])).status in (404, 405)
+        assert {answer.status for answer in known} == {200}
+        page = scrape(service.port)
+        # Three routes and their histograms, and the classes of error: not one for each path.
+        assert len(page) - before < 80
+        assert not any(re.search(r"[0-9a-f]{10}", str(labels)) for _, labels in page)
+        size = sum(path.stat().st_size for path in shared.rglob("*"))
+    assert size < 100_000
+
+
+def test_numbers_go_on_and_files_stay_few_over_many_starts(models, tmp_path):
+    shared, seen = tmp_path / "shared", Seen()
+    for start in range(1, 4):
+        with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
+            service.ready()
+            until_workers(service, 2, 2 * start)
+            load(service.port, seen, 50)
+            assert totals(service.port) == seen.totals()
+            assert service.stop(signal.SIGTERM) == 0
+        assert len([path for path in shared.rglob("*") if path.is_file()]) == 6
+
+
+def test_a_shared_directory_of_its_own_is_gone_when_the_service_ends(models, tmp_path):
+    with Service(models, "--workers", "2", TMPDIR=str(tmp_path)) as service:
+        service.ready()
+        until_workers(service, 2, 2)
+        assert len(list(tmp_path.glob("iris_serve-*"))) == 1
+        assert service.stop(signal.SIGTERM) == 0
+    assert list(tmp_path.glob("iris_serve-*")) == []
+
+
+# Swaps
+
+
+@pytest.fixture(scope="module")
+def two_trained(tmp_path_factory):
+    """A models directory with two versions that disagree on some rows; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("two") / "models"
+    for trees, seed in ((1, 0), (2, 1)):
+        train(folder, Parameters(n_estimators=trees, seed=seed, max_depth=2, promote="never"))
+    promote(Registry(folder), 1, "the first")
+    return folder
+
+
+@pytest.fixture
+def two(two_trained, tmp_path):
+    return shutil.copytree(two_trained, tmp_path / "two")
+
+
+def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(two):
+    registry = Registry(two)
+    genuine = (registry.path(1) / FOREST_FILE).read_bytes()
+    with Service(two, "--workers", "2") as service:
+        service.ready()
+        until_workers(service, 2, 2)
+        workers = (("version", "1"),)
+        assert scrape(service.port)["model_workers", workers] == 2
+        promote(registry, 2, "onwards")
+        until(lambda: scrape(service.port).get(("model_workers", (("version", "2"),))) == 2)
+        samples = scrape(service.port)
+        assert samples["model_swaps_total", ()] == 2  # one in each worker
+        assert samples["model_swap_failures_total", ()] == 0
+        assert samples["model_trouble", ()] == 0
+        assert samples["model_info", (("model", "iris"), ("version", "2"))] == 1
+        assert 0 <= samples["model_age_seconds", (("version", "2"),)] < 60
+        promote(registry, 1, "back")
+        until(lambda: value(service.port, "model_swaps_total") == 4)
+        promote(registry, 2, "onwards again")
+        until(lambda: value(service.port, "model_swaps_total") == 6)
+        (registry.path(1) / FOREST_FILE).write_bytes(genuine[:-9])
+        put_in_place_by_hand(registry, 1)
+        until(lambda: value(service.port, "model_swap_failures_total") >= 2)
+        assert value(service.port, "model_trouble") == 1
+        assert scrape(service.port)["model_workers", (("version", "2"),)] == 2
+        (registry.path(1) / FOREST_FILE).write_bytes(genuine)
+        until(lambda: value(service.port, "model_trouble") == 0)
+        assert value(service.port, "model_swaps_total") == 8
+        assert service.stop(signal.SIGTERM) == 0
+        log = service.process.stderr.read()
+    said = [line for line in log.splitlines() if "stays at version 2" in line]
+    assert len(said) == 2  # once in each worker
+    assert all("forest.safetensors is not the file that its card describes" in line for line in said)
+
+
+def put_in_place_by_hand(registry, version):
+    """What somebody with write access can do: an event that no check has seen."""
+    folder = registry.folder / "aliases" / "current"
+    first, latest = folder / "1.json", current(registry)
+    assert latest.version != version
+    last = max(int(path.stem) for path in folder.glob("*.json"))
+    (folder / ".by-hand").write_bytes(first.read_bytes())
+    (folder / ".by-hand").rename(folder / f"{last + 1}.json")
