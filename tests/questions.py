@@ -46,7 +46,9 @@ def post(path, value, kind=JSON, *headers):
 def tensor(rows, **more):
     flat = [value for row in rows for value in row]
     shape = [len(rows), len(rows[0])]
-    return {"inputs": [{"name": "features", "shape": shape, "datatype": "FP64", "data": flat}]} | more
+    return {
+        "inputs": [{"name": "features", "shape": shape, "datatype": "FP64", "data": flat}]
+    } | more
 
 
 def columns(rows):
