@@ -14,7 +14,12 @@ from collections.abc import Iterable
 from functools import partial
 
 from flask import Blueprint, Flask, Response, current_app, g, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    HTTPException,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+)
 from werkzeug.routing import BaseConverter
 from werkzeug.wsgi import get_input_stream
 
@@ -42,17 +47,23 @@ def set_policy(app: Flask, policy: Policy) -> None:
 def read_body() -> bytes:
     """The body of this request, unpacked if it was packed; raises as `inflate` does.
 
-    Raises `TooLargeError` if it is longer than the limit, before or after it is unpacked.
+    Raises `TooLargeError` if it is longer than the limit, before or after it is unpacked, and
+    `BodyError` if it is shorter than its `Content-Length`.
     """
     most = policy_of(current_app).limits.body
     too_large = wire.TooLargeError(f"the body is longer than {most} bytes")
+    cut_short = wire.BodyError("the body is shorter than its Content-Length says")
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise too_large from None
+    except ClientDisconnected:
+        raise cut_short from None
     g.read, g.received = True, len(body)
     if len(body) > most:
         raise too_large
+    if len(body) < (request.content_length or 0):
+        raise cut_short
     g.body = inflate(body, request.headers.get("Content-Encoding"), most)
     return bytes(g.body)
 
