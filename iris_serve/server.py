@@ -22,7 +22,7 @@ from typing import Any
 
 from flask import Flask
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from msgspec.structs import replace
 
@@ -166,6 +166,7 @@ def production_server(settings: Settings, address: str) -> Any:
         address=address,
         port=settings.port,
         interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
         workers=settings.workers,
         blocking_threads=32,
         websockets=False,
