@@ -53,7 +53,7 @@ def unpack(packed: bytes, window: int, limit: int) -> bytes:
         raise BodyError("the packed body is cut short, or followed by something else")
     return body
 
-
+# %% ../nbs/09a_bodies.ipynb #e44e082e
 def inflate(body: bytes, encoding: str | None, limit: int) -> bytes:
     """`body` as it was before it was packed with `encoding`; see `unpack` for what it raises.
 
@@ -106,7 +106,7 @@ def keep(rows: Rows, value: object, line: int, limits: Limits) -> None:
     rows[0].append(value)
     rows[1].append(line)
 
-
+# %% ../nbs/09a_bodies.ipynb #8a109487
 def read_ndjson(body: bytes, limits: Limits) -> Rows:
     """The values on the lines of `body` that are not blank. Raises `BodyError`, or as `keep`."""
     rows: Rows = ([], [])
@@ -165,7 +165,7 @@ def order_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
     places = {name.strip(): place for place, name in enumerate(names)}
     return [places[name] for name in known]
 
-
+# %% ../nbs/09a_bodies.ipynb #10eb1319
 def names_line(cells: Sequence[str], known: Sequence[str]) -> bool:
     """True if `cells`, the first line of a table, name its columns, or are meant to."""
     if sorted(text.strip() for text in cells) == sorted(known):
@@ -173,7 +173,7 @@ def names_line(cells: Sequence[str], known: Sequence[str]) -> bool:
     numbers = any(isinstance(cell(text), float) for text in cells)
     return not numbers or any(isinstance(cell(name), float) for name in known)
 
-
+# %% ../nbs/09a_bodies.ipynb #d0e15443
 def read_csv(body: bytes, known: Sequence[str], limits: Limits) -> Rows:
     """The rows of the CSV table `body`, each a list in the order of `known`, still unchecked.
 

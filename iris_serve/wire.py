@@ -128,6 +128,11 @@ STATUS: dict[type[Exception], int] = {
     UntrustedError: 503,
 }
 
+# %% ../nbs/09_wire.ipynb #85651259
+def status_of(error: Exception) -> int:
+    """What `error` means on the wire."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
 # %% ../nbs/09_wire.ipynb #825d4755
 TITLES = {
     400: "Bad Request",
@@ -143,11 +148,6 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-
-
-def status_of(error: Exception) -> int:
-    """What `error` means on the wire."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 # %% ../nbs/09_wire.ipynb #1f088e74
 def extra_headers(error: Exception) -> Headers:
@@ -183,10 +183,6 @@ def told(error: Exception) -> dict[str, Any]:
     return ({"errors": errors} if errors else {}) | ({"more": more} if more > 0 else {})
 
 # %% ../nbs/09_wire.ipynb #10d9d1fa
-FAILED = "the service failed to answer; its log says why"
-TAUGHT = (400, 404, 405, 413, 415)  # mistakes that a right example helps to mend
-
-
 def expectation(predictor: Predictor) -> str:
     """In a sentence, the shape of a question for `predictor`."""
     n = len(predictor.contract.features)
@@ -194,6 +190,10 @@ def expectation(predictor: Predictor) -> str:
         f'an object with "features": a list of {n} numbers ({listed(predictor.contract)}), or an '
         "object that names them, or a list of such rows"
     )
+
+# %% ../nbs/09_wire.ipynb #cc1449bd
+FAILED = "the service failed to answer; its log says why"
+TAUGHT = (400, 404, 405, 413, 415)  # mistakes that a right example helps to mend
 
 
 def refuse(
