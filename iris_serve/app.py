@@ -59,9 +59,10 @@ def read_body() -> bytes:
         raise too_large from None
     except ClientDisconnected:
         raise cut_short from None
-    g.read, g.received = True, len(body)
+    g.received = len(body)
     if len(body) > most:
         raise too_large
+    g.read = True
     if len(body) < (request.content_length or 0):
         raise cut_short
     g.body = inflate(body, request.headers.get("Content-Encoding"), most)
