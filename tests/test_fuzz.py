@@ -42,6 +42,7 @@ PAGES = ("/metrics", "/docs", f"{ONE}/notebook")  # what answers with something 
 def documented(question, answer):
     """True if a reply of success may be something else than JSON."""
     path = unquote_to_bytes(question.path.partition("?")[0]).decode("latin-1")
+    path = "/" + path.lstrip("/")  # as the server reads it
     if answer.headers.get_content_type() == CSV:
         return path in (INVOKE,)
     return path.startswith(PAGES) or FRAME in answer.headers
@@ -50,7 +51,7 @@ def documented(question, answer):
 def check(question, answer):
     """What every answer of the application keeps to, whatever was asked."""
     assert answer.status < 500
-    if not (answer.status == 200 and question.path.startswith("/docs/swagger-ui")):
+    if not (answer.status == 200 and "/docs/swagger-ui" in question.path):
         assert not [word for word in INSIDE if word in answer.body and word not in question.body]
     assert "X-Request-Id" in answer.headers
     if question.method == "HEAD" or answer.status == 304:
@@ -196,15 +197,15 @@ def over_a_socket(port, question, raw, honest):
             answer = http.client.HTTPResponse(client, method=question.method)
             answer.begin()
             return Answer(answer.status, answer.headers, answer.read())
-        except (ConnectionError, http.client.HTTPException):
-            if honest:
+        except (OSError, http.client.HTTPException) as error:
+            if honest or isinstance(error, TimeoutError):
                 raise
             return None
 
 
 def check_live(port, number):
-    question = mutant(SEED, number)
-    dice = random.Random(f"{SEED}/{number}/socket")  # noqa: S311
+    question = mutant(SEED, f"{number}/socket")
+    dice = random.Random(f"{SEED}/{number}/written")  # noqa: S311
     raw, honest = written(question, dice)
     try:
         answer = over_a_socket(port, question, raw, honest)

@@ -310,6 +310,25 @@ def test_a_body_that_never_ends_is_a_413_and_the_connection_is_closed(service):
     assert replies.statuses in ([413], [])  # somebody who goes on sending may miss the reply
 
 
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 1_100_000, 5_000_000, 16_000_000])
+def test_who_sent_too_much_reads_the_413_and_may_go_on_asking(service, size):
+    with Client(service.port) as client:
+        for _ in range(3):
+            check_refusal(service, client.ask(post(PREDICT, b" " * size)), 413)
+            assert client.ask(ASKING["one row"]).status == 200
+
+
+def test_of_a_body_beyond_measure_nothing_is_read(service):
+    for line in (
+        f"Content-Length: {17 << 20}",
+        f"Expect: 100-continue\r\nContent-Length: {2 << 20}",
+    ):
+        start = head(line).replace(b"Connection: close\r\n", b"")
+        replies = send(service, start)  # and not a byte of the body
+        check_sentence(service, replies, 413)
+        assert "connection: close" in answer_in(replies)[0]
+
+
 def test_headers_without_measure_are_a_431(service):
     length = f"Content-Length: {len(GOOD)}"
     many = [f"X-{number}: 1" for number in range(10_000)]
