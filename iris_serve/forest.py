@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 # %% ../nbs/03_forest.ipynb #a8bdd342
-from .contract import FLOAT32_LIMIT, RowError
+from .contract import FLOAT32_LIMIT
 from .leaves import Finder, Masks, Table, Walk, mean_of_many, mean_of_one, table_pays
+from .rows import RowError
 from iris_serve.trees import (
     HIGHEST,
     Arrays,

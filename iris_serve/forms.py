@@ -10,19 +10,9 @@ __all__ = ['V1', 'VERTEX', 'INVOCATIONS', 'from_list', 'wrong_table', 'from_colu
 from typing import Any, NamedTuple
 
 from .bodies import Limits
-from iris_serve.contract import (
-    Complaint,
-    Contract,
-    Named,
-    RowError,
-    Where,
-    complaint,
-    shown,
-    wrong_list,
-    wrong_names,
-    wrong_values,
-)
+from .contract import Contract, complaint, shown
 from .native import LIMITS, check_number, rows_of
+from .rows import Complaint, Named, RowError, Where, wrong_list, wrong_names, wrong_values
 from .wire import MOST_TOLD, BodyError
 
 # %% ../nbs/09f_forms.ipynb #e3c86db1
@@ -50,7 +40,7 @@ def wrong_table(columns: dict[str, Any], contract: Contract, where: Where) -> li
         and not (isinstance(columns[name], list) and len(columns[name]) == len(first))
     ]
 
-
+# %% ../nbs/09f_forms.ipynb #e0f814c0
 def from_columns(
     columns: dict[str, Any], contract: Contract, limits: Limits, where: Where
 ) -> list[list[float]]:

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from .bodies import read_json
-from .contract import Complaint, Contract, Where, shown
+from .contract import Contract, shown
+from .rows import Complaint, Where
 from iris_serve.tensors import (
     MOST_COLLECTED,
     Output,

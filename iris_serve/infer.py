@@ -14,18 +14,11 @@ from typing import Any
 from msgspec import Struct
 
 from .bodies import Limits
-from iris_serve.contract import (
-    MOST_WRONG,
-    Complaint,
-    ComplaintsError,
-    Contract,
-    Where,
-    meant,
-    shown,
-)
+from .contract import Contract, shown
 from .framing import frame, naming, read_tensors, unframe
 from .native import LIMITS, answer, check_number, probabilities
 from .predictor import Predictor
+from .rows import MOST_WRONG, Complaint, ComplaintsError, Where, meant
 from .tensors import Output, Tensor, TensorError, check, whole, wrong
 from .wire import BodyError, Reply, TooManyRowsError, refuse_plain, version_header
 
@@ -153,7 +146,7 @@ def classified(sure: Sequence[float], labels: Sequence[str], top: int) -> list[s
 
 
 def output(wanted: Wanted, rows: list[list[float]], predictor: Predictor) -> Output:
-    """The output that is `wanted`, for `rows`, but for the labels."""
+    """The output that is `wanted`, for `rows`: the probabilities, or a classification of them."""
     labels = predictor.contract.labels
     found = probabilities(rows, predictor)
     if not wanted.top:

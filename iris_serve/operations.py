@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPERATION', 'ONE', 'LINEAGE', 'DOCUMENTATION', 'TENSORS', 'V1_MODEL', 'PLATFORMS', 'TABLES',
            'OPERATIONS', 'VERTEX_LINES', 'OCTETS', 'HEADERS', 'FORMS', 'EXTRA', 'TEXT', 'MORE_FORMS', 'Operation',
-           'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'responses']
+           'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'refusal_of', 'responses']
 
 # %% ../nbs/14e_operations.ipynb #d4b25f10
 from typing import NamedTuple
@@ -148,8 +148,7 @@ EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",)}
 
 def form_of(route: str) -> str:
     """In which form `route` tells its refusals."""
-    plain = route not in OPERATIONS or route.split(" ")[1].startswith(PLAIN)
-    return "Failure" if plain else "Problem"
+    return "Failure" if route.split(" ")[1].startswith(PLAIN) else "Problem"
 
 
 def refused() -> dict[str, Schema]:
@@ -179,11 +178,19 @@ def answered(route: str) -> Schema:
     return response("Answered", {"application/json": reference(reply), **more})
 
 # %% ../nbs/14e_operations.ipynb #bbebc5b9
+def refusal_of(route: str, status: int) -> Schema:
+    """The refusal of `route` with `status`; in both forms where Vertex AI has chosen the path."""
+    if route in OPERATIONS:
+        return {"$ref": f"#/components/responses/{form_of(route)}{status}"}
+    forms = {kind: reference(form) for form, kind in FORMS.items()}
+    return response(TITLES[status], forms, *EXTRA.get(status, ()))
+
+
 def responses(route: str, policy: Policy) -> dict[str, Schema]:
     """The responses of `route`, by status."""
     found = {"200": answered(route)} if line_of(route).reply else {}
     if route in DOCUMENTATION:
         found["304"] = {"description": "Not changed since the client got it"}
     for status in refusals(route, policy.public):
-        found[str(status)] = {"$ref": f"#/components/responses/{form_of(route)}{status}"}
+        found[str(status)] = refusal_of(route, status)
     return found

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from .contract import FLOAT32_LIMIT, Complaint, Where, complaint, shown
+from .contract import FLOAT32_LIMIT, complaint, shown
+from .rows import Complaint, Where
 from .wire import BodyError
 
 # %% ../nbs/09c_tensors.ipynb #5be80ff7
@@ -118,7 +119,7 @@ def steps(i: int, shape: tuple[int, ...], nested: bool) -> Where:
     """Where value number `i` of a tensor stands in its data."""
     return tuple(map(int, np.unravel_index(i, shape or (1,)))) if nested else (i,)
 
-
+# %% ../nbs/09c_tensors.ipynb #880a7d8f
 def from_json(data: object, datatype: str, shape: tuple[int, ...], where: Where) -> list[float]:
     """The numbers in `data`, rounded to `datatype`, row-major. Raises `TensorError`."""
     values, nested = flatten(data, shape, where)

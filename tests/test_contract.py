@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve.contract import FLOAT32_LIMIT, RowError, check_row
+from iris_serve.contract import FLOAT32_LIMIT
 from iris_serve.data import iris
+from iris_serve.rows import RowError, check_row
 
 CONTRACT = iris().contract
 BELOW = math.nextafter(FLOAT32_LIMIT, 0)

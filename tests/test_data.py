@@ -20,10 +20,11 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from iris_serve.artifact import load, open_model, save
 from iris_serve.card import make_card
 from iris_serve.columns import LEAST_ROWS, MOST_NAME
-from iris_serve.contract import Contract, RowError, check_row
+from iris_serve.contract import Contract
 from iris_serve.data import Table, fingerprint, held_out, iris, split
 from iris_serve.files import MOST_COMPLAINTS, Complaint, TableError
 from iris_serve.forest import Forest
+from iris_serve.rows import RowError, check_row
 from iris_serve.tables import MOST_FEATURES, load_table, read_table
 from iris_serve.train import Metrics, Params, cross_validate, fit, folds_of, make, score
 

@@ -48,12 +48,13 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from iris_serve.artifact import FOREST_FILE, open_model, save
 from iris_serve.card import CARD_FILE, make_card, read_card
-from iris_serve.contract import FLOAT32_LIMIT, RowError
+from iris_serve.contract import FLOAT32_LIMIT
 from iris_serve.data import iris
 from iris_serve.disk import ArtifactError, sha256
 from iris_serve.forest import CACHED, Forest, decode, encode, freeze
 from iris_serve.leaves import Masks, Table, Walk, small_grid
 from iris_serve.registry import Registry
+from iris_serve.rows import RowError
 from iris_serve.train import Params, score
 from iris_serve.trees import HIGHEST, ForestError, FreezeError, check, exact_cuts, gather
 

@@ -18,11 +18,12 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-import iris_serve.observe
+import iris_serve.log
 import iris_serve.slots
 from iris_serve.exposition import exposition
+from iris_serve.log import LONGEST
 from iris_serve.metrics import FAMILIES, LAYOUT, SECONDS, Metrics, sync
-from iris_serve.observe import LONGEST, Asked, Observer, make_observer, request_id
+from iris_serve.observe import Asked, Observer, make_observer, request_id
 from iris_serve.predictor import NotReadyError
 from iris_serve.slots import Slots, locked, place, snapshot
 
@@ -125,7 +126,7 @@ def test_a_body_is_logged_only_if_that_is_asked_for():
 @pytest.mark.parametrize("way", ["a second opening", "looking for room"])
 def test_a_full_pipe_loses_lines_and_makes_nobody_wait(way, monkeypatch):
     if way == "looking for room":
-        monkeypatch.setattr(iris_serve.observe, "reopened", refused)
+        monkeypatch.setattr(iris_serve.log, "reopened", refused)
     end, start = os.pipe()
     kept = Lines()
     observer = make_observer(kept, "on", start)

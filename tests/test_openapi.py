@@ -170,8 +170,9 @@ def test_paths_that_vertex_ai_has_chosen_are_in_the_document(trained, monkeypatc
     found = client.get("/openapi.json").json
     validate(found)
     check(found, client.get("/vertex/health"), "GET /vertex/health")
-    for asked, status in (({"instances": [[6.1, 2.8, 4.7, 1.2]]}, 200), ({}, 400)):
-        answer = client.post("/vertex/predict", json=asked)
+    asked = ({"instances": [[6.1, 2.8, 4.7, 1.2]]}, 200), ({}, 400), (" " * (1 << 20), 413)
+    for value, status in asked:
+        answer = client.post("/vertex/predict", json=value)
         assert answer.status_code == status
         check(found, answer, "POST /vertex/predict")
 
