@@ -73,7 +73,7 @@ def writer(descriptor: int) -> Write:
 # %% ../nbs/10c_log.ipynb #375cc9d6
 def said(record: logging.LogRecord) -> bytes:
     """`record` as JSON on one line of at most `LONGEST` bytes."""
-    parts = {"message": record.getMessage()[:500]}
+    parts = {"message": record.getMessage()[:1000]}
     if record.exc_info:
         parts["traceback"] = logging.Formatter().formatException(record.exc_info)
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
