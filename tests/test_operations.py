@@ -399,6 +399,23 @@ def test_the_access_log_holds_values_only_if_asked_and_never_keys_or_queries(mod
         assert (lines[0]["route"], lines[0]["error"]) == ("<none>", "UnknownPathError")
 
 
+def test_what_a_refused_request_brought_is_what_it_said(models):
+    small, lost = post(PREDICT, b" " * 100), post("/nowhere", b" " * 200)
+    large = post(PREDICT, b" " * 1_100_000)
+    set_to = {"IRIS_SERVE_KEYS": f"alice:{key(ALICE)}", "IRIS_SERVE_ACCESS_LOG": "on"}
+    with Service(models, **set_to) as service:
+        service.ready()
+        statuses = []
+        for secret, questions in ((EVE, (small, lost)), (ALICE, (small, lost, large))):
+            for question in questions:
+                with Client(service.port) as client:
+                    statuses.append(client.ask(with_headers(question, X_API_Key=secret)).status)
+        _, lines = log_of(service)
+    assert statuses == [401, 401, 400, 404, 413]
+    assert [line["status"] for line in lines] == statuses
+    assert [line["bytes_in"] for line in lines] == [100, 200, 100, 200, 1_100_000]
+
+
 def test_lines_of_two_workers_under_load_are_whole(models):
     with Service(models, "--workers", "2", IRIS_SERVE_ACCESS_LOG="on") as service:
         service.ready()
@@ -547,7 +564,8 @@ def test_pages_of_other_origins_may_read_nothing_unless_they_are_named(models):
         service.ready()
         with Client(service.port) as client:
             allowed = client.ask(with_headers(preflight, Origin=PAGE, **wish))
-            assert allowed.status in (200, 204)
+            assert (allowed.status, allowed.headers["Content-Type"]) == (204, None)
+            assert "POST" in allowed.headers["Allow"]
             assert allowed.headers["Access-Control-Allow-Origin"] == PAGE
             assert "POST" in allowed.headers["Access-Control-Allow-Methods"]
             assert "x-api-key" in allowed.headers["Access-Control-Allow-Headers"].lower()
