@@ -119,7 +119,7 @@ def steps(i: int, shape: tuple[int, ...], nested: bool) -> Where:
     """Where value number `i` of a tensor stands in its data."""
     return tuple(map(int, np.unravel_index(i, shape or (1,)))) if nested else (i,)
 
-
+# %% ../nbs/09c_tensors.ipynb #880a7d8f
 def from_json(data: object, datatype: str, shape: tuple[int, ...], where: Where) -> list[float]:
     """The numbers in `data`, rounded to `datatype`, row-major. Raises `TensorError`."""
     values, nested = flatten(data, shape, where)
