@@ -214,11 +214,18 @@ def refuse(error: Exception, predictor: Predictor | None = None, asked: object =
     return said._replace(headers=headers, error=type(error).__name__)
 
 # %% ../nbs/09_wire.ipynb #91e21d39
-def refuse_plain(error: Exception, predictor: Predictor | None = None) -> Reply:
+def refuse_plain(
+    error: Exception,
+    predictor: Predictor | None = None,
+    expected: str | None = None,
+    example: object = None,
+) -> Reply:
     """The reply for `error` in the form of other protocols: a text under the key `error`."""
     status = status_of(error)
-    what = {"error": FAILED if status == 500 else str(error)}
-    said = reply(status, what | told(error), predictor)
+    what = {"error": FAILED if status == 500 else str(error)} | told(error)
+    if expected and status in TAUGHT:
+        what |= {"expected": expected, "example": example}
+    said = reply(status, what, predictor)
     headers = *said.headers, *extra_headers(error)
     return said._replace(headers=headers, error=type(error).__name__)
 
