@@ -54,6 +54,8 @@ def from_columns(
     for name in names:
         found = enumerate(map(complaint, columns[name]))
         bad += [Complaint((*where, name, i), what, name) for i, what in found if what][:MOST_TOLD]
+        if len(bad) >= MOST_TOLD:
+            break
     if bad:
         raise RowError(bad)
     return [list(map(float, row)) for row in zip(*(columns[name] for name in names), strict=True)]

@@ -28,6 +28,7 @@ from .native import LIMITS, answer, check_number, probabilities
 from .predictor import Predictor
 from .rows import MOST_WRONG, Complaint, ComplaintsError, Where, meant
 from iris_serve.tensors import (
+    MOST_COMPARED,
     Output,
     Tensor,
     TensorError,
@@ -229,7 +230,8 @@ def asked_of(
     with collecting(bad):
         wanted = read_outputs(question, predictor)
     with collecting(bad):
-        tensors = read_tensors(inputs, tail, limits=limits)
+        most = len(contract.features) + MOST_COMPARED  # room for names that are wrong
+        tensors = read_tensors(inputs, tail, limits, most)
     if bad:
         raise naming(TensorError(bad), inputs, contract)
     return ident, rows_from(tensors, contract, limits), wanted

@@ -238,6 +238,12 @@ def test_a_wrong_question_is_shown_a_right_one(client, words, status):
     assert client.post(INFER, json=answer.json["example"]).status_code == 200
 
 
+def test_the_highest_numbers_of_a_type_are_refused_only_where_they_are_not_its_own(client):
+    for datatype, value in (("INT64", -(2**63)), ("UINT64", 2**64 - 2**11), ("INT8", 127)):
+        one = ONE | {"datatype": datatype, "data": [value, 1, 1, 1]}
+        assert ask(client, one).status_code == 200, datatype
+
+
 def test_outputs_come_as_they_were_asked_for(client):
     names = ["probabilities", "label"]
     assert list(tensors(ask(client, ONE, outputs=[{"name": name} for name in names]))) == names
@@ -602,12 +608,19 @@ def test_a_misspelt_feature_is_told_with_the_right_one(client):
     assert "sepal_width is missing" in answer.json["error"]
 
 
-def test_thousands_of_unknown_tensors_are_refused(client):
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (100, "inputs[0].name: is the name of no feature; did you mean sepal_"),
+        (15_000, "inputs: holds 15000 tensors, and 104 are the most that are read"),
+    ],
+)
+def test_many_unknown_tensors_are_refused(client, count, words):
     body = ",".join(
-        f'{{"name":"sepal_{i}","shape":[1],"datatype":"FP64","data":[1]}}' for i in range(15_000)
+        f'{{"name":"sepal_{i}","shape":[1],"datatype":"FP64","data":[1]}}' for i in range(count)
     )
     answer = client.post(INFER, data=f'{{"inputs":[{body}]}}')
-    assert_refused(answer, 400, "inputs[0].name: is the name of no feature; did you mean sepal_")
+    assert_refused(answer, 400, words)
 
 
 def test_columns_of_unequal_length_are_a_400(client):
