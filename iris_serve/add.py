@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .artifact import ArtifactError, Card, fill, make_card, open_model
+from .artifact import fill, open_model
+from .card import Card, make_card
 from .contract import brief
 from .data import Table, split
+from .disk import ArtifactError
 from .record import Run, plain, read_run
 from .registry import Registry, alias_folder, promote, publish, stage
 from .staging import numbers

@@ -43,7 +43,7 @@ def set_policy(app: Flask, policy: Policy) -> None:
     app.extensions["policy"] = policy
     app.config["MAX_CONTENT_LENGTH"] = policy.limits.body + 1
 
-
+# %% ../nbs/12_app.ipynb #47786894
 def read_body() -> bytes:
     """The body of this request, unpacked if it was packed; raises as `inflate` does.
 
@@ -59,9 +59,10 @@ def read_body() -> bytes:
         raise too_large from None
     except ClientDisconnected:
         raise cut_short from None
-    g.read, g.received = True, len(body)
+    g.received = len(body)
     if len(body) > most:
         raise too_large
+    g.read = True
     if len(body) < (request.content_length or 0):
         raise cut_short
     g.body = inflate(body, request.headers.get("Content-Encoding"), most)
@@ -178,7 +179,7 @@ def observe(response: Response, observer: Observer) -> None:
     seconds = time.perf_counter() - g.began
     observer.observe(route, response.status_code, seconds, answers, error, version, asked)
 
-
+# %% ../nbs/12_app.ipynb #e2b5a82e
 def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) -> None:
     """Let all this happen around each request of `app`."""
     set_policy(app, policy)

@@ -10,7 +10,8 @@ __all__ = ['check_anchor', 'resolve', 'standing', 'rollback', 'troubles', 'alias
 import re
 from contextlib import suppress
 
-from .artifact import CARD_FILE, ArtifactError, read_part, sha256
+from .card import CARD_FILE
+from .disk import ArtifactError, read_part, sha256
 from .record import CHECKS, Event, read_run
 from iris_serve.registry import (
     NoModelError,

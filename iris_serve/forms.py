@@ -40,7 +40,7 @@ def wrong_table(columns: dict[str, Any], contract: Contract, where: Where) -> li
         and not (isinstance(columns[name], list) and len(columns[name]) == len(first))
     ]
 
-
+# %% ../nbs/09f_forms.ipynb #e0f814c0
 def from_columns(
     columns: dict[str, Any], contract: Contract, limits: Limits, where: Where
 ) -> list[list[float]]:

@@ -15,9 +15,11 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace as changed
 
-from .artifact import ArtifactError, Card, open_model, read_card
+from .artifact import open_model
+from .card import Card, read_card
 from .contract import same_question
 from .data import Table, fingerprint, held_out
+from .disk import ArtifactError
 from .record import Event
 from .registry import NoModelError, Registry, current
 from .tables import load_table

@@ -193,7 +193,7 @@ def classified(sure: Sequence[float], labels: Sequence[str], top: int) -> list[s
 
 
 def output(wanted: Wanted, rows: list[list[float]], predictor: Predictor) -> Output:
-    """The output that is `wanted`, for `rows`, but for the labels."""
+    """The output that is `wanted`, for `rows`: the probabilities, or a classification of them."""
     labels = predictor.contract.labels
     found = probabilities(rows, predictor)
     if not wanted.top:

@@ -18,7 +18,8 @@ from msgspec import Struct
 
 from . import wire
 from .app import ask, refusal, respond
-from .artifact import CARD_FILE, ArtifactError, Card, decode_card, read_part, sha256
+from .card import CARD_FILE, Card, decode_card
+from .disk import ArtifactError, read_part, sha256
 from .pinned import UntrustedError, Versions, number_of, trusting
 from .record import PAGE_FILE, Run, check_notebook, read_run
 from .registry import NoModelError, Registry, alias_folder, alias_names, read_event

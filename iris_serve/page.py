@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from .artifact import Card, sha256, write_file
+from .card import Card
 from .contract import brief
+from .disk import sha256, write_file
 from .gate import Verdict
 from .record import NOTEBOOK_FILE, PAGE_FILE, Run
 

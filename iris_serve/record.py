@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from .artifact import CARD_FILE, UNREADABLE, ArtifactError, open_model, read_part, sha256
+from .artifact import open_model
+from .card import CARD_FILE
+from .disk import UNREADABLE, ArtifactError, read_part, sha256
 
 RUN_FILE, NOTEBOOK_FILE, PAGE_FILE = "run.json", "retrain.ipynb", "retrain.html"
 

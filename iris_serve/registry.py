@@ -17,12 +17,11 @@ from typing import Literal
 import msgspec
 
 # %% ../nbs/05_registry.ipynb #34540563
-from iris_serve.artifact import (
-    CARD_FILE,
-    MODEL_FILE,
+from .artifact import MODEL_FILE
+from .card import CARD_FILE, decode_card
+from iris_serve.disk import (
     UNREADABLE,
     ArtifactError,
-    decode_card,
     encoded,
     read_part,
     settle,

@@ -16,7 +16,8 @@ from textwrap import indent
 import msgspec
 
 # %% ../nbs/07a_reproduce.ipynb #15555cee
-from .artifact import FOREST_FILE, MODEL_FILE, Card, read_card, source_digest, versions
+from .artifact import FOREST_FILE, MODEL_FILE
+from .card import Card, read_card, source_digest, versions
 from .data import fingerprint
 from .gate import DATA_FILES
 from .page import RetrainError, check_extra

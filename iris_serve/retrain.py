@@ -19,18 +19,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 # %% ../nbs/07_retrain.ipynb #c132b922
-from iris_serve.artifact import (
-    Card,
-    encoded,
-    fill,
-    make_card,
-    read_card,
-    retraining_notebook,
-    sha256,
-    write_file,
-)
+from .artifact import fill
+from .card import Card, make_card, read_card, retraining_notebook
 from .contract import brief
 from .data import Table, fingerprint, split
+from .disk import encoded, sha256, write_file
 from .gate import DATA_FILES, Verdict, judge
 from .page import RetrainError, check_extra, keep_report
 from .parameters import Parameters

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 # %% ../nbs/06c_runner.ipynb #929dce18
-from .artifact import write_file
+from .disk import write_file
 from .page import RetrainError
 from .parameters import Parameters
 from .record import NOTEBOOK_FILE, plain

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from .artifact import Card
+from .card import Card
 from .record import Event, Run
 
 # %% ../nbs/14_shapes.ipynb #e03b438e

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'Cells', 'MOST_SLOTS', 'Key', 'OWN', 'mapped', 'locked', 'take', 'is_held', 'Names', 'read_names', 'add_name',
-           'Snapshot', 'Slots', 'place', 'snapshot']
+           'Slots', 'place', 'Snapshot', 'snapshot']
 
 # %% ../nbs/11a_slots.ipynb #9d8a96b8
 import json
@@ -103,14 +103,6 @@ def add_name(path: Path, names: Names, key: Key, width: int) -> None:
             raise OSError("the disk has no room for another name")
 
 # %% ../nbs/11a_slots.ipynb #0389a525
-class Snapshot(NamedTuple):
-    """Where the keys are, the sum of all slots cell by cell, and each slot that is held."""
-
-    first: dict[Key, int]
-    total: list[float]
-    held: list[list[float]]
-
-
 class Slots:
     """The cells of this process, and in `folder` those of all workers that count there.
 
@@ -154,6 +146,14 @@ def place(slots: Slots, key: Key, width: int = 1, most: int = 1) -> int | None:
         return names.free
 
 # %% ../nbs/11a_slots.ipynb #cf93f528
+class Snapshot(NamedTuple):
+    """Where the keys are, the sum of all slots cell by cell, and each slot that is held."""
+
+    first: dict[Key, int]
+    total: list[float]
+    held: list[list[float]]
+
+
 def snapshot(slots: Slots) -> Snapshot:
     """What all workers have counted until now. Raises `OSError`."""
     with slots.lock, locked(slots.folder):

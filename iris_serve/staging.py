@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .artifact import ArtifactError, sync
+from .disk import ArtifactError, sync
 
 # %% ../nbs/04a_staging.ipynb #6b30b652
 def real(folder: Path) -> Path:

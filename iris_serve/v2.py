@@ -41,15 +41,12 @@ def health(ready: bool = True) -> Reply:
     return reply(200, {"live": True, "ready": ready})
 
 # %% ../nbs/13_v2.ipynb #ce71fb60
-MOST_LISTED = 100  # versions
-
-
 def platform(predictor: Predictor) -> str:
     """What answers: a frozen forest, or an estimator that joblib has loaded."""
     frozen = isinstance(predictor, ForestPredictor)
     return "iris-serve_frozenforest" if frozen else "sklearn_joblib"
 
-
+# %% ../nbs/13_v2.ipynb #9add674b
 def tensors_of(predictor: Predictor) -> dict[str, list[dict[str, Any]]]:
     """The inputs and outputs of `predictor`, each with name, datatype and shape."""
     contract = predictor.contract
@@ -60,6 +57,9 @@ def tensors_of(predictor: Predictor) -> dict[str, list[dict[str, Any]]]:
     }
     outputs = [{"name": name} | kinds[name] for name in outputs_of(predictor)]
     return {"inputs": [features], "outputs": outputs}
+
+# %% ../nbs/13_v2.ipynb #06731a35
+MOST_LISTED = 100  # versions
 
 
 def model_metadata(predictor: Predictor, versions: Versions) -> Reply:

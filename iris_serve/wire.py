@@ -6,8 +6,8 @@
 __all__ = ['Headers', 'STATUS', 'TITLES', 'MOST_TOLD', 'FAILED', 'TAUGHT', 'Reply', 'version_header', 'reply', 'BodyError',
            'QueryError', 'TooLargeError', 'TooManyRowsError', 'MediaError', 'EncodingError', 'HeadersError',
            'UnknownPathError', 'MethodError', 'HostError', 'UnauthorizedError', 'ForbiddenError', 'RateError',
-           'status_of', 'extra_headers', 'pointer', 'told', 'expected', 'right_question', 'refuse', 'refuse_plain',
-           'status', 'alive', 'ready']
+           'status_of', 'extra_headers', 'pointer', 'told', 'expectation', 'refuse', 'refuse_plain', 'status', 'alive',
+           'ready']
 
 # %% ../nbs/09_wire.ipynb #432b3c77
 import json
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from .contract import brief, listed
 from .pinned import PickleError, UntrustedError
-from .predictor import Live, NotReadyError, Predictor
+from .predictor import Live, NotReadyError, Predictor, UnanswerableError
 from .registry import NoModelError
-from .rows import ComplaintsError, RowError, Where, corrected
+from .rows import ComplaintsError, RowError, Where
 
 # %% ../nbs/09_wire.ipynb #6461d3e6
 Headers = tuple[tuple[str, str], ...]
@@ -110,6 +110,7 @@ STATUS: dict[type[Exception], int] = {
     BodyError: 400,
     QueryError: 400,
     RowError: 400,
+    UnanswerableError: 400,
     UnauthorizedError: 401,
     ForbiddenError: 403,
     PickleError: 403,
@@ -127,6 +128,11 @@ STATUS: dict[type[Exception], int] = {
     UntrustedError: 503,
 }
 
+# %% ../nbs/09_wire.ipynb #85651259
+def status_of(error: Exception) -> int:
+    """What `error` means on the wire."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
 # %% ../nbs/09_wire.ipynb #825d4755
 TITLES = {
     400: "Bad Request",
@@ -142,11 +148,6 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-
-
-def status_of(error: Exception) -> int:
-    """What `error` means on the wire."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 # %% ../nbs/09_wire.ipynb #1f088e74
 def extra_headers(error: Exception) -> Headers:
@@ -182,11 +183,7 @@ def told(error: Exception) -> dict[str, Any]:
     return ({"errors": errors} if errors else {}) | ({"more": more} if more > 0 else {})
 
 # %% ../nbs/09_wire.ipynb #10d9d1fa
-FAILED = "the service failed to answer; its log says why"
-TAUGHT = (400, 404, 405, 413, 415)  # mistakes that a right example helps to mend
-
-
-def expected(predictor: Predictor) -> str:
+def expectation(predictor: Predictor) -> str:
     """In a sentence, the shape of a question for `predictor`."""
     n = len(predictor.contract.features)
     return (
@@ -194,21 +191,27 @@ def expected(predictor: Predictor) -> str:
         "object that names them, or a list of such rows"
     )
 
-
-def right_question(predictor: Predictor, asked: object = None) -> dict[str, object]:
-    """A right question for `predictor`, in the manner of what was `asked` under "features"."""
-    many = isinstance(asked, list) and asked and isinstance(asked[0], (list, dict))
-    row = corrected(asked[0] if many else asked, predictor.contract)  # type: ignore[index]
-    return {"features": [row] if many else row}
+# %% ../nbs/09_wire.ipynb #cc1449bd
+FAILED = "the service failed to answer; its log says why"
+TAUGHT = (400, 404, 405, 413, 415)  # mistakes that a right example helps to mend
 
 
-def refuse(error: Exception, predictor: Predictor | None = None, asked: object = None) -> Reply:
-    """The reply for `error`, as a problem that shows a right request for `predictor`."""
+def refuse(
+    error: Exception,
+    predictor: Predictor | None = None,
+    expected: str | None = None,
+    example: object = None,
+) -> Reply:
+    """The reply for `error`, as a problem that says what is `expected` and shows an `example`.
+
+    Without these, it shows the tutorial's question for `predictor`.
+    """
     status = status_of(error)
     problem = {"type": "about:blank", "title": TITLES[status], "status": status}
     problem |= {"detail": FAILED if status == 500 else str(error)} | told(error)
     if predictor and status in TAUGHT:
-        problem |= {"expected": expected(predictor), "example": right_question(predictor, asked)}
+        shown = example or {"features": list(predictor.contract.example)}
+        problem |= {"expected": expected or expectation(predictor), "example": shown}
     said = reply(status, problem, predictor)
     headers = ("Content-Type", "application/problem+json"), *said.headers, *extra_headers(error)
     return said._replace(headers=headers, error=type(error).__name__)
@@ -222,7 +225,7 @@ def refuse_plain(
 ) -> Reply:
     """The reply for `error` in the form of other protocols: a text under the key `error`."""
     status = status_of(error)
-    what = {"error": FAILED if status == 500 else str(error)} | told(error)
+    what: dict[str, Any] = {"error": FAILED if status == 500 else str(error)} | told(error)
     if expected and status in TAUGHT:
         what |= {"expected": expected, "example": example}
     said = reply(status, what, predictor)
@@ -241,7 +244,7 @@ def status(predictor: Predictor) -> Reply:
             "version": str(predictor.version),
             "features": [feature.name for feature in contract.features],
             "labels": dict(zip(map(str, contract.classes), contract.labels, strict=True)),
-            "example": right_question(predictor),
+            "example": {"features": list(contract.example)},
         },
         predictor,
     )

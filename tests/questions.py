@@ -120,7 +120,14 @@ ASKING = {
 }
 READING = [
     *("/", "/healthz", "/readyz", "/ping", "/metrics", "/openapi.json", "/docs", "/docs/page.js"),
-    *("/docs/swagger-ui.css", "/docs/favicon-32x32.png", "/models", "/models/iris", ONE),
+    *(
+        "/docs/swagger-ui.css",
+        "/docs/favicon-32x32.png",
+        "/docs/swagger-ui-bundle.js",
+        "/models",
+        "/models/iris",
+        ONE,
+    ),
     *(f"{ONE}/notebook", "/v1/models", "/v1/models/iris", "/v1/models/iris/versions/1"),
     *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/iris"),
     *("/v2/models/iris/ready", "/v2/models/iris/versions/1", "/v2/models/iris/versions/1/ready"),

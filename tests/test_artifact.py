@@ -1,5 +1,6 @@
 """What is saved is what is loaded, and nothing is opened before it has been looked at."""
 
+import importlib
 import json
 import pickle
 import re
@@ -10,22 +11,11 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from iris_serve.artifact import (
-    CARD_FILE,
-    FOREST_FILE,
-    MODEL_FILE,
-    ArtifactError,
-    check_versions,
-    encoded,
-    load,
-    make_golden,
-    open_model,
-    read_card,
-    save,
-    sha256,
-    versions,
-)
+from iris_serve.artifact import FOREST_FILE, MODEL_FILE, check_versions, load, open_model, save
+from iris_serve.card import CARD_FILE, read_card, retraining_notebook, versions
 from iris_serve.data import iris
+from iris_serve.disk import ArtifactError, encoded, sha256
+from iris_serve.golden import make_golden
 from iris_serve.predictor import open_predictor
 
 
@@ -254,3 +244,11 @@ def test_classes_that_json_could_not_tell_are_refused_when_saving(kind):
         TypeError, match=f"whole number or a text, and here it is a {kind.__name__}"
     ):
         make_golden(estimator, table.contract)
+
+
+def test_what_recorded_notebooks_import_is_where_they_look_for_it():
+    recorded = "from iris_serve.artifact import CARD_FILE, fill, make_card, sha256"
+    assert recorded in retraining_notebook().read_text(encoding="utf-8")
+    artifact = importlib.import_module("iris_serve.artifact")
+    assert {"CARD_FILE", "fill", "make_card", "read_card", "sha256"} <= set(artifact.__all__)
+    assert all(hasattr(artifact, name) for name in artifact.__all__)

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
 from iris_serve.__main__ import main
-from iris_serve.artifact import sha256
 from iris_serve.data import iris
+from iris_serve.disk import sha256
 from iris_serve.registry import Registry, current, history, promote
 from iris_serve.settings import PREFIX, Settings, SettingsError, read_settings
 

@@ -17,7 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
-from iris_serve.artifact import load, make_card, open_model, save
+from iris_serve.artifact import load, open_model, save
+from iris_serve.card import make_card
 from iris_serve.columns import LEAST_ROWS, MOST_NAME
 from iris_serve.contract import Contract
 from iris_serve.data import Table, fingerprint, held_out, iris, split

@@ -46,18 +46,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
-from iris_serve.artifact import (
-    CARD_FILE,
-    FOREST_FILE,
-    ArtifactError,
-    make_card,
-    open_model,
-    read_card,
-    save,
-    sha256,
-)
+from iris_serve.artifact import FOREST_FILE, open_model, save
+from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.contract import FLOAT32_LIMIT
 from iris_serve.data import iris
+from iris_serve.disk import ArtifactError, sha256
 from iris_serve.forest import CACHED, Forest, decode, encode, freeze
 from iris_serve.leaves import Masks, Table, Walk, small_grid
 from iris_serve.registry import Registry

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 import iris_serve.retrain
-from iris_serve.artifact import CARD_FILE, FOREST_FILE, Card, encoded, fill, make_card, read_card
+from iris_serve.artifact import FOREST_FILE, fill
+from iris_serve.card import CARD_FILE, Card, make_card, read_card
 from iris_serve.data import held_out, iris, split
+from iris_serve.disk import encoded
 from iris_serve.gate import FLIPS, TOLERANCE, Verdict, chance, compare, judge, passed
 from iris_serve.record import read_run
 from iris_serve.registry import Registry, current, history, stage

@@ -279,7 +279,7 @@ def test_a_rate_that_makes_no_sense_is_refused(tmp_path, per_minute, burst):
 
 def test_the_greatest_rate_fits_into_a_slot(tmp_path):
     Rate(tmp_path / "rate", [], per_minute=1, burst=MOST).take("")
-    Rate(tmp_path / "rate", [], per_minute=MOST, burst=MOST).take("")
+    Rate(tmp_path / "fast", [], per_minute=MOST, burst=MOST).take("")
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 16, b"\x7f" * 16, b"\xff\x7f", b"x" * 100])

@@ -4,8 +4,10 @@ import gzip
 import json
 import pickle
 import sys
+import time
 import tracemalloc
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,17 @@ import pytest
 from bad_bodies import BAD, EXAMPLE, GOOD
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PowerTransformer
 
 from iris_serve.app import create_app
 from iris_serve.artifact import load
+from iris_serve.contract import Contract, Feature
 from iris_serve.data import iris
 from iris_serve.native import LIMITS, check_asked, plain_row, read_asked
-from iris_serve.predictor import open_predictor
+from iris_serve.predictor import EstimatorPredictor, open_predictor
 from iris_serve.registry import Registry
 from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
@@ -47,7 +54,8 @@ def assert_teaches(answer, status, words=""):
     assert told["status"] == status
     assert set(told) - {"errors", "more"} == PROBLEM
     assert words in told["detail"]
-    check_row(first_row(told["example"]), iris().contract)
+    if isinstance(told["example"], dict):
+        check_row(first_row(told["example"]), iris().contract)
     assert len(answer.data) < 20_000
     for leak in (b"Traceback", b"site-packages", b"/tmp", b"/home", b".py"):
         assert leak not in answer.data
@@ -312,8 +320,77 @@ def test_all_complaints_come_at_once_each_with_its_pointer(client):
 def test_a_complaint_about_a_line_names_the_line(client):
     table = ",".join(NAMES) + "\n6.1,2.8,4.7,1.2\n\n6.1,2.8,many,1.2\n6.1,2.8\n"
     answer = client.post("/predict", data=table, content_type="text/csv")
-    assert_teaches(answer, 400, "line 4: features[1][2] (petal_length): must be a number")
+    assert_teaches(answer, 400, "line 4: [2] (petal_length): must be a number")
     assert [error["line"] for error in answer.json["errors"]] == [4, 5]
+    assert [error["pointer"] for error in answer.json["errors"]] == ["#/1/2", "#/2"]
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
+    wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
+    example = client.post("/predict", data=wrong[kind], content_type=kind).json["example"]
+    answer = client.post("/predict", data=example, content_type=kind)
+    assert answer.json == {"predictions": [1]}
+
+
+def test_the_example_mends_the_first_row_that_is_wrong(client):
+    answer = client.post("/predict", json={"features": [ROWS[0], ROWS[1], [7.2, None, 5.8, 1.6]]})
+    assert answer.json["example"] == {"features": [[7.2, 2.8, 5.8, 1.6]]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1" * 100_000 + b"x",
+        b"1" * 131_000 + b",1,1,1\n",
+        (b"1" * 999 + b"x,") * 1000,
+        b'"' * 100_000,
+        b"a," * 400_000,
+        b"\n" * 1_000_000,
+    ],
+)
+def test_no_table_keeps_a_worker_busy(client, body):
+    began = time.process_time()
+    assert client.post("/predict", data=body, content_type="text/csv").status_code == 400
+    assert time.process_time() - began < 5  # a quadratic reading takes minutes
+
+
+def test_a_table_whose_columns_are_numbers_needs_its_names():
+    contract = replace(iris().contract, features=tuple(Feature(n, "", 0, 9) for n in "0123"))
+    client = create_app(Echo(contract)).test_client()
+    rows = "4,3,2,1\n"
+    assert client.post("/predict", data=rows, content_type="text/csv").status_code == 400
+    answer = client.post("/predict", data="3,2,1,0\n" + rows, content_type="text/csv")
+    assert answer.json == {"predictions": ["1.0 2.0 3.0 4.0"]}
+
+
+def test_a_first_line_with_a_number_in_it_is_a_row_with_mistakes(client):
+    for first in ("nan,1,1,1", ",1,1,1", "0x10,1,1,1"):
+        answer = client.post("/predict", data=first + "\n", content_type="text/csv")
+        assert_teaches(answer, 400, "line 1: [0] (sepal_length): must be a number")
+
+
+def test_a_row_to_which_the_estimator_has_no_answer_is_a_400(models):
+    rows, kinds = np.abs(iris().X) + 1, iris().y
+    estimator = make_pipeline(PowerTransformer("box-cox"), LogisticRegression()).fit(rows, kinds)
+    predictor = EstimatorPredictor(estimator, "boxed", 1, iris().contract, "")
+    client = create_app(predictor).test_client()
+    assert client.post("/predict", data=GOOD).status_code == 200
+    answer = client.post("/predict", json={"features": [-5, 1, 1, 1]})
+    assert_teaches(answer, 400, "the model has no answer to this row (ValueError)")
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A predictor that answers with the row itself."""
+
+    contract: Contract
+    name: str = "iris"
+    version: int = 1
+    has_proba: bool = False
+
+    def predict(self, rows):
+        return [" ".join(map(str, row)) for row in rows]
 
 
 def test_more_rows_than_the_limit_are_a_413_and_never_a_part_of_them(client):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from iris_serve.app import create_app
-from iris_serve.artifact import CARD_FILE, encoded, sha256, write_file
+from iris_serve.card import CARD_FILE
+from iris_serve.disk import encoded, sha256, write_file
 from iris_serve.guard import Policy, host_allowed
 from iris_serve.lineage import make_lineage
 from iris_serve.pinned import Versions

@@ -18,18 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from test_server import Service
 
 from iris_serve import pinned as by_number
-from iris_serve.artifact import (
-    CARD_FILE,
-    FOREST_FILE,
-    MODEL_FILE,
-    encoded,
-    fill,
-    make_card,
-    read_card,
-    sha256,
-    write_file,
-)
+from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
+from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.data import iris, split
+from iris_serve.disk import encoded, sha256, write_file
 from iris_serve.pinned import PickleError, UntrustedError, Versions
 from iris_serve.predictor import LivePredictor, NoModelError, glance, open_predictor
 from iris_serve.record import Run, read_run

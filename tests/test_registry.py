@@ -19,17 +19,11 @@ from sklearn.svm import SVC
 
 import iris_serve.audit
 from iris_serve.add import EstimatorError, add
-from iris_serve.artifact import (
-    CARD_FILE,
-    FOREST_FILE,
-    MODEL_FILE,
-    ArtifactError,
-    encoded,
-    open_model,
-    write_file,
-)
+from iris_serve.artifact import FOREST_FILE, MODEL_FILE, open_model
 from iris_serve.audit import resolve, rollback, standing, verify
+from iris_serve.card import CARD_FILE
 from iris_serve.data import iris
+from iris_serve.disk import ArtifactError, encoded, write_file
 from iris_serve.record import read_run, who_am_i
 from iris_serve.registry import (
     ConflictError,
@@ -427,7 +421,8 @@ def test_a_damaged_version_is_found_by_verify_and_never_promoted(registry, name,
 def test_a_version_that_answers_its_golden_rows_wrongly_is_never_promoted(registry):
     from msgspec.structs import replace
 
-    from iris_serve.artifact import encoded, read_card, sha256
+    from iris_serve.card import read_card
+    from iris_serve.disk import encoded, sha256
 
     path = registry.path(1)
     card = read_card(path)

@@ -22,17 +22,10 @@ import iris_serve.page
 import iris_serve.reproduce
 import iris_serve.retrain
 import iris_serve.runner
-from iris_serve.artifact import (
-    CARD_FILE,
-    MODEL_FILE,
-    ArtifactError,
-    encoded,
-    load,
-    read_card,
-    retraining_notebook,
-    sha256,
-)
+from iris_serve.artifact import MODEL_FILE, load
 from iris_serve.audit import verify
+from iris_serve.card import CARD_FILE, read_card, retraining_notebook
+from iris_serve.disk import ArtifactError, encoded, sha256
 from iris_serve.files import TableError
 from iris_serve.page import RetrainError, page
 from iris_serve.parameters import Parameters, check_parameters, parse_value
