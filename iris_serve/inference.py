@@ -98,7 +98,7 @@ class ServerMetadata(Struct):
 
 
 class Health(Struct):
-    """The process answers, and so does a model."""
+    """The process answers; `ready` says whether a model does, too."""
 
     live: bool
     ready: bool

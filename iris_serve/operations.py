@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPERATION', 'ONE', 'LINEAGE', 'DOCUMENTATION', 'TENSORS', 'V1_MODEL', 'PLATFORMS', 'TABLES',
-           'OPERATIONS', 'VERTEX_LINES', 'OCTETS', 'HEADERS', 'FORMS', 'EXTRA', 'TEXT', 'MORE_FORMS', 'Operation',
-           'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'refusal_of', 'responses']
+           'OPERATIONS', 'VERTEX_LINES', 'SAME_WITHOUT', 'OCTETS', 'HEADERS', 'FORMS', 'EXTRA', 'TEXT', 'MORE_FORMS',
+           'Operation', 'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'refusal_of', 'responses']
 
 # %% ../nbs/14e_operations.ipynb #d4b25f10
 from typing import NamedTuple
@@ -109,6 +109,17 @@ def line_of(route: str) -> Operation:
     return OPERATIONS.get(route) or VERTEX_LINES[route.split(" ")[0]]
 
 # %% ../nbs/14e_operations.ipynb #d28d3977
+SAME_WITHOUT = (
+    "/healthz",
+    "/metrics",
+    "/docs",
+    "/v2",
+    "/v2/health/live",
+    "/v2/models",
+    "/v1/models",
+)
+
+
 def refusals(route: str, public: frozenset[str] = PUBLIC) -> list[int]:
     """The statuses of errors that `route` can reply; the paths in `public` need no key."""
     path = route.split(" ")[1]
@@ -118,7 +129,7 @@ def refusals(route: str, public: frozenset[str] = PUBLIC) -> list[int]:
     found |= {400, 413, 415} if line_of(route).asks else set()
     found |= {404} if "{" in path else set()
     found |= {403, 503} if "{v}" in path else set()
-    found |= {503} if path.endswith(("/ready", "/readyz", "/ping")) else set()
+    found |= set() if path in SAME_WITHOUT or path.startswith("/docs/") else {503}
     found |= {403} if path.endswith(("/load", "/unload")) else set()
     return sorted(found)
 

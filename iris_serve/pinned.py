@@ -84,6 +84,12 @@ class Versions:
                 self.kept.move_to_end(version)
             return self.kept.get(version)
 
+    def loaded(self, version: int) -> bool:
+        """True if `version` is loaded; does not count as asking for it, unlike `find`."""
+        now = self.live.pin()
+        with self.lock:
+            return version == now.version or version in self.kept
+
     def get(self, version: int) -> Pinnable:
         """The predictor for `version`; raises `NoModelError`, `UntrustedError`, `PickleError`."""
         if found := self.find(version):

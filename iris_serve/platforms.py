@@ -68,7 +68,7 @@ def data_frame(contract: Contract) -> Schema:
     rows = {"type": "array", "items": {"type": "array", "items": VALUE, **fits}, "minItems": 1}
     return {
         "type": "object",
-        "properties": {"columns": order, "index": {}, "data": rows},
+        "properties": {"columns": order, "index": {"type": ["array", "null"]}, "data": rows},
         "required": ["data"],
         "additionalProperties": False,
     }

@@ -63,6 +63,8 @@ class Failure(Struct):
     error: str
     errors: list[Fault] | UnsetType = UNSET
     more: int | UnsetType = UNSET
+    expected: str | UnsetType = UNSET
+    example: dict[str, Any] | UnsetType = UNSET
 
 # %% ../nbs/14_shapes.ipynb #3ebebe21
 class Service(Struct):

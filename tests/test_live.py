@@ -32,6 +32,7 @@ from iris_serve.server import make_app
 from iris_serve.settings import Settings
 from iris_serve.staging import numbers
 from iris_serve.train import fit, score
+from iris_serve.v2 import index
 
 FULL = 200
 
@@ -476,6 +477,16 @@ def test_at_most_the_stated_number_of_pinned_versions_stays(live):
     assert list(versions.kept) == [2, 4]
     assert versions.get(1) is live.pin()
     assert list(versions.kept) == [2, 4]
+
+
+def test_to_ask_whether_a_version_is_loaded_keeps_no_version_and_opens_none(live):
+    versions = Versions(live, most=2)
+    versions.get(2)
+    versions.get(3)
+    order = list(versions.kept)
+    assert [versions.loaded(version) for version in (1, 2, 3, 9)] == [True, True, True, False]
+    index(versions)
+    assert list(versions.kept) == order == [2, 3]
 
 
 def test_a_loaded_version_is_found_without_touching_the_disk(live):

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import signal
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -158,9 +159,17 @@ def test_lines_of_json_are_answered(client, expected, kind, rows):
         ("*/*", "application/json"),
         ("application/json", "application/json"),
         ("application/json, text/csv", "application/json"),
+        ("application/json;q=0.1, text/csv", "text/csv; charset=utf-8"),
+        ("text/csv;q=0.1, application/json", "application/json"),
+        ("text/csv;q=0", "application/json"),
+        ("application/csv", "text/csv; charset=utf-8"),
+        ("multipart/mixed", "application/json"),
+        ("text/html", "application/json"),
+        ("", "application/json"),
+        (";;,q=x,/", "application/json"),
     ],
 )
-def test_answers_are_csv_only_for_who_asks_for_it_first(client, expected, accept, kind):
+def test_answers_are_csv_only_for_who_likes_it_best(client, expected, accept, kind):
     headers = {"Accept": accept, "Content-Type": "text/csv"}
     answer = client.post("/invocations", data=CSV, headers=headers)
     assert answer.content_type == kind
@@ -169,6 +178,62 @@ def test_answers_are_csv_only_for_who_asks_for_it_first(client, expected, accept
     told = answer.text if kind.startswith("text/csv") else None
     assert (told or lines) == lines
     assert_refused(client.post("/invocations", data="1,2\n", headers=headers), 400, "line 1")
+
+
+@pytest.mark.parametrize("index", [[0], [0, 1, 2, 3], [], {}, 3, "012"])
+def test_an_index_that_does_not_fit_the_rows_is_a_400(client, index):
+    answer = client.post("/invocations", json={"dataframe_split": REVERSED | {"index": index}})
+    assert_refused(answer, 400, "dataframe_split.index: must be a list of 3, one for each row")
+
+
+@pytest.mark.parametrize("index", [None, [0, 1, 2], ["a", "b", "c"], [[0, 1]] * 3])
+def test_an_index_that_fits_is_not_read(client, expected, index):
+    answer = client.post("/invocations", json={"dataframe_split": REVERSED | {"index": index}})
+    assert answer.json["predictions"] == expected["1"]
+
+
+@pytest.mark.parametrize("path", ["/invocations", V1, VERTEX["AIP_PREDICT_ROUTE"]])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ({"data": b"{"}, 400),
+        ({"json": {"instances": [[1, 2]]}}, 400),
+        ({"json": {"instances": [[1, 2, 3, 4]] * 10_001}}, 413),
+        ({"data": b" " * ((1 << 20) + 1)}, 413),
+        ({"data": b"a", "content_type": "multipart/form-data"}, 415),
+        ({"data": b"a", "headers": {"Content-Encoding": "br"}}, 415),
+    ],
+)
+def test_a_wrong_question_is_shown_a_right_one(client, path, words, status):
+    answer = client.post(path, **words)
+    assert_refused(answer, status)
+    assert "instances" in answer.json["expected"]
+    assert client.post(path, json=answer.json["example"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"instances": [{}] * 340_000},
+        {"instances": [{}] * 9_999},
+        {"instances": [[None] * 4] * 9_999},
+        {"instances": [[1, 2, 3, 4]] * 9_999},
+        {"inputs": {name: [1] * 80_000 for name in NAMES}},
+        {"inputs": {name: [None] * 9_999 for name in NAMES}},
+        {"inputs": {f"sepal_{i}": [] for i in range(60_000)}},
+        {"dataframe_split": {"data": [[1, None, 2, 3]] * 9_999}},
+        {"dataframe_split": {"columns": [f"sepal_{i}" for i in range(60_000)], "data": []}},
+        {f"instance{i}": 1 for i in range(45_000)},
+    ],
+    ids=lambda question: str(question)[:40],
+)
+def test_no_body_of_a_megabyte_costs_much(client, question):
+    body = json.dumps(question, separators=(",", ":"))
+    assert len(body) <= 1 << 20
+    started = time.process_time()
+    answer = client.post("/invocations", data=body)
+    assert time.process_time() - started < 1
+    assert answer.status_code in (200, 400, 413)
 
 
 def test_pings_are_answered(client):

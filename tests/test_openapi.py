@@ -235,6 +235,24 @@ def test_every_reply_of_the_service_is_as_the_document_says(app, said):
                 check(said, answer, route)
 
 
+def test_a_service_without_a_model_replies_what_the_document_of_one_with_a_model_says(
+    tmp_path, said
+):
+    empty = make_app(Settings(models=str(tmp_path / "models"), access_log="off"))
+    client, refused = empty.test_client(), set()
+    for route in routes(empty):
+        method, path = route.split(" ")
+        place = path.replace("{name}", "iris").replace("{v}", "current")
+        answer = client.open(place, method=method, json={} if method == "POST" else None)
+        operation = said["paths"][path][method.lower()]
+        assert str(answer.status_code) in operation["responses"], (route, answer.status_code)
+        if answer.status_code == 503:
+            refused.add(route)
+            assert "X-Model-Version" not in answer.headers
+    assert {"GET /", "POST /predict", "POST /invocations", "GET /openapi.json"} <= refused
+    assert not refused & {"GET /healthz", "GET /docs", "GET /v2", "GET /v2/health/live"}
+
+
 @pytest.mark.parametrize(
     ("route", "words", "status"),
     [
