@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'NOT_ADMITTED', 'MOST_DRAINED', 'PIECE', 'EVERYBODY', 'policy_of', 'set_policy', 'read_body', 'respond',
-           'routes', 'translate', 'refusal', 'ask', 'begin', 'drain', 'sign', 'observe', 'surround', 'metrics_page',
-           'add_routes', 'Segment', 'create_app']
+           'routes', 'translate', 'refusal', 'ask', 'begin', 'pinned', 'drain', 'sign', 'observe', 'surround',
+           'metrics_page', 'add_routes', 'Segment', 'Service', 'create_app']
 
 # %% ../nbs/12_app.ipynb #533c9c40
 import contextlib
@@ -133,6 +133,14 @@ def begin(live: Live, policy: Policy) -> None:
     get, server = request.headers.get, request.environ.get("SERVER_NAME", "")
     g.key = admit(policy, request.method, request.path, get, request.headers, server) or None
 
+
+def pinned(live: Live) -> Predictor:
+    """The predictor that this request has pinned; raises `NotReadyError` if there was none."""
+    if g.model is None:
+        raise NotReadyError(live.trouble)
+    model: Predictor = g.model
+    return model
+
 # %% ../nbs/12_app.ipynb #3ffe0587
 NOT_ADMITTED = (401, 421, 431)
 MOST_DRAINED, PIECE = 16 << 20, 64 << 10  # bytes
@@ -173,7 +181,8 @@ def sign(response: Response, policy: Policy) -> Response:
 def observe(response: Response, observer: Observer) -> None:
     """Tell `observer` about the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
-    asked = Asked(g.id, request.method, request.path, g.received, g.key, g.body)
+    received = g.received if g.get("read") else request.content_length or 0
+    asked = Asked(g.id, request.method, request.path, received, g.key, g.body)
     version = response.headers.get("X-Model-Version", type=int)
     error, answers = g.get("error"), g.get("answers", ())
     seconds = time.perf_counter() - g.began
@@ -201,19 +210,19 @@ def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) 
 def metrics_page(metrics: Metrics, live: Live) -> Response:
     """The response to `GET /metrics`."""
     page, kind = exposition(metrics, request.headers.get("Accept"), live)
-    return respond(wire.Reply(200, page, (("Content-Type", kind),)))
+    return respond(wire.Reply(200, page, (("Content-Type", kind), ("Cache-Control", "no-store"))))
 
 # %% ../nbs/12_app.ipynb #3bebf2bf
 def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
-    """The routes of the service itself. Each request pins its predictor, once."""
+    """The routes of the service itself, which answer with what the request has pinned."""
 
     @app.get("/")
     def status() -> Response:
-        return respond(wire.status(live.pin()))
+        return respond(wire.status(pinned(live)))
 
     @app.post("/predict")
     def predict() -> Response:
-        return ask(live.pin())
+        return ask(pinned(live))
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -232,6 +241,17 @@ class Segment(BaseConverter):
 
     regex = "[^/:]+"
 
+# %% ../nbs/12_app.ipynb #c508957c
+class Service(Flask):
+    """Flask, but for one reply."""
+
+    def make_default_options_response(self) -> Response:
+        """The reply to `OPTIONS`: 204, and which methods there are in `Allow`."""
+        response = super().make_default_options_response()
+        response.status_code = 204
+        del response.headers["Content-Type"]
+        return response
+
 # %% ../nbs/12_app.ipynb #15964162
 EVERYBODY = Policy()
 
@@ -243,7 +263,7 @@ def create_app(
     observer: Observer | None = None,
 ) -> Flask:
     """A Flask application that answers with `predictor` whom `policy` admits."""
-    app = Flask("iris_serve", static_folder=None)
+    app = Service("iris_serve", static_folder=None)
     app.url_map.converters["default"] = Segment
     app.url_map.merge_slashes = False  # a redirect to the right path would be HTML
     live = predictor if isinstance(predictor, Live) else Fixed(predictor)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_TOLD', 'PAGE_HEADERS', 'told', 'plain', 'models_document', 'alias_document', 'run_of', 'run_document',
-           'model_document', 'card_of', 'version_document', 'notebook_page', 'find', 'make_lineage']
+           'model_document', 'card_of', 'version_document', 'notebook_page', 'tell', 'find', 'make_lineage']
 
 # %% ../nbs/15_lineage.ipynb #8f5236a6
 import os
@@ -138,6 +138,15 @@ PAGE_HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 
+# %% ../nbs/15_lineage.ipynb #7b9c5b75
+def tell(document: dict[str, Any], version: int | None = None) -> Response:
+    """`document` as a response that nobody keeps; about `version`, if it is about one."""
+    response = respond(wire.reply(200, document))
+    response.headers["Cache-Control"] = "no-store"
+    if version is not None:
+        response.headers["X-Model-Version"] = str(version)
+    return response
+
 # %% ../nbs/15_lineage.ipynb #dc7c2bc4
 def find(versions: Versions, name: str, named: str) -> int:
     """The version that `named` means in the model `name`; raises `NoModelError` for another."""
@@ -153,20 +162,23 @@ def make_lineage(versions: Versions) -> Blueprint:
 
     @lineage.get("/models")
     def models() -> Response:
-        return respond(wire.reply(200, models_document(versions)))
+        return tell(models_document(versions))
 
     @lineage.get("/models/<name>")
     def model(name: str) -> Response:
         find(versions, name, versions.live.alias)
-        return respond(wire.reply(200, model_document(versions)))
+        return tell(model_document(versions))
 
     @lineage.get(one)
     def version(name: str, v: str) -> Response:
-        return respond(wire.reply(200, version_document(versions, find(versions, name, v))))
+        meant = find(versions, name, v)
+        return tell(version_document(versions, meant), meant)
 
     @lineage.get(f"{one}/notebook")
     def notebook(name: str, v: str) -> Response:
-        return Response(notebook_page(versions, find(versions, name, v)), headers=PAGE_HEADERS)
+        meant = find(versions, name, v)
+        headers = PAGE_HEADERS | {"X-Model-Version": str(meant)}
+        return Response(notebook_page(versions, meant), headers=headers)
 
     @lineage.post(f"{one}/predict")
     def predict(name: str, v: str) -> Response:

@@ -43,7 +43,7 @@ FAMILIES = {
     "refusals": Family("refusals", "Requests refused, by class of error.", ("error",), 51),
     "swaps": Family("model_swaps", "Times a worker exchanged its model."),
     "failed": Family("model_swap_failures", "Times a worker kept its model over a bad one."),
-    "dropped": Family("log_lines_dropped", "Access lines that could not be written at once."),
+    "dropped": Family("log_lines_dropped", "Log lines that could not be written at once."),
     "starts": Family("worker_starts", "Workers started, replaced ones included."),
 }
 
@@ -148,7 +148,7 @@ class Metrics(Tally):
                 cells[cell] += times
 
     def dropped(self) -> None:
-        """Count one access line that could not be written."""
+        """Count one line of the log that could not be written."""
         with self.lock:
             self.add("dropped", 1)
 

@@ -103,7 +103,7 @@ class Counts(Protocol):
 
 # %% ../nbs/11_observe.ipynb #94b0a5c1
 class Asked(Struct, frozen=True):
-    """What a request brought: its id, the bytes that were read, and the name of its key."""
+    """What a request brought: its id, the bytes of its body, and the name of its key."""
 
     request_id: str = ""
     method: str = ""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .app import PLAIN
 from .framing import FRAME
-from .guard import PUBLIC, Policy, is_public
+from .guard import PUBLIC, UNCOUNTED, Policy, is_public
 from .shapes import Schema, reference
 from .wire import TITLES
 
@@ -114,6 +114,7 @@ def refusals(route: str, public: frozenset[str] = PUBLIC) -> list[int]:
     path = route.split(" ")[1]
     found = {421, 431, 500}
     found |= set() if is_public(path, public) else {401, 429}
+    found -= {429} if path in UNCOUNTED else set()
     found |= {400, 413, 415} if line_of(route).asks else set()
     found |= {404} if "{" in path else set()
     found |= {403, 503} if "{v}" in path else set()
@@ -143,7 +144,7 @@ def response(description: str, content: dict[str, Schema], *more: str) -> Schema
 
 # %% ../nbs/14e_operations.ipynb #6189b886
 FORMS = {"Problem": "application/problem+json", "Failure": "application/json"}
-EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",)}
+EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
 def form_of(route: str) -> str:

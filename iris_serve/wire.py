@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .contract import brief, listed
 from .pinned import PickleError, UntrustedError
-from .predictor import Live, NotReadyError, Predictor, UnanswerableError
+from .predictor import RETRY, Live, NotReadyError, Predictor, UnanswerableError
 from .registry import NoModelError
 from .rows import ComplaintsError, RowError, Where
 
@@ -158,6 +158,8 @@ def extra_headers(error: Exception) -> Headers:
         return (("WWW-Authenticate", "Bearer"),)
     if isinstance(error, EncodingError):
         return (("Accept-Encoding", "gzip, deflate"),)
+    if status_of(error) == 503:
+        return (("Retry-After", str(math.ceil(RETRY))),)
     return ()
 
 # %% ../nbs/09_wire.ipynb #b0217167

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from iris_serve import keys as keys_module
 from iris_serve import rate as rate_module
+from iris_serve.framing import FRAME
 from iris_serve.guard import (
     PUBLIC,
     HeadersError,
@@ -35,7 +36,7 @@ from iris_serve.guard import (
     warning,
 )
 from iris_serve.keys import LONGEST, Key, KeysError, check_name, make_key, read_keys, who
-from iris_serve.rate import MOST, Rate, next_due
+from iris_serve.rate import MOST, Rate, next_due, rate_file
 from iris_serve.wire import STATUS, RateError, UnauthorizedError
 
 SECRET, DIGEST = make_key()
@@ -278,8 +279,21 @@ def test_a_rate_that_makes_no_sense_is_refused(tmp_path, per_minute, burst):
 
 
 def test_the_greatest_rate_fits_into_a_slot(tmp_path):
-    Rate(tmp_path / "rate", [], per_minute=1, burst=MOST).take("")
+    Rate(tmp_path / "slow", [], per_minute=1, burst=MOST).take("")
     Rate(tmp_path / "fast", [], per_minute=MOST, burst=MOST).take("")
+
+
+def test_the_same_keys_in_another_order_find_their_own_buckets_and_others_do_not(tmp_path):
+    names = ["shop", "lab"]
+    rate = Rate(rate_file(tmp_path, names), names, per_minute=1)
+    rate.take("lab")
+    again = Rate(rate_file(tmp_path, names[::-1]), names[::-1], per_minute=1)
+    with pytest.raises(RateError, match="the key lab"):
+        again.take("lab")
+    again.take("shop")
+    fewer = Rate(rate_file(tmp_path, ["lab"]), ["lab"], per_minute=1)
+    fewer.take("lab")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 16, b"\x7f" * 16, b"\xff\x7f", b"x" * 100])
@@ -441,7 +455,10 @@ def test_nobody_without_the_secret_empties_a_bucket(policy):
     assert asked(policy, bearer(SECRET, host="localhost")) == "shop"
 
 
-@pytest.mark.parametrize("path", [*sorted(PUBLIC), "/docs/swagger-ui.css"])
+READINESS = ["/v2/models/iris/ready", "/v2/models/iris/versions/2/ready", "/v1/models/iris"]
+
+
+@pytest.mark.parametrize("path", [*sorted(PUBLIC), "/docs/swagger-ui.css", *READINESS])
 def test_public_paths_need_no_key_and_are_not_counted(policy, path):
     assert [asked(policy, {"host": "localhost"}, path, "GET") for _ in range(3)] == [""] * 3
     with pytest.raises(HostError):
@@ -455,6 +472,11 @@ def test_public_paths_need_no_key_and_are_not_counted(policy, path):
         "/v1/models/iris:predict", "/v2", "/v2/models/iris", "/v2/models/iris/infer",
         "/v2/health/live/", "/v2/health/../models", "//", "", "/readyz/", "/Healthz", "/docs..",
         "/openapi.json/x", "/docs/../metrics", "/predict?/docs/", "predict", "*",
+        "/v1/models", "/v1/models/", "/v1/models/iris/", "/v1/models/iris:predict/ready",
+        "/v1/models/iris/versions/2", "/v1/models/iris\n", "/v1/models//", "/V1/models/iris",
+        "/v2/models/ready", "/v2/models//ready", "/v2/models/iris/ready/", "/v2/models/a/b/ready",
+        "/v2/models/iris/infer/../ready", "/v2/models/iris/versions//ready", "//v1/models/iris",
+        "/v2/models/iris:x/ready", "/v2/models/iris/versions/2/infer", "/v2/models/iris/ready\n",
     ],
 )  # fmt: skip
 def test_everything_else_needs_a_key(policy, path):
@@ -473,6 +495,16 @@ def test_a_rate_without_keys_is_one_for_all(tmp_path):
     assert [asked(policy, bearer(x)) for x in ("a", "b")] == ["", ""]
     with pytest.raises(RateError, match="all clients together"):
         asked(policy, bearer("c"))
+
+
+def test_the_page_of_numbers_needs_a_key_and_takes_nothing_from_its_bucket(policy):
+    headers = bearer(SECRET, host="localhost")
+    assert [asked(policy, headers, "/metrics", "GET") for _ in range(3)] == ["shop"] * 3
+    with pytest.raises(UnauthorizedError):
+        asked(policy, {"host": "localhost"}, "/metrics", "GET")
+    assert asked(policy, headers, "/models", "GET") == "shop"
+    with pytest.raises(RateError):
+        asked(policy, headers, "/models/iris", "GET")
 
 
 def test_flask_and_a_bare_environ_are_admitted_alike(policy):
@@ -515,7 +547,7 @@ def test_listening_further_without_keys_is_worth_a_warning(host):
 @PRINT
 @given(st.text(st.characters(codec=None)))
 def test_no_host_header_crashes_the_guard_and_only_names_of_this_machine_pass(text):
-    if host_allowed(text, "127.0.0.1"):
+    if host_allowed(text, "127.0.0.1") and text:
         name = text.strip().lower().rsplit(":", 1)[0] if text.count(":") == 1 else text.lower()
         assert any(right in name for right in ("localhost", "127.0.0.1", "[::1]", "::1"))
 
@@ -573,7 +605,8 @@ def test_only_a_listed_origin_is_named_and_caches_are_told_that_it_matters():
         headers = dict(cross_origin(origin, origins))
         assert headers["Access-Control-Allow-Origin"] == origin
         assert headers["Vary"] == "Origin"
-        assert "X-Model-Version, X-Request-Id, Retry-After" in headers.values()
+        readable = headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"X-Model-Version", "X-Request-Id", "Retry-After", FRAME} == set(readable)
     for origin in (None, "", "null", "*", "https://shop.example.evil", "http://shop.example"):
         assert cross_origin(origin, origins) == (("Vary", "Origin"),)
         assert preflight(origin, "POST", origins) == (("Vary", "Origin"),)

@@ -89,6 +89,21 @@ def test_the_card_is_told_whole_and_the_aliases_with_their_histories(client, two
     assert aliases["canary"]["history"][0]["why"] == "to be tried first"
 
 
+def test_what_is_told_about_a_version_carries_its_number_and_is_kept_by_nobody(client):
+    for path, version in (
+        ("/models", "1"),
+        ("/models/iris", "1"),
+        ("/models/iris/versions/1", "1"),
+        ("/models/iris/versions/2", "2"),
+        ("/models/iris/versions/canary", "2"),
+        ("/models/iris/versions/2/notebook", "2"),
+    ):
+        answer = client.get(path)
+        assert answer.headers.get_all("X-Model-Version") == [version], path
+        kept = "private, no-cache" if path.endswith("notebook") else "no-store"
+        assert answer.headers["Cache-Control"] == kept, path
+
+
 def test_an_alias_may_stand_for_its_number(client):
     canary = client.get("/models/iris/versions/canary").json
     assert canary == client.get("/models/iris/versions/2").json
@@ -249,7 +264,8 @@ def test_a_request_to_this_machine_by_its_names_is_answered(client, host):
         ("evil.example", "localhost", False),
         ("iris.example", "192.0.2.7", True),
         ("iris.example", "::", True),
-        ("", "127.0.0.1", False),
+        ("", "127.0.0.1", True),
+        (" ", "127.0.0.1", False),
         ("localhost:x", "127.0.0.1", False),
         ("[::1", "127.0.0.1", False),
         (None, "127.0.0.1", True),

@@ -22,6 +22,7 @@ from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
 from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.data import iris, split
 from iris_serve.disk import encoded, sha256, write_file
+from iris_serve.lineage import card_of
 from iris_serve.pinned import PickleError, UntrustedError, Versions
 from iris_serve.predictor import LivePredictor, NoModelError, glance, open_predictor
 from iris_serve.record import Run, read_run
@@ -435,6 +436,36 @@ def test_what_is_remembered_of_refusals_and_turns_is_bounded(live, monkeypatch):
         with pytest.raises(NoModelError):
             versions.get(version)
     assert (list(versions.refused), sorted(versions.turns)) == ([3], [2, 3])
+
+
+def test_one_trouble_is_said_once_in_a_while_however_often_it_is_met(live, caplog, monkeypatch):
+    clock = [time.monotonic()]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(by_number, "MOST_SAID", 2)
+    versions = (2, 3)
+    for version in versions:
+        (live.registry.path(version) / CARD_FILE).unlink()
+
+    def met(times):
+        for version in versions * times:
+            with pytest.raises(UntrustedError):
+                card_of(live.registry, version)
+        return len([record for record in caplog.records if "be trusted" in record.message])
+
+    assert met(50) == 2
+    clock[0] += by_number.RETRY
+    assert met(50) == 4
+    assert len(by_number.SAID) == 2
+
+
+def test_who_asks_a_service_without_a_model_hears_when_to_come_again(tmp_path):
+    app = make_app(Settings(models=str(tmp_path), access_log="off"))
+    client = app.test_client()
+    for path in ("/", "/readyz", "/ping", "/v2/health/ready", "/v1/models/iris"):
+        answer = client.get(path)
+        assert answer.status_code == 503, path
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5, path
+    app.extensions["live"].stop()
 
 
 def test_at_most_the_stated_number_of_pinned_versions_stays(live):

@@ -1,6 +1,7 @@
 """Ids, access lines and numbers: harmless, whole, and exact over threads, workers and deaths."""
 
 import json
+import logging
 import os
 import re
 import socket
@@ -21,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import iris_serve.log
 import iris_serve.slots
 from iris_serve.exposition import exposition
-from iris_serve.log import LONGEST
+from iris_serve.log import LONGEST, said, say_by, writer
 from iris_serve.metrics import FAMILIES, LAYOUT, SECONDS, Metrics, sync
 from iris_serve.observe import Asked, Observer, make_observer, request_id
 from iris_serve.predictor import NotReadyError
@@ -237,6 +238,37 @@ def test_a_full_disk_loses_the_line():
     with open("/dev/full", "wb", buffering=0) as full:
         make_observer(kept, "on", full.fileno()).observe("/", 200, 0.001)
     assert (kept.seen, kept.lost) == (1, 1)
+
+
+@SOME
+@given(FIELDS, FIELDS, FIELDS)
+def test_whatever_is_said_is_json_on_one_line_that_no_pipe_tears(name, message, why):
+    try:
+        raise OSError(why)
+    except OSError:
+        wrong = sys.exc_info()
+    record = logging.LogRecord(name, logging.ERROR, "", 0, "%s", (message * 30,), wrong)
+    line = said(record)
+    assert len(line) <= LONGEST
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert json.loads(line)["level"] == "ERROR"
+
+
+def test_what_is_said_to_a_full_pipe_is_lost_and_counted_and_nobody_waits():
+    end, start = os.pipe()
+    lost, logger = [], logging.getLogger("iris_serve_test.full")
+    logger.propagate = False
+    say_by(writer(start), lambda: lost.append(1), logger.name)
+    for _ in range(1000):
+        logger.error("no answer %s", "x" * 300)
+    read = os.read(end, 1 << 20)
+    os.close(end)
+    logger.error("nobody reads any more")
+    assert len(read.splitlines()) + len(lost) == 1001
+    assert len(lost) > 1
+    assert all(json.loads(line) for line in read.splitlines())
+    os.close(start)
 
 
 # Numbers

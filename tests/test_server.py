@@ -1,10 +1,12 @@
 """Real processes: the service starts, answers, drains, and stops when it is told to."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
 import pickle
+import re
 import select
 import shutil
 import signal
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from bad_bodies import BAD, GOOD
 from services import Service
 
 from iris_serve.retrain import Parameters, train
+from iris_serve.server import make_app
+from iris_serve.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
@@ -44,6 +49,34 @@ class Held(Service):
         "server.look = lambda *words: (print('checked', flush=True), input(), look(*words))[-1]\n"
         "__main__.main()",
     )
+
+
+class Breaking(Service):
+    """A service that breaks down over each question."""
+
+    program = (
+        "-c",
+        "from iris_serve import __main__, native\n"
+        "def breaks(*_):\n"
+        "    raise OSError('the model is on fire')\n"
+        "native.predict = breaks\n"
+        "__main__.main()",
+    )
+
+
+def lives(process):
+    """True if there is such a process, and it is not merely waiting to be buried."""
+    command = ["ps", "-o", "stat=", "-p", str(process)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return said.strip()[:1] not in ("", "Z")
+
+
+def until(true, seconds=20):
+    """Wait until `true()` is."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
 
 
 def half_sent(service):
@@ -327,6 +360,115 @@ def test_a_service_whose_only_worker_was_killed_answers_again(models):
             service.children()
         assert answer == (200, b'{"prediction": 1}')
         assert service.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes are made small only there")
+def test_a_log_that_nobody_reads_makes_nobody_wait_and_what_is_lost_is_counted(models):
+    with Breaking(models, "--workers", "2") as service:
+        fcntl.fcntl(service.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        service.ready()
+        for _ in range(200):
+            assert service.ask()[0] == 500
+        assert service.ask(None, "GET", "/healthz")[0] == 200
+        _, page = service.ask(None, "GET", "/metrics")
+        (lost,) = re.findall(rb"\niris_serve_log_lines_dropped_total (\S+)", page)
+        assert 100 < float(lost) < 200
+        assert service.stop(signal.SIGTERM) == 0
+        lines = [json.loads(line) for line in service.process.stderr.read().splitlines()]
+    assert len(lines) == 200 - float(lost)
+    for line in lines:
+        assert (line["level"], line["message"]) == ("ERROR", "no answer to POST /predict")
+        assert line["traceback"].endswith("OSError: the model is on fire")
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_a_killed_service_leaves_no_workers_and_the_next_one_finds_the_port(models, workers):
+    with Service(models, "--workers", workers) as service:
+        service.ready()
+        until(lambda: len(service.children()) == int(workers))
+        orphans = service.children()
+        service.process.kill()
+        service.process.wait()
+        until(lambda: not any(map(lives, orphans)), seconds=5)
+    with Service(models, port=service.port) as heir:
+        heir.ready()
+        assert heir.ask() == (200, b'{"prediction": 1}')
+
+
+def test_what_an_orphan_is_asked_already_gets_its_answer(models):
+    with Service(models, "--grace", "60") as service:
+        service.ready()
+        (orphan,) = service.children()
+        with half_sent(service) as client:
+            service.process.kill()
+            service.process.wait()
+            until(lambda: listeners(service.port) == 0)
+            assert lives(orphan)
+            client.sendall(GOOD[10:])
+            answer = b""
+            while chunk := client.recv(1000):
+                answer += chunk
+        assert answer.endswith(b'{"prediction": 1}')
+        until(lambda: not lives(orphan))
+
+
+def test_an_orphan_that_never_finishes_ends_with_the_grace(models):
+    with Service(models, "--grace", "0.5") as service:
+        service.ready()
+        (orphan,) = service.children()
+        with half_sent(service):
+            service.process.kill()
+            service.process.wait()
+            until(lambda: not lives(orphan))
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /healthz HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /healthz HTTP/1.0\r\nHost: evil.example\r\n\r\n", b"421"),
+        (b"GET http://evil.example/ HTTP/1.1\r\nConnection: close\r\n\r\n", b"421"),
+    ],
+)
+def test_a_health_check_that_names_no_host_is_answered(models, request_head, status):
+    with Service(models) as service:
+        service.ready()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+            client.sendall(request_head)
+            assert client.recv(1000).split()[1] == status
+
+
+def test_an_application_for_other_servers_makes_the_directory_that_is_named(models, monkeypatch):
+    for name, value in {"MODELS": models, "RATE": 2, "SHARED": models / "not" / "there"}.items():
+        monkeypatch.setenv(f"IRIS_SERVE_{name}", str(value))
+    apps = [make_app(), make_app()]
+    statuses = [app.test_client().post("/predict", data=GOOD).status_code for app in apps * 2]
+    assert statuses == [200, 200, 429, 429]
+    for app in apps:
+        app.extensions["live"].stop()
+
+
+def test_a_rate_that_would_be_one_for_each_process_is_refused(models, monkeypatch, tmp_path):
+    monkeypatch.setenv("IRIS_SERVE_MODELS", str(models))
+    monkeypatch.setenv("IRIS_SERVE_RATE", "5")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with pytest.raises(SettingsError, match="IRIS_SERVE_SHARED"):
+        make_app()
+    assert list(tmp_path.glob("iris_serve-*")) == []
+
+
+def test_health_needs_no_key_in_other_servers_either(models, monkeypatch):
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/well")
+    keys = f"shop:{'0' * 64}"
+    app = make_app(Settings(models=str(models), keys=keys, access_log="off"))
+    client = app.test_client()
+    for path in ("/well", "/v1/models/iris", "/v2/models/iris/ready"):
+        assert client.get(path).status_code == 200, path
+    for path in ("/well/", "/v1/models/iris/versions/1", "/v2/models/iris"):
+        assert client.get(path).status_code == 401, path
+    assert client.post("/v1/models/iris:predict", data=GOOD).status_code == 401
+    app.extensions["live"].stop()
 
 
 def test_without_being_told_otherwise_it_listens_on_loopback_only(models):
