@@ -89,9 +89,10 @@ def predict(settings: Settings, values: tuple[str, ...], version: str | None, de
       python -m iris_serve predict --version canary --detail 6.1 2.8 4.7 1.2
     """
     from iris_serve.audit import resolve
-    from iris_serve.native import Question, answer_question
+    from iris_serve.native import answer_question
     from iris_serve.parameters import parse_value
     from iris_serve.predictor import open_predictor
+    from iris_serve.question import Question
     from iris_serve.rows import check_row
 
     registry = registry_of(settings)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .bodies import Limits
 from .contract import Contract, complaint, listed, shown
-from .native import LIMITS, check_number, rows_of
+from .question import LIMITS, check_number, rows_of
 from .rows import Complaint, Named, RowError, Where, wrong_list, wrong_names, wrong_values
 from .wire import MOST_TOLD, BodyError
 

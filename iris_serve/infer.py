@@ -24,8 +24,8 @@ from iris_serve.framing import (
     unframe,
     wrong_parameters,
 )
-from .native import LIMITS, answer, check_number, probabilities
 from .predictor import Predictor
+from .question import LIMITS, answer, check_number, probabilities
 from .rows import MOST_WRONG, Complaint, ComplaintsError, Where, meant
 from iris_serve.tensors import (
     MOST_COMPARED,

@@ -23,9 +23,10 @@ from .app import policy_of, respond
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
 from .contract import Contract
 from .forms import INVOCATIONS, V1, VERTEX, Form, read_form, right_form
-from .native import CSV, LIMITS, NDJSON, REFUSED, answer, rows_of
+from .native import REFUSED
 from .pinned import Versions
 from .predictor import Predictor
+from .question import CSV, LIMITS, NDJSON, answer, rows_of
 from .v2 import ask_in, find, register_refusals
 from iris_serve.wire import (
     Reply,

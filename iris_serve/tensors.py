@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from .bodies import Limits
 from .contract import FLOAT32_LIMIT, complaint, shown
-from .native import check_number
+from .question import check_number
 from .rows import Complaint, Where
 from .wire import BodyError
 

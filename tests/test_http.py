@@ -24,8 +24,8 @@ from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.contract import Contract, Feature
 from iris_serve.data import iris
-from iris_serve.native import LIMITS, check_asked, plain_row, read_asked
 from iris_serve.predictor import EstimatorPredictor, open_predictor
+from iris_serve.question import LIMITS, check_asked, plain_row, read_asked
 from iris_serve.registry import Registry
 from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
