@@ -85,7 +85,7 @@ PUBLIC = frozenset(
 )
 
 
-READY = re.compile(r"/v2/models/[^/:\s]+(/versions/[^/:\s]+)?/ready|/v1/models/[^/:\s]+")
+READY = re.compile(r"/v2/models/[^/:\s]+/ready|/v1/models/[^/:\s]+")
 
 
 def is_public(path: str, public: frozenset[str] = PUBLIC) -> bool:

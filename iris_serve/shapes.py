@@ -54,7 +54,7 @@ class Problem(Struct, kw_only=True):
     errors: list[Fault] | UnsetType = UNSET
     more: Annotated[int, Meta(description="complaints left out of `errors`")] | UnsetType = UNSET
     expected: str | UnsetType = UNSET
-    example: dict[str, Any] | UnsetType = UNSET
+    example: dict[str, Any] | str | UnsetType = UNSET
 
 
 class Failure(Struct):
@@ -64,7 +64,7 @@ class Failure(Struct):
     errors: list[Fault] | UnsetType = UNSET
     more: int | UnsetType = UNSET
     expected: str | UnsetType = UNSET
-    example: dict[str, Any] | UnsetType = UNSET
+    example: dict[str, Any] | str | UnsetType = UNSET
 
 # %% ../nbs/14_shapes.ipynb #3ebebe21
 class Service(Struct):

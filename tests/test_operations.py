@@ -440,13 +440,16 @@ ALICE, BOB, EVE = (f"{name}-{'x' * 37}" for name in ("alice", "bob", "eve"))
 OPEN = [
     *("/", "/healthz", "/readyz", "/ping", "/openapi.json", "/docs", "/docs/page.js"),
     *("/docs/swagger-ui.css", "/v2/health/live", "/v2/health/ready", "/v1/models/iris"),
-    *("/v2/models/iris/ready", "/v2/models/iris/versions/1/ready", "/well"),
+    *("/v2/models/iris/ready", "/well"),
 ]
 CLOSED = [
     *ASKING.values(),
     *(Question("GET", path) for path in ("/metrics", "/models", "/models/iris", ONE)),
     *(Question("GET", path) for path in (f"{ONE}/notebook", "/v2", "/v2/models/iris")),
-    *(Question("GET", path) for path in ("/v1/models", "/v1/models/iris/versions/1", "/nowhere")),
+    *(
+        Question("GET", path)
+        for path in ("/v1/models", "/v2/models/iris/versions/1/ready", "/nowhere")
+    ),
     *(Question("GET", path) for path in ("/v1/models/iris%3Apredict", "/well/", "/v2/models")),
     *(Question("GET", path) for path in ("/v2/models/iris%2Finfer/ready/", "/v1/models/..%2F")),
     post("/v2/repository/index", {}),
