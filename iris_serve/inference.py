@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .contract import Contract
+from .datatypes import LARGEST, NUMBERS
 from .schemas import named
-from .tensors import DIMENSIONS, LARGEST, NUMBERS
+from .tensors import DIMENSIONS
 
 # %% ../nbs/14c_inference.ipynb #79f71bf5
 Datatype = Annotated[str, Meta(extra_json_schema={"enum": [*NUMBERS]})]

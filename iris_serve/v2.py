@@ -19,11 +19,12 @@ from .app import policy_of, read_body, refusal, respond
 from .bodies import media_type, read_json
 from .contract import Contract, shown
 from .framing import FRAME
-from .infer import TABLE, infer, label_type, outputs_of, right_tensors
+from .infer import TABLE, infer, right_tensors
+from .mistakes import wrong
 from .pinned import Versions, number_of
 from .predictor import ForestPredictor, NotReadyError, Predictor
 from .registry import NoModelError
-from .tensors import wrong
+from .wanted import label_type, outputs_of
 from .wire import ForbiddenError, Reply, refuse_plain, reply, status_of
 
 # %% ../nbs/13_v2.ipynb #32a9827b

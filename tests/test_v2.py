@@ -22,6 +22,7 @@ from sklearn.svm import LinearSVC
 from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.data import iris
+from iris_serve.datatypes import NUMBERS
 from iris_serve.framing import FRAME
 from iris_serve.guard import Policy
 from iris_serve.infer import infer
@@ -29,7 +30,7 @@ from iris_serve.pinned import Versions
 from iris_serve.predictor import EstimatorPredictor, LivePredictor
 from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
-from iris_serve.tensors import NUMBERS, Output, read_tensor, write
+from iris_serve.tensors import Output, read_tensor, write
 from iris_serve.v2 import make_v2
 from iris_serve.wire import Reply
 
