@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .contract import FLOAT32_LIMIT, complaint, shown
-from .mistakes import MOST_COLLECTED, TensorError, check, wrong
+from .mistakes import MOST_COLLECTED, check, wrong
 from .rows import Where
 
 # %% ../nbs/09d_datatypes.ipynb #5be80ff7
