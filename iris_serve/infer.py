@@ -158,7 +158,7 @@ def placed_outputs(asked: object, known: Sequence[str]) -> list[tuple[Where, dic
         raise wrong(("outputs",), f"names {len(asked)} outputs, and this model has {len(known)}")
     return [(("outputs", i), value) for i, value in enumerate(asked)]
 
-
+# %% ../nbs/09e_infer.ipynb #837e3822
 def read_outputs(question: dict[str, Any], predictor: Predictor) -> list[Wanted]:
     """The outputs that `question` asks for, all if it names none. Raises `TensorError`."""
     known, binary = outputs_of(predictor), False

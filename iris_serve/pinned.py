@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'MOST_SAID', 'SAID', 'SAYING', 'MOST_REFUSED', 'NUMBER', 'UntrustedError', 'PickleError', 'seldom', 'trusting',
-           'Versions', 'recall', 'remembering', 'open_pinned', 'number_of']
+           'Versions', 'recall', 'remembering', 'open_pinned', 'is_loaded', 'number_of']
 
 # %% ../nbs/08a_pinned.ipynb #036fd134
 import logging
@@ -84,12 +84,6 @@ class Versions:
                 self.kept.move_to_end(version)
             return self.kept.get(version)
 
-    def loaded(self, version: int) -> bool:
-        """True if `version` is loaded; does not count as asking for it, unlike `find`."""
-        now = self.live.pin()
-        with self.lock:
-            return version == now.version or version in self.kept
-
     def get(self, version: int) -> Pinnable:
         """The predictor for `version`; raises `NoModelError`, `UntrustedError`, `PickleError`."""
         if found := self.find(version):
@@ -146,6 +140,13 @@ def open_pinned(versions: Versions, version: int) -> Pinnable:
         while len(versions.kept) > versions.most:
             versions.kept.popitem(last=False)
     return predictor
+
+# %% ../nbs/08a_pinned.ipynb #c4eefbed
+def is_loaded(versions: Versions, version: int) -> bool:
+    """True if `version` is loaded; does not count as asking for it, unlike `Versions.find`."""
+    now = versions.live.pin()
+    with versions.lock:
+        return version == now.version or version in versions.kept
 
 # %% ../nbs/08a_pinned.ipynb #4d78940a
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")

@@ -20,7 +20,7 @@ from .bodies import media_type, read_json
 from .contract import Contract, shown
 from .framing import FRAME
 from .infer import TABLE, infer, label_type, outputs_of, right_tensors
-from .pinned import Versions, number_of
+from .pinned import Versions, is_loaded, number_of
 from .predictor import ForestPredictor, NotReadyError, Predictor
 from .registry import NoModelError
 from .tensors import wrong
@@ -100,7 +100,7 @@ def index(versions: Versions, ready: bool = False) -> Reply:
     listed = []
     for version in versions.registry.versions()[-MOST_LISTED:]:
         state, why = "UNKNOWN", "not opened yet; it is when a request names it"
-        if versions.loaded(version):
+        if is_loaded(versions, version):
             state, why = "READY", ""
         entry = {"name": versions.registry.name, "version": str(version)}
         listed.append(entry | {"state": state, "reason": why})
