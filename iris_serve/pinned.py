@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'MOST_SAID', 'SAID', 'SAYING', 'MOST_REFUSED', 'NUMBER', 'UntrustedError', 'PickleError', 'seldom', 'trusting',
-           'Versions', 'recall', 'remembering', 'open_pinned', 'number_of']
+           'Versions', 'take_turn', 'recall', 'remembering', 'open_pinned', 'number_of']
 
 # %% ../nbs/08b_pinned.ipynb #036fd134
 import logging
@@ -93,16 +93,19 @@ class Versions:
 
     def get(self, version: int) -> Pinnable:
         """The predictor for `version`; raises `NoModelError`, `UntrustedError`, `PickleError`."""
-        if found := self.find(version):
+        return self.find(version) or take_turn(self, version)
+
+# %% ../nbs/08b_pinned.ipynb #29502cc2
+def take_turn(versions: Versions, version: int) -> Pinnable:
+    """The predictor for `version`, opened unless somebody did so before; raises as `get` does."""
+    with trusting(versions.registry, f"version {version}"):
+        versions.registry.path(version)  # so that there are no more turns than versions
+    with versions.turns.setdefault(version, threading.Lock()):
+        if found := versions.find(version):
             return found
-        with trusting(self.registry, f"version {version}"):
-            self.registry.path(version)  # so that there are no more turns than versions
-        with self.turns.setdefault(version, threading.Lock()):
-            if found := self.find(version):
-                return found
-            recall(self, version)
-            with self.room, remembering(self, version):
-                return open_pinned(self, version)
+        recall(versions, version)
+        with versions.room, remembering(versions, version):
+            return open_pinned(versions, version)
 
 # %% ../nbs/08b_pinned.ipynb #c453c23b
 MOST_REFUSED = 100
