@@ -23,10 +23,11 @@ from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.data import iris, split
 from iris_serve.disk import encoded, sha256, write_file
 from iris_serve.lineage import card_of
+from iris_serve.live import LivePredictor, glance
 from iris_serve.pinned import PickleError, UntrustedError, Versions, is_loaded
-from iris_serve.predictor import LivePredictor, NoModelError, glance, open_predictor
+from iris_serve.predictor import open_predictor
 from iris_serve.record import Run, read_run
-from iris_serve.registry import Registry, current, promote, publish, stage
+from iris_serve.registry import NoModelError, Registry, current, promote, publish, stage
 from iris_serve.retrain import Parameters, train
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
