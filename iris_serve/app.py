@@ -53,7 +53,7 @@ def routes(app: Flask) -> list[str]:
         found += [f"{method} {path}" for method in methods]
     return found
 
-
+# %% ../nbs/12_app.ipynb #ac543f88
 def translate(error: HTTPException, app: Flask) -> Exception:
     """Flask's `error` as one of the wire's."""
     if error.code == 404:
