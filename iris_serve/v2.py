@@ -15,9 +15,9 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 import iris_serve
-from .app import policy_of, read_body, refusal, respond
 from .bodies import media_type, read_json
 from .contract import Contract, shown
+from .exchange import policy_of, read_body, refusal, respond
 from .framing import FRAME
 from .infer import TABLE, infer, label_type, outputs_of, right_tensors
 from .pinned import Versions, is_loaded, number_of
