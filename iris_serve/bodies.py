@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .rows import Complaint, Named, wrong_names
+from .rows import Complaint, Named, as_object, wrong_names
 from iris_serve.wire import (
     MOST_TOLD,
     BodyError,
@@ -85,7 +85,7 @@ def read_json(body: bytes) -> Any:
     if not body.strip():
         raise BodyError("the body is empty")
     try:
-        return json.loads(body, parse_int=float, object_pairs_hook=Named)
+        return json.loads(body, parse_int=float, object_pairs_hook=as_object)
     except RecursionError:
         raise BodyError("the body is nested too deeply") from None
     except UnicodeDecodeError:

@@ -23,12 +23,12 @@ from .docs import make_docs
 from .guard import PUBLIC, Policy, read_origins
 from .keys import read_keys
 from .lineage import make_lineage
+from .live import LivePredictor
 from .log import say_by, writer
 from .metrics import Metrics, sync
 from .neighbours import make_neighbours, read_platform
 from .observe import make_observer
 from .pinned import Versions
-from .predictor import LivePredictor
 from .rate import Rate, rate_file
 from .record import read_run
 from .registry import ConflictError, Registry, alias_names, promote

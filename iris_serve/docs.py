@@ -13,7 +13,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, current_app, request
 
-from .app import policy_of, routes
+from .app import routes
+from .exchange import policy_of
 from .openapi import document
 from .predictor import Live
 

@@ -97,7 +97,7 @@ def placed_tensors(inputs: object, most: int, where: Where) -> list[tuple[Where,
         raise wrong((*where, odd[0]), f"must be an object with the keys of a tensor, got {got}")
     return [((*where, i), value) for i, value in enumerate(inputs)]
 
-
+# %% ../nbs/09f_framing.ipynb #f73101d2
 def read_tensors(
     inputs: object, tail: bytes = b"", limits: Limits | None = None, most: int = MOST_TENSORS
 ) -> list[Tensor]:

@@ -17,9 +17,10 @@ from flask import Blueprint, Response
 from msgspec import Struct
 
 from . import wire
-from .app import ask, refusal, respond
+from .app import ask
 from .card import CARD_FILE, Card, decode_card
 from .disk import ArtifactError, read_part, sha256
+from .exchange import refusal, respond
 from .pinned import UntrustedError, Versions, number_of, trusting
 from .record import PAGE_FILE, Run, check_notebook, read_run
 from .registry import NoModelError, Registry, alias_folder, alias_names, read_event

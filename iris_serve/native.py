@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+# %% ../nbs/09j_native.ipynb #5e410cf1
 from .bodies import Limits, media_type
 from .contract import Contract, listed
 from .predictor import Predictor

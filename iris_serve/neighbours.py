@@ -19,9 +19,9 @@ from msgspec import Struct
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from .app import policy_of, respond
 from .bodies import Limits, media_type, read_csv, read_json, read_ndjson
 from .contract import Contract
+from .exchange import policy_of, respond
 from .forms import INVOCATIONS, V1, VERTEX, Form, read_form, right_form
 from .native import REFUSED
 from .pinned import Versions

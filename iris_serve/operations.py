@@ -10,7 +10,7 @@ __all__ = ['QUESTIONS', 'OPERATION', 'ONE', 'LINEAGE', 'DOCUMENTATION', 'TENSORS
 # %% ../nbs/14e_operations.ipynb #d4b25f10
 from typing import NamedTuple
 
-from .app import PLAIN
+from .exchange import PLAIN
 from .framing import FRAME
 from .guard import PUBLIC, UNCOUNTED, Policy, is_public
 from .shapes import Schema, reference

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Where', 'MOST_WRONG', 'MOST_COMPARED', 'place', 'Complaint', 'ComplaintsError', 'RowError', 'plain', 'plain_names',
-           'meant', 'wrong_values', 'wrong_list', 'Named', 'wrong_names', 'wrong_object', 'wrong_row', 'in_order',
-           'check_row', 'corrected', 'unseen']
+           'meant', 'wrong_values', 'wrong_list', 'Named', 'as_object', 'wrong_names', 'wrong_object', 'wrong_row',
+           'in_order', 'check_row', 'corrected', 'unseen']
 
 # %% ../nbs/00a_rows.ipynb #a2aba70c
 import re
@@ -121,6 +121,12 @@ class Named(dict[str, object]):
         if len(pairs) != len(self):
             many = Counter(name for name, _ in pairs)
             self.twice = tuple(name for name, count in many.items() if count > 1)
+
+# %% ../nbs/00a_rows.ipynb #1b1d72d5
+def as_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object made of `pairs`: a plain dictionary, or a `Named` if a name came twice."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Named(pairs)
 
 # %% ../nbs/00a_rows.ipynb #bb8a1b8d
 def wrong_names(values: dict[str, object], known: Sequence[str], where: Where) -> list[Complaint]:

@@ -32,8 +32,8 @@ from .address import announce, claimed
 from .artifact import FOREST_FILE, check_versions, look, open_found
 from .compose import ensure_model, make_app, placed, policy_from, shared_folder
 from .guard import warning
+from .live import WAIT
 from .log import say_by, writer
-from .predictor import WAIT
 from .registry import current
 from .settings import Settings, registry_of
 

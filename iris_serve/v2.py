@@ -15,13 +15,13 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 import iris_serve
-from .app import policy_of, read_body, refusal, respond
 from .bodies import media_type, read_json
 from .contract import Contract, shown
+from .exchange import policy_of, read_body, refusal, respond
 from .framing import FRAME
 from .infer import TABLE, infer, right_tensors
 from .mistakes import wrong
-from .pinned import Versions, number_of
+from .pinned import Versions, is_loaded, number_of
 from .predictor import ForestPredictor, NotReadyError, Predictor
 from .registry import NoModelError
 from .wanted import label_type, outputs_of
@@ -101,7 +101,7 @@ def index(versions: Versions, ready: bool = False) -> Reply:
     listed = []
     for version in versions.registry.versions()[-MOST_LISTED:]:
         state, why = "UNKNOWN", "not opened yet; it is when a request names it"
-        if versions.loaded(version):
+        if is_loaded(versions, version):
             state, why = "READY", ""
         entry = {"name": versions.registry.name, "version": str(version)}
         listed.append(entry | {"state": state, "reason": why})

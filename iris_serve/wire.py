@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .contract import brief, listed
+from .live import RETRY
 from .pinned import PickleError, UntrustedError
-from .predictor import RETRY, Live, NotReadyError, Predictor, UnanswerableError
+from .predictor import Live, NotReadyError, Predictor, UnanswerableError
 from .registry import NoModelError
 from .rows import ComplaintsError, RowError, Where
 

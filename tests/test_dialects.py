@@ -13,9 +13,9 @@ from iris_serve.__main__ import main
 from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.framing import FRAME
+from iris_serve.live import LivePredictor
 from iris_serve.neighbours import make_neighbours
 from iris_serve.pinned import Versions
-from iris_serve.predictor import LivePredictor
 from iris_serve.registry import Registry
 from iris_serve.retrain import Parameters, train
 from iris_serve.v2 import make_v2

@@ -17,8 +17,8 @@ from iris_serve.card import CARD_FILE
 from iris_serve.disk import encoded, sha256, write_file
 from iris_serve.guard import Policy, host_allowed
 from iris_serve.lineage import make_lineage
+from iris_serve.live import LivePredictor
 from iris_serve.pinned import Versions
-from iris_serve.predictor import LivePredictor
 from iris_serve.record import NOTEBOOK_FILE, PAGE_FILE, read_run
 from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train

@@ -23,10 +23,11 @@ from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.data import iris, split
 from iris_serve.disk import encoded, sha256, write_file
 from iris_serve.lineage import card_of
-from iris_serve.pinned import PickleError, UntrustedError, Versions
-from iris_serve.predictor import LivePredictor, NoModelError, glance, open_predictor
+from iris_serve.live import LivePredictor, glance
+from iris_serve.pinned import PickleError, UntrustedError, Versions, is_loaded
+from iris_serve.predictor import open_predictor
 from iris_serve.record import Run, read_run
-from iris_serve.registry import Registry, current, promote, publish, stage
+from iris_serve.registry import NoModelError, Registry, current, promote, publish, stage
 from iris_serve.retrain import Parameters, train
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
@@ -484,7 +485,7 @@ def test_to_ask_whether_a_version_is_loaded_keeps_no_version_and_opens_none(live
     versions.get(2)
     versions.get(3)
     order = list(versions.kept)
-    assert [versions.loaded(version) for version in (1, 2, 3, 9)] == [True, True, True, False]
+    assert [is_loaded(versions, version) for version in (1, 2, 3, 9)] == [True, True, True, False]
     index(versions)
     assert list(versions.kept) == order == [2, 3]
 

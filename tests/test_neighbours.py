@@ -16,9 +16,9 @@ from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.data import iris
 from iris_serve.keys import make_key
+from iris_serve.live import LivePredictor
 from iris_serve.neighbours import PlatformError, make_neighbours, read_platform
 from iris_serve.pinned import Versions
-from iris_serve.predictor import LivePredictor
 from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
 from iris_serve.v2 import make_v2

@@ -26,8 +26,9 @@ from iris_serve.datatypes import NUMBERS
 from iris_serve.framing import FRAME
 from iris_serve.guard import Policy
 from iris_serve.infer import infer
+from iris_serve.live import LivePredictor
 from iris_serve.pinned import Versions
-from iris_serve.predictor import EstimatorPredictor, LivePredictor
+from iris_serve.predictor import EstimatorPredictor
 from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
 from iris_serve.tensors import Output, read_tensor, write
