@@ -135,7 +135,9 @@ def drain(status: int) -> bool:
 
     That is so if there is too much of it, or if `status` says that nobody was admitted.
     """
-    if request.method in ("GET", "HEAD", "OPTIONS") or g.get("read"):
+    # A GET has no body as a rule, and may have one all the same.
+    announced = request.content_length or "Transfer-Encoding" in request.headers
+    if g.get("read") or (request.method in ("GET", "HEAD", "OPTIONS") and not announced):
         return True
     too_much = (request.content_length or 0) > MOST_DRAINED
     if too_much or status in NOT_ADMITTED or "Expect" in request.headers:

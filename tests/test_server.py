@@ -477,3 +477,18 @@ def test_without_being_told_otherwise_it_listens_on_loopback_only(models):
         with socket.socket() as elsewhere:
             elsewhere.settimeout(2)
             assert elsewhere.connect_ex(("127.0.0.2", service.port)) != 0
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 80000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", ["/docs/swagger-ui-bundle.js", "/healthz", "/nowhere"])
+def test_a_get_with_a_body_is_answered_whole_and_the_connection_lives(trained, framing, path):
+    body = b"x" * 80_000 if "Length" in framing else b"13880\r\n" + b"x" * 80_000 + b"\r\n0\r\n\r\n"
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode()
+    with Service(trained) as service:
+        service.ready()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+            for _ in range(3):
+                client.sendall(head + body)
+                answer = http.client.HTTPResponse(client)
+                answer.begin()
+                assert len(answer.read()) == int(answer.headers["Content-Length"])
