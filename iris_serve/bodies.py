@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .rows import Complaint, Named, as_object, wrong_names
+from .rows import Complaint, Named, as_object, unfit_names
 from iris_serve.wire import (
     MOST_TOLD,
     BodyError,
@@ -158,9 +158,7 @@ def lines_of(body: bytes) -> Iterator[tuple[int, list[str]]]:
 def order_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
     """Where in `names` each of `known` stands. Raises `BodyError` for any name too many or few."""
     given = Named([(name.strip(), 0.0) for name in names])
-    wrong = wrong_names(given, known, ())
-    wrong += [Complaint((name,), "is missing", name) for name in known if name not in given]
-    if wrong:
+    if wrong := unfit_names(given, known, ()):
         raise BodyError([replace(complaint, line=1) for complaint in wrong])
     places = {name.strip(): place for place, name in enumerate(names)}
     return [places[name] for name in known]

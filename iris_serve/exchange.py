@@ -61,12 +61,8 @@ def read_body() -> bytes:
 def respond(reply: wire.Reply) -> Response:
     """`reply` as a response, JSON unless its headers say otherwise."""
     g.answers, g.error = reply.answers, reply.error
-    response = Response(reply.body, reply.status, reply.headers, content_type="application/json")
-    for name, value in reply.headers:
-        if name == "Content-Type":
-            response.headers[name] = value
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    as_a_rule = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+    return Response(reply.body, reply.status, as_a_rule | dict(reply.headers))
 
 # %% ../nbs/11d_exchange.ipynb #d46db374
 PLAIN = ("/v1", "/v2", "/invocations")

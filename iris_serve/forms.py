@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 from .bodies import Limits
 from .contract import Contract, complaint, listed, shown
 from .question import LIMITS, check_number, rows_of
-from .rows import Complaint, Named, RowError, Where, wrong_list, wrong_names, wrong_values
+from iris_serve.rows import (
+    Complaint,
+    Named,
+    RowError,
+    Where,
+    unfit_names,
+    wrong_list,
+    wrong_names,
+    wrong_values,
+)
 from .wire import MOST_TOLD, BodyError
 
 # %% ../nbs/09i_forms.ipynb #e3c86db1
@@ -29,8 +38,7 @@ def from_list(rows: object, contract: Contract, limits: Limits, where: Where) ->
 def wrong_table(columns: dict[str, Any], contract: Contract, where: Where) -> list[Complaint]:
     """What is wrong with the names and the lengths of `columns`, which stand at `where`."""
     names = [feature.name for feature in contract.features]
-    bad = wrong_names(columns, names, where)
-    bad += [Complaint((*where, name), "is missing", name) for name in names if name not in columns]
+    bad = unfit_names(columns, names, where)
     first = next((c for c in columns.values() if isinstance(c, list)), [])
     what = f"must be a list of {len(first)} numbers, as the first column is"
     return bad + [
@@ -69,9 +77,7 @@ def order_in(columns: object, contract: Contract, where: Where) -> list[int]:
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise RowError([Complaint(where, f"must be a list of names, got {shown(columns)}")])
     given = Named([(name, place) for place, name in enumerate(columns)])
-    bad = wrong_names(given, names, where)
-    bad += [Complaint((*where, name), "is missing", name) for name in names if name not in given]
-    if bad:
+    if bad := unfit_names(given, names, where):
         raise RowError(bad)
     return [columns.index(name) for name in names]
 

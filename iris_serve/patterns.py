@@ -6,27 +6,24 @@
 __all__ = ['NUMBER', 'CSV_WORDS', 'as_csv', 'as_ndjson', 'literal', 'many', 'csv_lines', 'json_lines']
 
 # %% ../nbs/14b_patterns.ipynb #7c1c078e
-import csv
-import io
 import json
 import re
 
 from .contract import Contract
+from .native import as_it_was
 from .schemas import named
 from .shapes import Schema
 
 # %% ../nbs/14b_patterns.ipynb #fe8a2367
 def as_csv(contract: Contract) -> str:
     """A right question as a table with a header."""
-    text = io.StringIO()
-    names = [feature.name for feature in contract.features]
-    csv.writer(text, lineterminator="\n").writerows([names, contract.example])
-    return text.getvalue()
+    return as_it_was("text/csv", contract.example, contract)
 
 
 def as_ndjson(contract: Contract) -> str:
     """A right question with one row as JSON on each line, in both forms."""
-    return "".join(f"{json.dumps(row)}\n" for row in (list(contract.example), named(contract)))
+    rows = (list(contract.example), named(contract))
+    return "".join(as_it_was("application/x-ndjson", row, contract) for row in rows)
 
 # %% ../nbs/14b_patterns.ipynb #8993e4d6
 NUMBER = r"-?(0|[1-9][0-9]{0,7})(\.[0-9]{1,20})?([eE][+-]?[12]?[0-9])?"

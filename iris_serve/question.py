@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'KEYS', 'NDJSON', 'CSV', 'LINED', 'PLAIN', 'wrong_rows', 'check_number', 'rows_of', 'Asked', 'read_envelope',
-           'read_asked', 'Question', 'is_many', 'check_asked', 'read_query', 'Plain', 'plain_row', 'answer',
-           'probabilities']
+           'read_lined', 'read_asked', 'Question', 'is_many', 'check_asked', 'read_query', 'Plain', 'plain_row',
+           'answer', 'probabilities']
 
 # %% ../nbs/09b_question.ipynb #2590120f
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
-from .bodies import Limits, read_csv, read_json, read_ndjson
+from .bodies import Limits, Rows, read_csv, read_json, read_ndjson
 from .contract import FLOAT32_LIMIT, Contract, shown
 from .predictor import Predictor
 from iris_serve.rows import (
@@ -109,14 +109,20 @@ CSV = ("text/csv", "application/csv")
 LINED = frozenset((*CSV, *NDJSON))
 
 
+def read_lined(body: bytes, kind: str, contract: Contract, limits: Limits) -> Rows:
+    """The rows in `body`, of one of the kinds `LINED`, still unchecked, and their lines.
+
+    Raises `BodyError` or `TooManyRowsError`.
+    """
+    if kind in CSV:
+        return read_csv(body, [feature.name for feature in contract.features], limits)
+    return read_ndjson(body, limits)
+
+
 def read_asked(body: bytes, kind: str, contract: Contract, limits: Limits) -> Asked:
     """What `body`, of the media type `kind`, asks. Raises `BodyError` or `TooManyRowsError`."""
-    if kind in CSV:
-        names = [feature.name for feature in contract.features]
-        rows, lines = read_csv(body, names, limits)
-        return Asked(rows, lines=lines)
-    if kind in NDJSON:
-        rows, lines = read_ndjson(body, limits)
+    if kind in LINED:
+        rows, lines = read_lined(body, kind, contract, limits)
         return Asked(rows, lines=lines)
     return read_envelope(read_json(body))
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Where', 'MOST_WRONG', 'MOST_COMPARED', 'place', 'Complaint', 'ComplaintsError', 'RowError', 'plain', 'plain_names',
-           'meant', 'wrong_values', 'wrong_list', 'Named', 'as_object', 'wrong_names', 'wrong_object', 'wrong_row',
-           'in_order', 'check_row', 'corrected', 'unseen']
+           'meant', 'wrong_values', 'wrong_list', 'Named', 'as_object', 'wrong_names', 'unfit_names', 'wrong_object',
+           'wrong_row', 'in_order', 'check_row', 'corrected', 'unseen']
 
 # %% ../nbs/00a_rows.ipynb #a2aba70c
 import re
@@ -142,14 +142,18 @@ def wrong_names(values: dict[str, object], known: Sequence[str], where: Where) -
     twice = getattr(values, "twice", ())
     return [Complaint((*where, name), "stands twice in the same object") for name in twice] + wrong
 
+# %% ../nbs/00a_rows.ipynb #ff5e9522
+def unfit_names(values: dict[str, object], known: Sequence[str], where: Where) -> list[Complaint]:
+    """The complaints if the names in `values` are not the `known` ones, each once."""
+    missing = [Complaint((*where, n), "is missing", n) for n in known if n not in values]
+    return wrong_names(values, known, where) + missing
+
 # %% ../nbs/00a_rows.ipynb #f5797fe7
 def wrong_object(values: dict[str, object], contract: Contract, where: Where) -> list[Complaint]:
     """The complaints about a row that is an object with named values."""
     names = [feature.name for feature in contract.features]
-    missing = [Complaint((*where, n), "is missing", n) for n in names if n not in values]
     given = [(name, values.get(name, 0.0)) for name in names]
-    wrong = wrong_names(values, names, where)
-    return wrong + missing + wrong_values(given, contract, where)
+    return unfit_names(values, names, where) + wrong_values(given, contract, where)
 
 # %% ../nbs/00a_rows.ipynb #0a6a41b2
 def wrong_row(values: object, contract: Contract, where: Where = ("features",)) -> list[Complaint]:

@@ -1,12 +1,16 @@
 """Right requests in every dialect, and connections to send them over."""
 
+import contextlib
+import csv
 import gzip
 import http.client
 import json
 import struct
-import time
 import zlib
 from typing import NamedTuple
+
+import services
+from sklearn.datasets import load_wine
 
 ROW = [6.1, 2.8, 4.7, 1.2]
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
@@ -181,12 +185,20 @@ class Client:
 
 def until(true, seconds=30):
     """Wait until `true()` is, and return what it said; it may fail to reach anybody."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if said := true():
-                return said
-        except (OSError, http.client.HTTPException):
-            pass
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
+
+    def reached():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return true()
+
+    return services.until(reached, seconds)
+
+
+def wine_as_a_file(folder, kind):
+    """Wine as a table in a file, its classes told by name: `kind` with a letter in it."""
+    bunch, path = load_wine(), folder / "wine.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*bunch.feature_names, "kind"])
+        for row, number in zip(bunch.data.tolist(), bunch.target, strict=True):
+            writer.writerow([*row, kind.format("ABC"[number])])
+    return str(path)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from bad_bodies import GOOD
@@ -16,6 +17,15 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def until(true, seconds=20):
+    """Wait until `true()` is, and return what it said."""
+    deadline = time.monotonic() + seconds
+    while not (said := true()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+    return said
 
 
 class Service:

@@ -1,6 +1,5 @@
 """Clients that others wrote, in an environment of their own, get the estimator's answers."""
 
-import csv
 import http.client
 import json
 import os
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import joblib
 import numpy as np
 import pytest
+from questions import wine_as_a_file
 from services import Service
 from sklearn.datasets import load_iris, load_wine
 
@@ -41,23 +41,11 @@ def run_client(script, given, *words):
     return json.loads(done.stdout)
 
 
-def wine_as_a_file(folder):
-    """Wine as a table in a file, its classes told by name."""
-    bunch = load_wine()
-    path = folder / "wine.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*bunch.feature_names, "kind"])
-        for row, kind in zip(bunch.data.tolist(), bunch.target, strict=True):
-            writer.writerow([*row, f"château {'ABC'[kind]}"])
-    return str(path)
-
-
 @pytest.fixture(scope="module", params=["iris", "wine"])
 def served(request, tmp_path_factory):
     """A service, rows to ask it for, and what the estimator in its artifact says of them."""
     name, folder = request.param, tmp_path_factory.mktemp("served")
-    own = {"data": wine_as_a_file(folder), "target": "kind"} if name == "wine" else {}
+    own = {"data": wine_as_a_file(folder, "château {}"), "target": "kind"} if name == "wine" else {}
     train(folder / "models", Parameters(name=name, n_estimators=10, **own))
     artifact = folder / "models" / name / "1"
     estimator = joblib.load(artifact / "iris_model.pkl")

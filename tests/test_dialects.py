@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from questions import wine_as_a_file
 from sklearn.datasets import load_iris, load_wine
 
 from iris_serve.__main__ import main
@@ -19,17 +20,6 @@ from iris_serve.pinned import Versions
 from iris_serve.registry import Registry
 from iris_serve.retrain import Parameters, train
 from iris_serve.v2 import make_v2
-
-
-def wine_as_a_file(folder):
-    """Wine as a table in a file, its classes told by name."""
-    bunch, path = load_wine(), folder / "wine.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*bunch.feature_names, "kind"])
-        for row, kind in zip(bunch.data.tolist(), bunch.target, strict=True):
-            writer.writerow([*row, f'château "{"ABC"[kind]}", rouge'])
-    return str(path)
 
 
 def on_the_cuts(estimator, data):
@@ -54,7 +44,11 @@ def on_the_cuts(estimator, data):
 def asked(request, tmp_path_factory):
     """A client, rows, and what the estimator says of them; classes are numbers, or names."""
     name, folder = request.param, tmp_path_factory.mktemp("dialects")
-    own = {"data": wine_as_a_file(folder), "target": "kind"} if name == "wine" else {}
+    own = (
+        {"data": wine_as_a_file(folder, 'château "{}", rouge'), "target": "kind"}
+        if name == "wine"
+        else {}
+    )
     train(folder / "models", Parameters(name=name, n_estimators=10, **own))
     registry = Registry(folder / "models", name)
     live = LivePredictor(registry)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from bad_bodies import GOOD
 from msgspec.structs import replace
+from services import Service, until
 from sklearn.linear_model import LogisticRegression
-from test_server import Service
 
 from iris_serve import pinned as by_number
 from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
@@ -36,15 +36,6 @@ from iris_serve.train import fit, score
 from iris_serve.v2 import index
 
 FULL = 200
-
-
-def until(true, seconds=20):
-    """Wait until `true()` is, and return what it said."""
-    deadline = time.monotonic() + seconds
-    while not (said := true()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
-    return said
 
 
 @pytest.fixture(scope="module")

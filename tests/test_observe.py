@@ -274,6 +274,15 @@ def test_what_is_said_to_a_full_pipe_is_lost_and_counted_and_nobody_waits():
 # Numbers
 
 
+def together(many, work):
+    """Let `many` threads do `work(number)`, and wait for them all."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_counts_are_exact_with_many_threads(tmp_path):
     metrics = Metrics(tmp_path)
     barrier = threading.Barrier(32)
@@ -284,11 +293,7 @@ def test_counts_are_exact_with_many_threads(tmp_path):
             metrics.observe(f"/{number % 4}", 200, 0.001, [number % 3, 0])
             metrics.observe("/predict", 400, 0.5, error=f"Error{number % 5}")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(32, work)
     assert total(metrics, "iris_serve_requests_total") == 12_800
     assert total(metrics, "iris_serve_refusals_total") == 6400
     assert total(metrics, "iris_serve_predictions_total") == 12_800
@@ -319,17 +324,13 @@ def test_counts_are_exact_even_if_threads_change_within_an_addition():
     metrics.cells = Yielding(metrics.cells)
     live = made_live(swaps=1)
 
-    def work():
+    def work(_):
         for _ in range(100):
             metrics.observe("/predict", 400, 0.001, [1], "RowError")
             metrics.dropped()
             sync(metrics, live)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(8, work)
     assert total(metrics, "iris_serve_requests_total") == 800
     assert total(metrics, "iris_serve_predictions_total") == 800
     assert total(metrics, "iris_serve_log_lines_dropped_total") == 800

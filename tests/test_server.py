@@ -14,12 +14,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from bad_bodies import BAD, GOOD
-from services import Service
+from services import Service, until
 
 from iris_serve.retrain import Parameters, train
 from iris_serve.server import make_app
@@ -69,14 +68,6 @@ def lives(process):
     command = ["ps", "-o", "stat=", "-p", str(process)]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return said.strip()[:1] not in ("", "Z")
-
-
-def until(true, seconds=20):
-    """Wait until `true()` is."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 def half_sent(service):
