@@ -101,7 +101,7 @@ def check_estimator(estimator: Any, table: Table) -> None:
 # %% ../nbs/05b_add.ipynb #65138ced
 def describe(estimator: Any, name: str, table: Table) -> Card:
     """The card of the user's `estimator`; raises `EstimatorError` if it cannot answer `table`."""
-    check_names(estimator, [feature.name for feature in table.contract.features])
+    check_names(estimator, table.contract.names)
     try:
         estimator.predict(table.X)
         return make_card(name, None, table, score(estimator, split(table)[1]), estimator)

@@ -33,6 +33,11 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     labels: tuple[str, ...]
     example: tuple[float, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the features, in order."""
+        return [feature.name for feature in self.features]
+
 # %% ../nbs/00_contract.ipynb #1c30c528
 # Halfway between the largest float32 and the next power of two; it rounds to infinity.
 FLOAT32_LIMIT = 3.4028235677973366e38
@@ -52,7 +57,7 @@ def several(names: Sequence[str], most: int = 8) -> str:
 
 def listed(contract: Contract, most: int = 8) -> str:
     """The feature names of `contract` in order, at most `most` of them."""
-    return several([f.name for f in contract.features], most)
+    return several(contract.names, most)
 
 # %% ../nbs/00_contract.ipynb #519a5385
 def shown(value: object) -> str:

@@ -42,7 +42,7 @@ class Table:
         """The table as people look at it: a column for each feature, and the label."""
         from pandas import DataFrame
 
-        names = [feature.name for feature in self.contract.features]
+        names = self.contract.names
         label = dict(zip(self.contract.classes, self.contract.labels, strict=True))
         labels = [label[c] for c in self.y.tolist()]
         return DataFrame(self.X, columns=names).assign(label=labels)
@@ -77,7 +77,7 @@ def iris() -> Table:
 # %% ../nbs/01_data.ipynb #ddeb4832
 def fingerprint(table: Table) -> str:
     """sha256, in hexadecimal, of all that can be learned from `table`, its order included."""
-    names = [feature.name for feature in table.contract.features]
+    names = table.contract.names
     words = json.dumps({"features": names, "shape": table.X.shape, "y": table.y.tolist()})
     digest = hashlib.sha256(words.encode())
     digest.update(np.ascontiguousarray(table.X, dtype="<f8").tobytes())

@@ -37,7 +37,7 @@ def from_list(rows: object, contract: Contract, limits: Limits, where: Where) ->
 # %% ../nbs/09i_forms.ipynb #59e2dcbf
 def wrong_table(columns: dict[str, Any], contract: Contract, where: Where) -> list[Complaint]:
     """What is wrong with the names and the lengths of `columns`, which stand at `where`."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     bad = unfit_names(columns, names, where)
     first = next((c for c in columns.values() if isinstance(c, list)), [])
     what = f"must be a list of {len(first)} numbers, as the first column is"
@@ -53,7 +53,7 @@ def from_columns(
     columns: dict[str, Any], contract: Contract, limits: Limits, where: Where
 ) -> list[list[float]]:
     """The rows in `columns`, a list for the name of each feature. Raises `RowError`."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     if bad := wrong_table(columns, contract, where):
         raise RowError(bad)
     check_number(columns[names[0]], limits)
@@ -71,7 +71,7 @@ def from_columns(
 # %% ../nbs/09i_forms.ipynb #69193b25
 def order_in(columns: object, contract: Contract, where: Where) -> list[int]:
     """For each feature of `contract` its place in the list `columns`. Raises `RowError`."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     if columns is None:
         return list(range(len(names)))
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):

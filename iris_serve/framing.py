@@ -129,7 +129,7 @@ def read_tensors(
 # %% ../nbs/09f_framing.ipynb #0430ed48
 def naming(error: TensorError, inputs: Any, contract: Contract) -> TensorError:
     """`error`, with the name of the feature in each complaint about a value in `inputs`."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
 
     @cache
     def nested(tensor: int) -> bool:

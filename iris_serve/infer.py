@@ -36,7 +36,7 @@ TABLE = "features"  # the name of one tensor for all features, as the metadata t
 
 def wrong_name(name: str, contract: Contract) -> str | None:
     """What is wrong with `name` as that of one tensor for all features; None if nothing is."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     if name in names and len(names) > 1 and name != TABLE:
         return f"is the name of one feature, and this tensor holds all {len(names)}; use {TABLE}"
     return (
@@ -75,7 +75,7 @@ def wrong_columns(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Compl
 
 def from_columns(tensors: Sequence[Tensor], contract: Contract) -> list[list[float]]:
     """The rows (rows, features) in `tensors`, one for each feature. Raises `TensorError`."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     if bad := wrong_columns(tensors, names):
         raise TensorError(bad)
     columns = {tensor.name: tensor.values for tensor in tensors}
@@ -86,7 +86,7 @@ def rows_from(
     tensors: Sequence[Tensor], contract: Contract, limits: Limits = LIMITS
 ) -> list[list[float]]:
     """The rows (rows, features) in `tensors`. Raises `TensorError` or `TooManyRowsError`."""
-    only, names = tensors[0], [feature.name for feature in contract.features]
+    only, names = tensors[0], contract.names
     table = len(only.shape) == 2 and only.shape[1] == len(names)
     check_number(range(only.shape[0] if only.shape else 1), limits)
     if len(tensors) == 1 and (table or only.name not in names):

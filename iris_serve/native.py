@@ -46,7 +46,7 @@ from iris_serve.wire import (
 # %% ../nbs/09j_native.ipynb #cfa741b1
 def notes_on(row: Sequence[float], contract: Contract, where: Where) -> list[dict[str, str]]:
     """A note for each value of `row`, which stood at `where`, outside the observed range."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     return [
         {"pointer": pointer((*where, i)), "field": names[i], "detail": what}
         for i, what in unseen(row, contract)
@@ -108,7 +108,7 @@ def as_it_was(kind: str, row: Any, contract: Contract) -> str:
     if kind in NDJSON:
         return json.dumps(row) + "\n"
     text = io.StringIO()
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     csv.writer(text, lineterminator="\n").writerows([names, row])
     return text.getvalue()
 

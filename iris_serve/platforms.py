@@ -49,7 +49,7 @@ VALUE: Schema = {
 
 def columns(contract: Contract) -> Schema:
     """The schema of rows as a list of values for each feature."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     values = {"type": "array", "items": VALUE, "minItems": 1}
     return {
         "type": "object",
@@ -62,7 +62,7 @@ def columns(contract: Contract) -> Schema:
 # %% ../nbs/14d_platforms.ipynb #a7311028
 def data_frame(contract: Contract) -> Schema:
     """The schema of rows as pandas writes them with `orient="split"`."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     fits = {"minItems": len(names), "maxItems": len(names)}
     order = {"type": ["array", "null"], "items": {"enum": names}, "uniqueItems": True, **fits}
     rows = {"type": "array", "items": {"type": "array", "items": VALUE, **fits}, "minItems": 1}

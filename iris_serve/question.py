@@ -115,7 +115,7 @@ def read_lined(body: bytes, kind: str, contract: Contract, limits: Limits) -> Ro
     Raises `BodyError` or `TooManyRowsError`.
     """
     if kind in CSV:
-        return read_csv(body, [feature.name for feature in contract.features], limits)
+        return read_csv(body, contract.names, limits)
     return read_ndjson(body, limits)
 
 

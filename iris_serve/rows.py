@@ -151,7 +151,7 @@ def unfit_names(values: dict[str, object], known: Sequence[str], where: Where) -
 # %% ../nbs/00a_rows.ipynb #f5797fe7
 def wrong_object(values: dict[str, object], contract: Contract, where: Where) -> list[Complaint]:
     """The complaints about a row that is an object with named values."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     given = [(name, values.get(name, 0.0)) for name in names]
     return unfit_names(values, names, where) + wrong_values(given, contract, where)
 

@@ -56,7 +56,7 @@ def named_row(contract: Contract) -> Schema:
         "type": "object",
         "description": "one row: each number under the name of its feature, in any order",
         "properties": {feature.name: number(feature, value) for feature, value in pairs},
-        "required": [feature.name for feature in contract.features],
+        "required": contract.names,
         "additionalProperties": False,
         "examples": [named(contract)],
     }
@@ -64,7 +64,7 @@ def named_row(contract: Contract) -> Schema:
 
 def named(contract: Contract) -> dict[str, float]:
     """The example of `contract` with the names of its features."""
-    names = [feature.name for feature in contract.features]
+    names = contract.names
     return dict(zip(names, contract.example, strict=True))
 
 # %% ../nbs/14a_schemas.ipynb #10eb942a

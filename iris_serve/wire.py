@@ -245,7 +245,7 @@ def status(predictor: Predictor) -> Reply:
             "status": "ok",
             "model": predictor.name,
             "version": str(predictor.version),
-            "features": [feature.name for feature in contract.features],
+            "features": contract.names,
             "labels": dict(zip(map(str, contract.classes), contract.labels, strict=True)),
             "example": {"features": list(contract.example)},
         },

@@ -109,7 +109,7 @@ def test_the_contract_is_that_of_the_file_and_its_example_is_nobodys_row(name, t
     frame.to_csv(tmp_path / "table.csv", index=False)
     contract = read_table(tmp_path / "table.csv", "kind").contract
     values = frame.drop(columns="kind")
-    assert [f.name for f in contract.features] == list(values.columns)
+    assert contract.names == list(values.columns)
     assert [f.low for f in contract.features] == values.min().tolist()
     assert [f.high for f in contract.features] == values.max().tolist()
     assert contract.classes == contract.labels == tuple(sorted(set(frame.kind)))
@@ -153,7 +153,7 @@ def test_a_built_in_table_has_no_file():
 
 def test_features_choose_columns_and_their_order(accepted):
     table = accepted(lines(ROWS), features=["weight", "size"])
-    assert [f.name for f in table.contract.features] == ["weight", "size"]
+    assert table.contract.names == ["weight", "size"]
     assert table.X[3].tolist() == [9.0, 3.5]
     assert accepted(lines(ROWS), features=["size"]).X.shape == (20, 1)
 

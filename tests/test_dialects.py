@@ -66,7 +66,7 @@ def asked(request, tmp_path_factory):
         models=folder / "models",
         client=create_app(live, [make_v2(versions), make_neighbours(versions, {})]).test_client(),
         rows=rows.tolist(),
-        names=[feature.name for feature in live.now.contract.features],
+        names=live.now.contract.names,
         labels=live.now.contract.labels,
         predictions=estimator.predict(rows).tolist(),
         probabilities=estimator.predict_proba(rows).tolist(),

@@ -211,7 +211,7 @@ def test_any_four_numbers_are_answered_with_one_of_the_classes(client, values):
 
 
 ROWS = [[6.1, 2.8, 4.7, 1.2], [5.0, 3.4, 1.5, 0.2], [7.2, 3.0, 5.8, 1.6]]
-NAMES = [feature.name for feature in iris().contract.features]
+NAMES = iris().contract.names
 NAMED = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
 LINES = "".join(f"{','.join(map(str, row))}\n" for row in ROWS)
 MANY = {

@@ -23,7 +23,7 @@ from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
 from iris_serve.v2 import make_v2
 
-NAMES = [feature.name for feature in iris().contract.features]
+NAMES = iris().contract.names
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
 NAMED = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
 COLUMNS = {name: [row[i] for row in ROWS] for i, name in enumerate(NAMES)}

@@ -326,7 +326,7 @@ def test_wine_from_a_file_becomes_a_model_of_its_own(cellar, wine):
     registry = Registry(cellar, "wine")
     predictor, (estimator, card) = open_predictor(registry), load(registry.path(1))
     assert predictor.contract.classes == ("class_0", "class_1", "class_2")
-    assert [f.name for f in predictor.contract.features][:2] == ["alcohol", "malic_acid"]
+    assert predictor.contract.names[:2] == ["alcohol", "malic_acid"]
     rows = np.loadtxt(wine, delimiter=",", skiprows=1, usecols=range(13))
     assert predictor.predict(rows.tolist()) == estimator.predict(rows).tolist()
     assert len(card.metrics.cross_validation.scores) == 3
@@ -372,7 +372,7 @@ def test_notebook_and_recipe_make_the_same_of_a_file(wines, wine):
 def test_only_the_named_features_are_learned_from(tmp_path, wine):
     train(tmp_path, of_wine(wine, features="hue, alcohol"))
     card = read_card(Registry(tmp_path, "wine").path(1))
-    assert [f.name for f in card.contract.features] == ["hue", "alcohol"]
+    assert card.contract.names == ["hue", "alcohol"]
     assert reproduce(tmp_path, "wine", 1).identical
 
 

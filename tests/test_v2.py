@@ -153,7 +153,7 @@ def test_a_32_bit_float_means_the_same_in_json_and_in_bytes(client):
 
 @pytest.mark.parametrize("shape", [[3], [3, 1]])
 def test_one_tensor_for_each_feature_is_accepted_in_any_order(client, shape):
-    names = [feature.name for feature in iris().contract.features]
+    names = iris().contract.names
     columns = [
         {"name": name, "shape": shape, "datatype": "FP64", "data": [row[i] for row in ROWS]}
         for i, name in enumerate(names)
@@ -626,7 +626,7 @@ def test_many_unknown_tensors_are_refused(client, count, words):
 
 
 def test_columns_of_unequal_length_are_a_400(client):
-    names = [feature.name for feature in iris().contract.features]
+    names = iris().contract.names
     columns = [
         {"name": name, "shape": [n], "datatype": "FP64", "data": [1] * n}
         for name, n in zip(names, (2, 2, 3, 2), strict=True)
