@@ -111,6 +111,16 @@ def test_a_service_that_nobody_asked_stops_at_once(models, number):
         assert service.process.stderr.read() == ""
 
 
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_two_signals_in_one_instant_are_not_missed(models, times):
+    for _ in range(times):
+        with Service(models, "--grace", "60") as service:
+            service.ready()
+            service.process.send_signal(signal.SIGINT)
+            service.stop(signal.SIGTERM)
+            assert service.process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_idle_service_stops_at_once_even_with_open_connections(models, number):
     with Service(models, "--grace", "60") as service:
