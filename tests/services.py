@@ -84,6 +84,6 @@ class Service:
         finally:
             connection.close()
 
-    def stop(self, number, timeout=5):
+    def stop(self, number, timeout=20):
         self.process.send_signal(number)
         return self.process.wait(timeout)

@@ -310,7 +310,7 @@ def followed_by_many(models):
 def test_following_starts_once_in_each_process_and_ends_with_its_owner(three):
     thread = followed_by_many(three)
     gc.collect()
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
 
 
