@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from iris_serve.registry import Registry
+from iris_serve.registry import Registry, promote
 from iris_serve.retrain import Parameters, train
 
 
@@ -33,6 +33,32 @@ def models(trained, tmp_path):
 @pytest.fixture
 def registry(models):
     return Registry(models)
+
+
+@pytest.fixture(scope="session")
+def three_trained(tmp_path_factory):
+    """A models directory with three versions that disagree on some rows; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("three") / "models"
+    for trees, seed in ((1, 0), (2, 1), (3, 2)):
+        train(folder, Parameters(n_estimators=trees, seed=seed, max_depth=2, promote="never"))
+    promote(Registry(folder), 1, "the first")
+    return folder
+
+
+@pytest.fixture
+def three(three_trained, tmp_path):
+    """A copy of `three_trained` for one test."""
+    return shutil.copytree(three_trained, tmp_path / "three")
+
+
+@pytest.fixture(scope="session")
+def canary(tmp_path_factory):
+    """A models directory with version 1 in service and 2 as the canary; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("canary") / "models"
+    train(folder, Parameters(n_estimators=5))
+    train(folder, Parameters(n_estimators=1, max_depth=1, promote="never"))
+    promote(Registry(folder), 2, "to be tried first", alias="canary")
+    return folder
 
 
 class Trap:

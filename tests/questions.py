@@ -9,8 +9,11 @@ import struct
 import zlib
 from typing import NamedTuple
 
+import numpy as np
 import services
 from sklearn.datasets import load_wine
+
+from iris_serve.predictor import open_predictor
 
 ROW = [6.1, 2.8, 4.7, 1.2]
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
@@ -53,6 +56,15 @@ def tensor(rows, **more):
     return {
         "inputs": [{"name": "features", "shape": shape, "datatype": "FP64", "data": flat}]
     } | more
+
+
+def telling_rows(registry):
+    """Rows on which the versions disagree, and what each of them answers."""
+    rows = np.random.default_rng(0).uniform([4, 2, 1, 0], [8, 4.5, 7, 2.5], (2000, 4)).tolist()
+    answers = {v: open_predictor(registry, v).predict(rows) for v in registry.versions()}
+    telling = [i for i in range(len(rows)) if len({answers[v][i] for v in answers}) > 1]
+    assert len(telling) >= 20
+    return [(rows[i], {str(v): answers[v][i] for v in answers}) for i in telling[:200]]
 
 
 def columns(rows):

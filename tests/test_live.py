@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from bad_bodies import GOOD
 from msgspec.structs import replace
+from questions import telling_rows
 from services import Service, until
 from sklearn.linear_model import LogisticRegression
 
@@ -27,7 +27,6 @@ from iris_serve.disk import encoded, sha256, write_file
 from iris_serve.lineage import card_of
 from iris_serve.live import LivePredictor, glance
 from iris_serve.pinned import PickleError, UntrustedError, Versions, is_loaded
-from iris_serve.predictor import open_predictor
 from iris_serve.record import Run, read_run
 from iris_serve.registry import NoModelError, Registry, current, promote, publish, stage
 from iris_serve.retrain import Parameters, train
@@ -38,21 +37,6 @@ from iris_serve.train import fit, score
 from iris_serve.v2 import index
 
 FULL = 200
-
-
-@pytest.fixture(scope="module")
-def three_trained(tmp_path_factory):
-    """A models directory with three versions that disagree on some rows; nobody writes to it."""
-    folder = tmp_path_factory.mktemp("three") / "models"
-    for trees, seed in ((1, 0), (2, 1), (3, 2)):
-        train(folder, Parameters(n_estimators=trees, seed=seed, max_depth=2, promote="never"))
-    promote(Registry(folder), 1, "the first")
-    return folder
-
-
-@pytest.fixture
-def three(three_trained, tmp_path):
-    return shutil.copytree(three_trained, tmp_path / "three")
 
 
 @pytest.fixture
@@ -85,15 +69,6 @@ def mend(path):
     (path / CARD_FILE).write_bytes(encoded(replace(card, files=files)))
     run = replace(read_run(path), card=sha256((path / CARD_FILE).read_bytes()))
     (path / "run.json").write_bytes(encoded(run))
-
-
-def telling_rows(registry):
-    """Rows on which the versions disagree, and what each of them answers."""
-    rows = np.random.default_rng(0).uniform([4, 2, 1, 0], [8, 4.5, 7, 2.5], (2000, 4)).tolist()
-    answers = {v: open_predictor(registry, v).predict(rows) for v in registry.versions()}
-    telling = [i for i in range(len(rows)) if len({answers[v][i] for v in answers}) > 1]
-    assert len(telling) >= 20
-    return [(rows[i], {str(v): answers[v][i] for v in answers}) for i in telling[:200]]
 
 
 class Load:

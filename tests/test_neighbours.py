@@ -19,8 +19,7 @@ from iris_serve.keys import make_key
 from iris_serve.live import LivePredictor
 from iris_serve.neighbours import PlatformError, make_neighbours, read_platform
 from iris_serve.pinned import Versions
-from iris_serve.registry import Registry, promote
-from iris_serve.retrain import Parameters, train
+from iris_serve.registry import Registry
 from iris_serve.v2 import make_v2
 
 NAMES = iris().contract.names
@@ -39,25 +38,15 @@ VERTEX = {
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """A models directory with version 1 in service and 2 as the canary; nobody writes to it."""
-    folder = tmp_path_factory.mktemp("neighbours") / "models"
-    train(folder, Parameters(n_estimators=5))
-    train(folder, Parameters(n_estimators=1, max_depth=1, promote="never"))
-    promote(Registry(folder), 2, "to be tried first", alias="canary")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(two):
-    live = LivePredictor(Registry(two))
+def client(canary):
+    live = LivePredictor(Registry(canary))
     live.stop()
     return create_app(live, [make_neighbours(Versions(live), VERTEX)]).test_client()
 
 
 @pytest.fixture(scope="module")
-def expected(two):
-    return {version: load(two / "iris" / version)[0].predict(ROWS).tolist() for version in "12"}
+def expected(canary):
+    return {version: load(canary / "iris" / version)[0].predict(ROWS).tolist() for version in "12"}
 
 
 def assert_refused(answer, status=400, words=""):
@@ -421,8 +410,8 @@ def test_what_the_platform_cannot_mean_is_refused_at_the_start(name, value):
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/v1/models/iris:predict", "/vertex/predict"])
-def test_vertex_may_ask_on_any_path_with_its_dialect(two, expected, path):
-    live = LivePredictor(Registry(two))
+def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
+    live = LivePredictor(Registry(canary))
     live.stop()
     environment = {"AIP_PREDICT_ROUTE": path, "AIP_HEALTH_ROUTE": "/ping"}
     client = create_app(live, [make_neighbours(Versions(live), environment)]).test_client()
@@ -431,8 +420,8 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(two, expected, path):
     assert client.get("/ping").status_code == 200
 
 
-def test_without_a_platform_its_routes_are_not_there(two):
-    live = LivePredictor(Registry(two))
+def test_without_a_platform_its_routes_are_not_there(canary):
+    live = LivePredictor(Registry(canary))
     live.stop()
     client = create_app(live, [make_neighbours(Versions(live), {})]).test_client()
     assert_refused(client.post(VERTEX["AIP_PREDICT_ROUTE"], json={"instances": ROWS}), 404)

@@ -29,8 +29,7 @@ from iris_serve.infer import infer
 from iris_serve.live import LivePredictor
 from iris_serve.pinned import Versions
 from iris_serve.predictor import EstimatorPredictor
-from iris_serve.registry import Registry, promote
-from iris_serve.retrain import Parameters, train
+from iris_serve.registry import Registry
 from iris_serve.tensors import Output, read_tensor, write
 from iris_serve.v2 import make_v2
 from iris_serve.wire import Reply
@@ -42,16 +41,6 @@ ONE = TABLE | {"shape": [1, 4], "data": FLAT[:4]}
 INFER = "/v2/models/iris/infer"
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """A models directory with version 1 in service and 2 as the canary; nobody writes to it."""
-    folder = tmp_path_factory.mktemp("v2") / "models"
-    train(folder, Parameters(n_estimators=5))
-    train(folder, Parameters(n_estimators=6, seed=7, promote="never"))
-    promote(Registry(folder), 2, "to be tried first", alias="canary")
-    return folder
-
-
 def client_of(folder, policy=None):
     live = LivePredictor(Registry(folder))
     live.stop()
@@ -59,13 +48,13 @@ def client_of(folder, policy=None):
 
 
 @pytest.fixture(scope="module")
-def client(two):
-    return client_of(two)
+def client(canary):
+    return client_of(canary)
 
 
 @pytest.fixture(scope="module")
-def estimators(two):
-    return {version: load(two / "iris" / version)[0] for version in "12"}
+def estimators(canary):
+    return {version: load(canary / "iris" / version)[0] for version in "12"}
 
 
 def ask(client, *inputs, path=INFER, **more):
@@ -357,8 +346,8 @@ def test_an_unknown_version_or_model_is_a_404(client, where, what):
     assert_refused(answer, 404)
 
 
-def test_a_version_that_cannot_be_trusted_is_a_503(two, tmp_path):
-    folder = shutil.copytree(two, tmp_path / "models")
+def test_a_version_that_cannot_be_trusted_is_a_503(canary, tmp_path):
+    folder = shutil.copytree(canary, tmp_path / "models")
     card = folder / "iris" / "2" / "card.json"
     card.write_bytes(card.read_bytes().replace(b"petal", b"metal"))
     client = client_of(folder)
@@ -382,8 +371,8 @@ def test_the_server_and_the_model_describe_themselves(client):
         assert client.get(f"{path}/ready").json == {"name": "iris", "ready": True}
 
 
-def test_the_index_tells_which_versions_are_loaded(two):
-    client = client_of(two)
+def test_the_index_tells_which_versions_are_loaded(canary):
+    client = client_of(canary)
 
     def states(body):
         said = client.post("/v2/repository/index", data=body).json
