@@ -25,7 +25,8 @@ from iris_serve.card import (
     versions,
 )
 from .disk import ArtifactError, encoded, read_part, settle, sha256, write_file
-from .forest import Forest, decode, encode
+from .encoding import decode, encode
+from .forest import Forest
 from .golden import frozen
 from .trees import ForestError
 

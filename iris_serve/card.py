@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 # %% ../nbs/03c_card.ipynb #73743a67
 TABLES = ("contract", "data", "files", "columns", "tables")
-LEARNING = (*TABLES, "train", "trees", "leaves", "forest")
+LEARNING = (*TABLES, "train", "trees", "leaves", "encoding", "answers", "forest")
 TRAINING = (*LEARNING, "disk", "golden", "card", "artifact", "parameters", "runner", "retrain")
 
 

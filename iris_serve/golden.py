@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from .contract import FLOAT32_LIMIT, Contract
 from .disk import ArtifactError
-from .forest import Forest, decode, encode, freeze
+from .encoding import decode, encode
+from .forest import Forest, freeze
 from .trees import Arrays, Floats, ForestError, FreezeError
 
 # %% ../nbs/03b_golden.ipynb #d9c397f9
