@@ -17,8 +17,9 @@ from iris_serve.artifact import FOREST_FILE, MODEL_FILE, check_versions, load, o
 from iris_serve.card import CARD_FILE, TRAINING, read_card, retraining_notebook, versions
 from iris_serve.data import iris
 from iris_serve.disk import ArtifactError, encoded, sha256
-from iris_serve.golden import make_golden
+from iris_serve.golden import beside, make_golden
 from iris_serve.predictor import open_predictor
+from iris_serve.trees import HIGHEST
 
 
 @pytest.fixture
@@ -254,6 +255,11 @@ def test_what_recorded_notebooks_import_is_where_they_look_for_it():
     artifact = importlib.import_module("iris_serve.artifact")
     assert {"CARD_FILE", "fill", "make_card", "read_card", "sha256"} <= set(artifact.__all__)
     assert all(hasattr(artifact, name) for name in artifact.__all__)
+
+
+@pytest.mark.parametrize("cut", [HIGHEST, -HIGHEST])
+def test_golden_rows_beside_the_last_numbers_can_be_asked_and_warn_of_nothing(cut):
+    assert [abs(beside(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
 
 
 def test_the_source_digest_covers_all_modules_that_write_an_artifact():
