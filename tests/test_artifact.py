@@ -75,7 +75,7 @@ def test_a_model_cut_anywhere_is_refused(artifact):
         ({"name": 7}, "Expected `str`, got `int`"),
         ({"files": {}}, "is not the file that its card describes"),
         ({"contract": None}, "not a card of this version"),
-        ({"versions": {}}, "an unknown version"),
+        ({"versions": {}}, "does not say which scikit-learn wrote iris_model.pkl"),
     ],
 )
 def test_a_strange_card_is_refused_with_its_own_message(artifact, changes, words):
