@@ -25,7 +25,8 @@ from iris_serve.card import (
     versions,
 )
 from .disk import ArtifactError, encoded, read_part, settle, sha256, write_file
-from .forest import Forest, decode, encode
+from .encoding import decode, encode
+from .forest import Forest
 from .golden import frozen
 from .trees import ForestError
 
@@ -38,7 +39,7 @@ _all_ = ["CARD_FILE", "make_card", "read_card", "sha256"]
 def fill(folder: Path, estimator: Any, card: Card) -> Card:
     """Write `estimator`, its forest and `card` into `folder`; returns the card with its digests.
 
-    Raises `ArtifactError` if the golden rows in `card` are not those of `estimator`.
+    Raises `ArtifactError` if `card` has another contract or other golden rows than `estimator`.
     """
     import joblib
 
@@ -58,7 +59,8 @@ def fill(folder: Path, estimator: Any, card: Card) -> Card:
 def save(estimator: Any, card: Card, path: Path) -> Card:
     """Write `estimator` and `card` as the artifact `path`: all of it, or nothing.
 
-    Returns the card with its digest. Raises `FileExistsError` if `path` is taken.
+    Returns the card with its digests. Raises `FileExistsError` if `path` is taken, another
+    `OSError` if somebody takes it meanwhile, and `ArtifactError` as `fill` does.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists, and an artifact is never overwritten")
@@ -81,7 +83,7 @@ def look(path: Path, card_sha256: str | None = None) -> tuple[dict[str, bytes], 
     """
     data = read_part(path, CARD_FILE)
     if card_sha256 is not None and sha256(data) != card_sha256:
-        raise ArtifactError(f"{path / CARD_FILE} is not the card that was promoted")
+        raise ArtifactError(f"{path / CARD_FILE} is not the card that was promoted or recorded")
     card, found = decode_card(data, path), {}
     wanted = (MODEL_FILE, FOREST_FILE) if FOREST_FILE in card.files else (MODEL_FILE,)
     for name in wanted:
@@ -92,10 +94,12 @@ def look(path: Path, card_sha256: str | None = None) -> tuple[dict[str, bytes], 
 
 # %% ../nbs/04_artifact.ipynb #fd225000
 def check_versions(card: Card) -> None:
-    """Raise `ArtifactError` if the pickle was written under another minor version."""
+    """Raise `ArtifactError` unless the pickle was written under these minor versions."""
     here = versions()
     for name in ("scikit-learn", "python"):
-        then, now = card.versions.get(name, "an unknown version"), here[name]
+        then, now = card.versions.get(name), here[name]
+        if then is None:
+            raise ArtifactError(f"{CARD_FILE} does not say which {name} wrote {MODEL_FILE}")
         if then.split(".")[:2] != now.split(".")[:2]:
             raise ArtifactError(
                 f"{MODEL_FILE} was written under {name} {then}, and this is {name} {now}: "
@@ -116,7 +120,7 @@ def unpickle(model: bytes, card: Card) -> Any:
     check_model(estimator, card)
     return estimator
 
-
+# %% ../nbs/04_artifact.ipynb #37ee0d17
 def load(path: Path, card_sha256: str | None = None) -> tuple[Any, Card]:
     """The estimator and the card of the artifact `path`.
 

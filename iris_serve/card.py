@@ -33,14 +33,17 @@ def versions() -> dict[str, str]:
     libraries = {name: version(name) for name in ("scikit-learn", "numpy", "joblib")}
     return {"python": platform.python_version(), **libraries}
 
-# %% ../nbs/03c_card.ipynb #73743a67
+# %% ../nbs/03c_card.ipynb #ee9e7768
 TABLES = ("contract", "data", "files", "columns", "tables")
-LEARNING = (*TABLES, "train", "trees", "leaves", "forest")
+LEARNING = (*TABLES, "train", "trees", "leaves", "encoding", "answers", "forest")
 TRAINING = (*LEARNING, "disk", "golden", "card", "artifact", "parameters", "runner", "retrain")
 
-
+# %% ../nbs/03c_card.ipynb #73743a67
 def retraining_notebook() -> Path:
-    """The notebook that retrains: beside the modules if installed, else among the chapters."""
+    """The notebook that retrains: beside the modules if installed, else among the chapters.
+
+    Raises `FileNotFoundError` if it is in neither place.
+    """
     package = Path(str(files("iris_serve")))
     for folder in (package, package.parent / "nbs"):
         if (folder / "retrain.ipynb").is_file():
@@ -90,7 +93,10 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def make_card(
     name: str, params: Params | None, table: Table, metrics: Metrics, estimator: Any
 ) -> Card:
-    """The card of `estimator`, made here and now from `table`, and scored `metrics`."""
+    """The card of `estimator`, made here and now from `table`, and scored `metrics`.
+
+    Raises `TypeError` if it answers with other classes than whole numbers or texts.
+    """
     return Card(
         name=name,
         parameters=params,

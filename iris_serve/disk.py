@@ -57,9 +57,9 @@ def settle(beside: Path, path: Path) -> None:
 class ArtifactError(ValueError):
     """An artifact that cannot be trusted; the message says what was expected and what was found."""
 
-
+# %% ../nbs/03a_disk.ipynb #38e59b12
 def open_here(path: str, flags: int) -> int:
-    """`os.open` that follows no link and waits for nobody, where the system can say so."""
+    """`os.open` that follows no link and waits for nobody, where the system knows how."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 # %% ../nbs/03a_disk.ipynb #45a78522

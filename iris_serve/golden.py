@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from .contract import FLOAT32_LIMIT, Contract
 from .disk import ArtifactError
-from .forest import Forest, decode, encode, freeze
+from .encoding import decode, encode
+from .forest import Forest, freeze
 from .trees import Arrays, Floats, ForestError, FreezeError
 
 # %% ../nbs/03b_golden.ipynb #d9c397f9
@@ -27,7 +28,8 @@ class Golden(Struct, frozen=True, forbid_unknown_fields=True):
 # %% ../nbs/03b_golden.ipynb #799905d7
 def beside(cut: float, turn: int) -> float:
     """`cut`, or by `turn` its neighbour: above or below in 64 bits, above in 32 bits."""
-    above = float(np.nextafter(np.float32(cut), np.float32(np.inf)))
+    with np.errstate(over="ignore"):  # above the highest number is infinity
+        above = float(np.nextafter(np.float32(cut), np.float32(np.inf)))
     steps = (cut, float(np.nextafter(cut, np.inf)), float(np.nextafter(cut, -np.inf)), above)
     limit = float(np.nextafter(FLOAT32_LIMIT, 0))
     return min(max(steps[turn % 4], -limit), limit)
@@ -52,9 +54,12 @@ def frozen(estimator: Any) -> Forest | None:
     except (FreezeError, ForestError):
         return None
 
-
+# %% ../nbs/03b_golden.ipynb #da1fa49c
 def make_golden(estimator: Any, contract: Contract) -> Golden:
-    """Golden rows for `estimator`, answered by it; raises `TypeError` for other classes."""
+    """Golden rows for `estimator`, answered by it.
+
+    Raises `TypeError` if its classes are neither whole numbers nor texts.
+    """
     forest = frozen(estimator)
     rows = golden_inputs(contract, forest.arrays if forest else None)
     sure = estimator.predict_proba(rows) if hasattr(estimator, "predict_proba") else None
@@ -76,7 +81,10 @@ def is_table(golden: Golden) -> bool:
 
 # %% ../nbs/03b_golden.ipynb #45b7ed50
 def check_golden(model: Any, golden: Golden) -> None:
-    """Raise `ArtifactError` if `model` answers a golden row differently than when it was made."""
+    """Raise `ArtifactError` if `model` answers a golden row differently than when it was made.
+
+    Of a `Forest` the same bits are expected; other probabilities may differ in the last digits.
+    """
     if not is_table(golden):
         raise ArtifactError("the golden rows are no table with an answer to each row")
     rows = np.array(golden.rows)

@@ -38,7 +38,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 # %% ../nbs/04b_record.ipynb #5878a4b3
 def read_run(path: Path) -> Run:
-    """The run record of the artifact `path`; raises `ArtifactError` if it has none."""
+    """The run record of the artifact `path`; raises `ArtifactError` if it has no right one."""
     try:
         return msgspec.json.decode(read_part(path, RUN_FILE), type=Run)
     except UNREADABLE as error:
@@ -62,7 +62,7 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 # %% ../nbs/04b_record.ipynb #76fe0452
 def plain(text: str, most: int = 500) -> str:
-    """`text` as one line of at most `most` printable characters."""
+    """`text` as one line of at most `most` printable characters, without spaces at its ends."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:most]
 
@@ -79,7 +79,7 @@ def who_am_i() -> str:
 def check_record(path: Path) -> None:
     """Raise `ArtifactError` unless the run record of the artifact `path` is of it and its card."""
     run = read_run(path)
-    if run.version != int(path.name):
+    if str(run.version) != path.name:
         raise ArtifactError(f"{path / RUN_FILE} is the run record of version {run.version}")
     if run.card != sha256(read_part(path, CARD_FILE)):
         raise ArtifactError(f"{path / CARD_FILE} is not the card that {RUN_FILE} describes")
@@ -93,11 +93,12 @@ def check_files(path: Path) -> None:
 
 # %% ../nbs/04b_record.ipynb #1efcdf62
 def check_notebook(path: Path) -> None:
-    """Raise `ArtifactError` if the executed notebook in `path`, or its page, was changed."""
+    """Raise `ArtifactError` if the executed notebook in `path`, or its page, is not the run's."""
     run = read_run(path)
-    for name, digest in ((NOTEBOOK_FILE, run.notebook), (PAGE_FILE, run.page)):
+    notebook, page = (NOTEBOOK_FILE, run.notebook), (PAGE_FILE, run.page)
+    for what, (name, digest) in {"notebook": notebook, "page": page}.items():
         if digest is not None and sha256(read_part(path, name)) != digest:
-            raise ArtifactError(f"{path / name} is not the notebook that {RUN_FILE} describes")
+            raise ArtifactError(f"{path / name} is not the {what} that {RUN_FILE} describes")
 
 # %% ../nbs/04b_record.ipynb #f8f290b8
 def check_model(path: Path) -> None:

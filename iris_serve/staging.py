@@ -21,7 +21,7 @@ from .disk import ArtifactError, sync
 
 # %% ../nbs/04a_staging.ipynb #6b30b652
 def real(folder: Path) -> Path:
-    """`folder` itself; raises `ArtifactError` if it is a symbolic link, whether or not it leads."""
+    """`folder` itself; raises `ArtifactError` if it is a symbolic link, even a broken one."""
     if folder.is_symlink():
         raise ArtifactError(f"{folder} is a symbolic link, and may lead out of the registry")
     return folder
@@ -35,9 +35,10 @@ def numbers(folder: Path, suffix: str) -> list[int]:
 
 # %% ../nbs/04a_staging.ipynb #87b5e4bb
 def lock(file: IO[bytes], wait: bool = False) -> bool:
-    """Lock the open `file` until it is closed; False if another one has it, or there are no locks.
+    """Lock the open `file` until it is closed; False if somebody else has it.
 
-    With `wait` it waits for the other one, and raises `OSError` where there are no locks.
+    Where there are no locks, it is False as well. With `wait` it waits for the other one, and
+    raises `OSError` where there are no locks.
     """
     try:
         if sys.platform == "win32":
@@ -118,7 +119,11 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EI
 
 
 def appear(finished: Path, path: Path) -> None:
-    """Give the file `finished` the name `path`; raises `FileExistsError` if that is taken."""
+    """Give the file `finished` the name `path`.
+
+    Raises `FileExistsError` if that is taken, another `OSError` where there are neither hard
+    links nor locks.
+    """
     try:
         os.link(finished, path)
     except OSError as error:

@@ -22,7 +22,8 @@ import numpy as np
 import safetensors.numpy
 
 from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.forest import KINDS, Forest, decode, encode, make_head
+from iris_serve.encoding import KINDS, decode, encode, make_head
+from iris_serve.forest import Forest
 from iris_serve.trees import HIGHEST, Arrays, ForestError
 
 MEMORY, PATIENCE = 5 << 29, 60  # bytes, and seconds for one file

@@ -4,6 +4,8 @@ import importlib
 import json
 import pickle
 import re
+import shutil
+from pathlib import Path
 
 import joblib
 import msgspec
@@ -11,12 +13,15 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+import iris_serve
 from iris_serve.artifact import FOREST_FILE, MODEL_FILE, check_versions, load, open_model, save
-from iris_serve.card import CARD_FILE, read_card, retraining_notebook, versions
+from iris_serve.card import CARD_FILE, TRAINING, read_card, retraining_notebook, versions
 from iris_serve.data import iris
 from iris_serve.disk import ArtifactError, encoded, sha256
-from iris_serve.golden import make_golden
+from iris_serve.golden import beside, make_golden
 from iris_serve.predictor import open_predictor
+from iris_serve.record import check_record
+from iris_serve.trees import HIGHEST
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def test_a_model_cut_anywhere_is_refused(artifact):
         ({"name": 7}, "Expected `str`, got `int`"),
         ({"files": {}}, "is not the file that its card describes"),
         ({"contract": None}, "not a card of this version"),
-        ({"versions": {}}, "an unknown version"),
+        ({"versions": {}}, "does not say which scikit-learn wrote iris_model.pkl"),
     ],
 )
 def test_a_strange_card_is_refused_with_its_own_message(artifact, changes, words):
@@ -252,3 +257,23 @@ def test_what_recorded_notebooks_import_is_where_they_look_for_it():
     artifact = importlib.import_module("iris_serve.artifact")
     assert {"CARD_FILE", "fill", "make_card", "read_card", "sha256"} <= set(artifact.__all__)
     assert all(hasattr(artifact, name) for name in artifact.__all__)
+
+
+@pytest.mark.parametrize("cut", [HIGHEST, -HIGHEST])
+def test_golden_rows_beside_the_last_numbers_can_be_asked_and_warn_of_nothing(cut):
+    assert [abs(beside(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
+
+
+def test_the_source_digest_covers_all_modules_that_write_an_artifact():
+    """`rows` only names an error here; what runs a notebook around the training is not part."""
+    package = Path(iris_serve.__file__).parent
+    for name in TRAINING[: TRAINING.index("artifact") + 1]:
+        text = (package / f"{name}.py").read_text(encoding="utf-8")
+        used = set(re.findall(r"^\s*from \.(\w+) import", text, re.M))
+        assert used - {*TRAINING, "rows"} == set(), name
+
+
+def test_a_copy_under_a_name_that_is_no_number_is_not_the_version_of_its_record(artifact, tmp_path):
+    check_record(artifact)
+    with pytest.raises(ArtifactError, match="is the run record of version 1"):
+        check_record(shutil.copytree(artifact, tmp_path / "backup"))

@@ -46,12 +46,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
+from iris_serve.answers import CACHED
 from iris_serve.artifact import FOREST_FILE, open_model, save
 from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.contract import FLOAT32_LIMIT
 from iris_serve.data import iris
 from iris_serve.disk import ArtifactError, sha256
-from iris_serve.forest import CACHED, Forest, decode, encode, freeze
+from iris_serve.encoding import decode, encode
+from iris_serve.forest import Forest, freeze
 from iris_serve.leaves import Masks, Table, Walk, small_grid
 from iris_serve.registry import Registry
 from iris_serve.rows import RowError
@@ -501,6 +503,14 @@ def test_rows_of_several_lengths_are_refused_as_rows(forest, rows):
         forest.predict_proba(rows)
 
 
+@pytest.mark.parametrize("wrong", ["a", "2.8", None, [2.8], 1j])
+@pytest.mark.parametrize("ask", ["ask", "predict", "predict_proba"])
+def test_what_is_no_number_in_a_single_row_is_refused_as_a_row(forest, ask, wrong):
+    row = [6.1, wrong, 4.7, 1.2]
+    with pytest.raises(RowError, match="rows must be lists of 4 numbers each"):
+        getattr(forest, ask)(row if ask == "ask" else [row])
+
+
 def test_no_rows_have_no_answers(forest):
     assert forest.predict_proba(np.empty((0, 4))).shape == (0, 3)
     assert forest.predict(np.empty((0, 4))).tolist() == []
@@ -600,7 +610,7 @@ def test_nobody_waits_for_the_table_and_one_thread_makes_it(estimator):
             assert finish.wait(100)
             super().__init__(*parts)
 
-    with forced("table"), mock.patch("iris_serve.forest.Table", Slow):
+    with forced("table"), mock.patch("iris_serve.answers.Table", Slow):
         forest = freeze(estimator)
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(forest.predict_proba, X)
@@ -621,7 +631,7 @@ def test_a_table_that_cannot_be_made_is_tried_again(estimator):
     X = uniform_rows(np.random.default_rng(0), dataset("iris")[0], 200)
     with forced("table"):
         forest = freeze(estimator)
-        broken = mock.patch("iris_serve.forest.Table", side_effect=MemoryError)
+        broken = mock.patch("iris_serve.answers.Table", side_effect=MemoryError)
         with broken, pytest.raises(MemoryError):
             forest.predict_proba(X)
         assert differing(forest.predict_proba(X), estimator.predict_proba(X)) == 0
@@ -663,7 +673,8 @@ import sys
 from pathlib import Path
 from sklearn.datasets import load_wine
 from sklearn.ensemble import RandomForestClassifier
-from iris_serve.forest import Forest, encode, freeze
+from iris_serve.encoding import encode
+from iris_serve.forest import Forest, freeze
 
 X, y = load_wine(return_X_y=True, as_frame=False)
 names = [["red", "white", "rose"][c] for c in y]
