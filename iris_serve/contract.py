@@ -38,10 +38,6 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
         """The names of the features, in order."""
         return [feature.name for feature in self.features]
 
-# %% ../nbs/00_contract.ipynb #1c30c528
-# Halfway between the largest float32 and the next power of two; it rounds to infinity.
-FLOAT32_LIMIT = 3.4028235677973366e38
-
 # %% ../nbs/00_contract.ipynb #83961417
 def brief(text: str, most: int = 40) -> str:
     """`text` on one line: at most `most` characters of it, unprintable ones as escapes."""
@@ -54,7 +50,7 @@ def several(names: Sequence[str], most: int = 8) -> str:
     more = len(names) - most
     return ", ".join(map(brief, names[:most])) + (f" and {more} more" if more > 0 else "")
 
-
+# %% ../nbs/00_contract.ipynb #b1f5b9c7
 def listed(contract: Contract, most: int = 8) -> str:
     """The feature names of `contract` in order, at most `most` of them."""
     return several(contract.names, most)
@@ -71,6 +67,10 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return f"a value of type {type(value).__name__}"
+
+# %% ../nbs/00_contract.ipynb #1c30c528
+# Halfway between the largest float32 and the next power of two; it rounds to infinity.
+FLOAT32_LIMIT = 3.4028235677973366e38
 
 # %% ../nbs/00_contract.ipynb #0978564d
 def complaint(value: object) -> str | None:

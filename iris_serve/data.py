@@ -47,6 +47,10 @@ class Table:
         labels = [label[c] for c in self.y.tolist()]
         return DataFrame(self.X, columns=names).assign(label=labels)
 
+    def take(self, rows: NDArray[Any]) -> "Table":
+        """The same table with only some `rows`: a mask (rows,), or row numbers."""
+        return replace(self, X=self.X[rows], y=self.y[rows])
+
 # %% ../nbs/01_data.ipynb #bd4eac4b
 def derive_contract(
     X: NDArray[np.float64],
@@ -93,7 +97,7 @@ def content_fractions(X: NDArray[np.float64]) -> NDArray[np.float64]:
     heads = [hashlib.sha256(row.tobytes()).digest()[:8] for row in rows]
     return np.array([int.from_bytes(head, "big") / 2**64 for head in heads])
 
-
+# %% ../nbs/01_data.ipynb #6a052429
 def held_out(X: NDArray[np.float64], test_size: float) -> NDArray[np.bool_]:
     """For each row of `X`: is it held out? About `test_size` of them are (`content_fractions`)."""
     return content_fractions(X) < test_size
@@ -105,8 +109,7 @@ def split(table: Table, test_size: float = 0.2) -> tuple[Table, Table]:
     Raises `ValueError` if no row is held out or a class has no row left to learn from.
     """
     out = held_out(table.X, test_size)
-    train = replace(table, X=table.X[~out], y=table.y[~out])
-    test = replace(table, X=table.X[out], y=table.y[out])
+    train, test = table.take(~out), table.take(out)
     left, hint = set(train.y.tolist()), "more rows or another test_size are needed"
     missing = [c for c in table.contract.classes if c not in left]
     if missing:

@@ -116,9 +116,10 @@ def decoded(data: bytes, source: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        text, start = error.object, error.start  # both without the mark in front
+        line = text.count(b"\n", 0, start) + 1
         problem = f"line {line} of the file is not text in UTF-8; save the file as UTF-8"
-        raise refusal(source, problem, f"byte 0x{data[error.start]:02x}") from None
+        raise refusal(source, problem, f"byte 0x{text[start]:02x}") from None
 
 # %% ../nbs/01a_files.ipynb #6f94e521
 def csv_lines(text: str, source: str) -> Iterator[list[str]]:
@@ -146,7 +147,7 @@ def open_csv(data: bytes, source: str) -> Opened:
 # Whatever pyarrow raises about bytes that make no sense is one of these.
 DAMAGED = (OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError)
 
-
+# %% ../nbs/01a_files.ipynb #0b33e7b4
 def parquet_rows(file: Any, source: str) -> Iterator[Sequence[object]]:
     """The rows of an open Parquet `file`. Raises `TableError` where it is damaged."""
     try:
@@ -166,9 +167,9 @@ def open_parquet(data: bytes, source: str) -> Opened:
         raise refusal(source, f"reading Parquet needs pyarrow: {hint}") from None
     try:
         file = parquet.ParquetFile(io.BytesIO(data))
+        names = [name.strip() for name in file.schema_arrow.names]
     except DAMAGED as error:
         raise refusal(source, f"this is not Parquet: {brief(str(error), 200)}") from None
-    names = [name.strip() for name in file.schema_arrow.names]
     return Opened(names, parquet_rows(file, source), typed=True)
 
 # %% ../nbs/01a_files.ipynb #fcab2a15

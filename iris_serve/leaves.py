@@ -30,6 +30,7 @@ def sweep(cuts: Ints, spans: Ints, n_cuts: int, n_leaves: int) -> NDArray[np.uin
     change = np.zeros(n_leaves + 1, dtype=np.int32)
     first, middle, end = spans[np.argsort(cuts, kind="stable"), :3].T
     borders = np.searchsorted(np.sort(cuts), np.arange(n_cuts + 1))
+    # Left of all cuts, each node bars its right side.
     np.add.at(change, middle, 1)
     np.add.at(change, end, -1)
     for position in range(n_cuts + 1):
@@ -94,7 +95,7 @@ class Walk:
         self.feature, self.cut = np.zeros_like(here), np.full_like(here, np.iinfo(np.int32).max)
         self.feature[inner] = arrays.features[arrays.nodes[inner]]
         self.cut[inner] = arrays.nodes[inner] - first[self.feature[inner]] + 1
-        # A leaf's next step leads to itself, so that short trees can wait for deep ones.
+        # Where node i leads: step[2 * i] is its left, step[2 * i + 1] its right; a leaf stays.
         left, right = here + inner, np.where(inner, plan.spans[:, 3], here)
         self.step = np.column_stack([left, right]).ravel()
         self.leaf = np.cumsum(~inner) - 1
@@ -119,7 +120,7 @@ def mean_of_one(values: Floats, leaves: Indices) -> Floats:
     mean: Floats = np.add.accumulate(values.take(leaves, axis=0))[-1:] / len(leaves)
     return mean
 
-
+# %% ../nbs/02b_leaves.ipynb #c8d5c80f
 def mean_of_many(values: Floats, leaves: Indices) -> Floats:
     """The mean for each row of `leaves` (rows, trees), shape (rows, classes), in the same order."""
     total: Floats = np.zeros((len(leaves), values.shape[1]))

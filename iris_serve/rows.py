@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Where', 'MOST_WRONG', 'MOST_COMPARED', 'place', 'Complaint', 'ComplaintsError', 'RowError', 'plain', 'plain_names',
            'meant', 'wrong_values', 'wrong_list', 'Named', 'as_object', 'wrong_names', 'unfit_names', 'wrong_object',
-           'wrong_row', 'in_order', 'check_row', 'corrected', 'unseen']
+           'wrong_row', 'in_order', 'check_row', 'corrected', 'digits', 'unseen']
 
 # %% ../nbs/00a_rows.ipynb #a2aba70c
 import re
@@ -60,23 +60,23 @@ class ComplaintsError(ValueError):
         shown += [f"and {more} more"] if more > 0 else []
         super().__init__(said if isinstance(said, str) else "; ".join(shown))
 
-
+# %% ../nbs/00a_rows.ipynb #789e3afa
 class RowError(ComplaintsError):
     """A row that the contract refuses; the message names each field and what is wrong with it."""
 
-# %% ../nbs/00a_rows.ipynb #3e12ac03
-MOST_COMPARED = 100  # names that are compared letter by letter
-
-
+# %% ../nbs/00a_rows.ipynb #0a1bc312
 def plain(name: str) -> str:
     """The beginning of `name` without capitals, and with one sign for blanks, dots and hyphens."""
     return re.sub(r"[\s._-]+", "_", name[:64].strip().lower())
 
-
+# %% ../nbs/00a_rows.ipynb #f378b945
 @lru_cache(16)
 def plain_names(names: tuple[str, ...]) -> dict[str, str]:
     """Each of `names` by its plain form, the first of several."""
     return {plain(name): name for name in reversed(names)}
+
+# %% ../nbs/00a_rows.ipynb #3e12ac03
+MOST_COMPARED = 100  # names that are compared letter by letter
 
 
 def meant(name: str, names: Sequence[str]) -> str:
@@ -152,6 +152,7 @@ def unfit_names(values: dict[str, object], known: Sequence[str], where: Where) -
 def wrong_object(values: dict[str, object], contract: Contract, where: Where) -> list[Complaint]:
     """The complaints about a row that is an object with named values."""
     names = contract.names
+    # A value that is missing has its complaint already; 0.0 brings no second one.
     given = [(name, values.get(name, 0.0)) for name in names]
     return unfit_names(values, names, where) + wrong_values(given, contract, where)
 
@@ -172,7 +173,7 @@ def in_order(values: Any, contract: Contract) -> list[float]:
         return [float(values[feature.name]) for feature in contract.features]
     return [float(value) for value in values]
 
-
+# %% ../nbs/00a_rows.ipynb #58aaa9de
 def check_row(values: object, contract: Contract, where: Where = ("features",)) -> list[float]:
     """The row `values` as floats, one for each feature of `contract`, in its order.
 
@@ -197,14 +198,21 @@ def corrected(values: object, contract: Contract) -> list[object] | dict[str, ob
     given = values if isinstance(values, (list, tuple)) and fits else contract.example
     return [mended(value, right) for value, right in zip(given, contract.example, strict=True)]
 
+# %% ../nbs/00a_rows.ipynb #2501208b
+def digits(number: float) -> str:
+    """`number` as it reads back exactly, without a point where it is a whole number."""
+    return repr(float(number)).removesuffix(".0")
+
 # %% ../nbs/00a_rows.ipynb #ce75f89e
 def unseen(row: Sequence[float], contract: Contract) -> list[tuple[int, str]]:
     """For each value of `row` outside the observed range, its position and a sentence about it."""
     notes = []
     for i, (value, feature) in enumerate(zip(row, contract.features, strict=True)):
-        if not feature.low <= value <= feature.high:
-            side, bound = ("below", feature.low) if value < feature.low else ("above", feature.high)
-            extreme = "lowest" if side == "below" else "highest"
-            what = f"{value:g} is {side} {bound:g}, the {extreme} value seen in training"
-            notes.append((i, what))
+        if value < feature.low:
+            told = f"below {digits(feature.low)}, the lowest"
+        elif value > feature.high:
+            told = f"above {digits(feature.high)}, the highest"
+        else:
+            continue
+        notes.append((i, f"{digits(value)} is {told} value seen in training"))
     return notes

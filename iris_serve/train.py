@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Seed', 'Trees', 'Depth', 'Share', 'Folds', 'Params', 'make', 'fit', 'CrossValidation', 'Metrics', 'score', 'folds_of',
-           'cross_validate']
+           'summed_up', 'cross_validate']
 
 # %% ../nbs/02_train.ipynb #1afc2c76
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -81,7 +80,7 @@ class CrossValidation(Struct, frozen=True, forbid_unknown_fields=True):
     balanced_std: float
     balanced_scores: tuple[float, ...]
 
-
+# %% ../nbs/02_train.ipynb #eec407d6
 class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
     """Scores on `rows` held-out rows; `confusion[i][j]` counts rows of class i answered as j.
 
@@ -129,19 +128,11 @@ def folds_of(table: Table, folds: int) -> Iterator[tuple[NDArray[np.int64], NDAr
     for learn, examine in StratifiedKFold(folds).split(table.X[order], table.y[order]):
         yield np.sort(order[learn]), np.sort(order[examine])
 
-# %% ../nbs/02_train.ipynb #ef15d08b
-def cross_validate(params: Params, table: Table, folds: int) -> CrossValidation:
-    """The scores of `folds` forests, each fitted on all but one fold of `table`'s rows.
-
-    `table` holds rows to learn from. Raises `ValueError` if a class has too few for the folds.
-    """
-    metrics = []
-    for learn, examine in folds_of(table, folds):
-        learned = replace(table, X=table.X[learn], y=table.y[learn])
-        examined = replace(table, X=table.X[examine], y=table.y[examine])
-        metrics.append(score(fit(make(params), learned), examined))
-    scores = [m.accuracy for m in metrics]
-    balanced = [m.balanced_accuracy for m in metrics]
+# %% ../nbs/02_train.ipynb #a77c9227
+def summed_up(folds: Sequence[Metrics]) -> CrossValidation:
+    """The accuracies of the `folds`, with their means and (population) standard deviations."""
+    scores = [fold.accuracy for fold in folds]
+    balanced = [fold.balanced_accuracy for fold in folds]
     return CrossValidation(
         mean=float(np.mean(scores)),
         std=float(np.std(scores)),
@@ -149,4 +140,17 @@ def cross_validate(params: Params, table: Table, folds: int) -> CrossValidation:
         balanced_mean=float(np.mean(balanced)),
         balanced_std=float(np.std(balanced)),
         balanced_scores=tuple(balanced),
+    )
+
+# %% ../nbs/02_train.ipynb #ef15d08b
+def cross_validate(params: Params, table: Table, folds: int) -> CrossValidation:
+    """The scores of `folds` forests, each fitted on all but one fold of `table`'s rows.
+
+    `table` holds rows to learn from. Raises `ValueError` if a class has too few for the folds.
+    """
+    return summed_up(
+        [
+            score(fit(make(params), table.take(learn)), table.take(examine))
+            for learn, examine in folds_of(table, folds)
+        ]
     )

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Floats', 'Ints', 'Indices', 'HIGHEST', 'Label', 'MAX_NODES', 'MAX_FEATURES', 'MAX_TREES', 'MAX_DEPTH', 'MAX_STEPS',
-           'MAX_LABELS', 'exact_cuts', 'preorder', 'Arrays', 'FreezeError', 'fitted_trees', 'gather', 'ForestError',
-           'Plan', 'trace', 'are_labels', 'misshapen', 'misnumbered', 'check']
+           'MAX_LABELS', 'exact_cuts', 'preorder', 'Arrays', 'unfreezable', 'FreezeError', 'fitted_trees',
+           'distinct_cuts', 'gather', 'Plan', 'ForestError', 'trace', 'are_labels', 'misshapen', 'misnumbered', 'check']
 
 # %% ../nbs/02a_trees.ipynb #04e5d14b
 import math
@@ -71,6 +71,24 @@ class Arrays:
         """How many cuts each feature has."""
         return [int(n) for n in np.bincount(self.features, minlength=self.n_features)]
 
+# %% ../nbs/02a_trees.ipynb #b8ec4aff
+def unfreezable(estimator: Any) -> str | None:
+    """Why `estimator` cannot be frozen; None if it can."""
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+
+    forests = RandomForestClassifier, ExtraTreesClassifier
+    kinds = (*forests, DecisionTreeClassifier, ExtraTreeClassifier)
+    if type(estimator) not in kinds:
+        names = ", ".join(kind.__name__ for kind in kinds)
+        return f"{type(estimator).__name__} cannot be frozen; these can: {names}"
+    if not hasattr(estimator, "classes_"):
+        return f"{type(estimator).__name__} is not fitted yet; call fit first"
+    if estimator.n_outputs_ != 1:
+        what = f"{estimator.n_outputs_} answers to each row"
+        return f"it gives {what}, and a frozen forest gives one; fit one for each"
+    return None
+
 # %% ../nbs/02a_trees.ipynb #df7feb8f
 class FreezeError(TypeError):
     """An estimator that cannot be frozen; the message says why."""
@@ -78,21 +96,16 @@ class FreezeError(TypeError):
 
 def fitted_trees(estimator: Any) -> list[Any]:
     """The trees of a fitted classifier; raises `FreezeError` if it is none that can be frozen."""
-    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-    from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+    if why := unfreezable(estimator):
+        raise FreezeError(why)
+    return [member.tree_ for member in getattr(estimator, "estimators_", [estimator])]
 
-    forests = (RandomForestClassifier, ExtraTreesClassifier)
-    kinds = (*forests, DecisionTreeClassifier, ExtraTreeClassifier)
-    if type(estimator) not in kinds:
-        names = ", ".join(kind.__name__ for kind in kinds)
-        raise FreezeError(f"{type(estimator).__name__} cannot be frozen; these can: {names}")
-    if not hasattr(estimator, "classes_"):
-        raise FreezeError(f"{type(estimator).__name__} is not fitted yet; call fit first")
-    if estimator.n_outputs_ != 1:
-        what = f"{estimator.n_outputs_} answers to each row"
-        raise FreezeError(f"it gives {what}, and a frozen forest gives one; fit one for each")
-    members = estimator.estimators_ if isinstance(estimator, forests) else [estimator]
-    return [member.tree_ for member in members]
+# %% ../nbs/02a_trees.ipynb #cf819ac3
+def distinct_cuts(features: Indices, cuts: Floats) -> tuple[Ints, Floats, Indices]:
+    """The different pairs of `features` and `cuts`, sorted, and for each given one its number."""
+    found = np.column_stack([features, cuts])
+    distinct, numbers = np.unique(found, axis=0, return_inverse=True)
+    return distinct[:, 0].astype(np.int32), distinct[:, 1].copy(), numbers.reshape(-1)
 
 # %% ../nbs/02a_trees.ipynb #27037747
 def gather(estimator: Any) -> Arrays:
@@ -104,20 +117,14 @@ def gather(estimator: Any) -> Arrays:
     threshold = np.concatenate([tree.threshold[order] for tree, order in pairs])
     values = np.concatenate([tree.value[order, 0] for tree, order in pairs])
     inner = feature >= 0
-    found = np.column_stack([feature[inner], exact_cuts(threshold[inner])])
-    cuts, numbers = np.unique(found, axis=0, return_inverse=True)
+    features, cuts, numbers = distinct_cuts(feature[inner], exact_cuts(threshold[inner]))
     nodes = np.full(len(feature), -1, dtype=np.int32)
-    nodes[inner] = numbers.reshape(-1)
+    nodes[inner] = numbers
     classes = tuple(str(c) if isinstance(c, str) else c for c in estimator.classes_.tolist())
     n_features = int(estimator.n_features_in_)
-    features = cuts[:, 0].astype(np.int32)
-    return Arrays(nodes, cuts[:, 1].copy(), features, values[~inner].copy(), n_features, classes)
+    return Arrays(nodes, cuts, features, values[~inner].copy(), n_features, classes)
 
-# %% ../nbs/02a_trees.ipynb #8ff6e006
-class ForestError(ValueError):
-    """Arrays or a file that describe no forest; the message says what is wrong with them."""
-
-
+# %% ../nbs/02a_trees.ipynb #5db7a89b
 class Plan(NamedTuple):
     """For each node, a row (first, middle, end, right): its leaves, and where its right begins.
 
@@ -127,6 +134,10 @@ class Plan(NamedTuple):
     spans: Ints
     roots: Indices
     depth: int
+
+# %% ../nbs/02a_trees.ipynb #8ff6e006
+class ForestError(ValueError):
+    """Arrays or a file that describe no forest; the message says what is wrong with them."""
 
 
 def trace(nodes: Ints) -> Plan:
@@ -154,7 +165,7 @@ def trace(nodes: Ints) -> Plan:
 MAX_NODES, MAX_FEATURES, MAX_TREES, MAX_DEPTH = 1 << 22, 100_000, 10_000, 1_000
 MAX_STEPS, MAX_LABELS = 1 << 20, 1 << 26  # trees times depth; bytes
 
-
+# %% ../nbs/02a_trees.ipynb #8afff959
 def are_labels(classes: tuple[Label, ...]) -> bool:
     """Are `classes` different, of one simple kind, and does an array keep them as they are?"""
     if {type(label) for label in classes} not in ({bool}, {int}, {float}, {str}):

@@ -1,6 +1,7 @@
 """A row is accepted if every number in it is finite as a 32-bit float, and for no other reason."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from iris_serve.contract import FLOAT32_LIMIT
 from iris_serve.data import iris
-from iris_serve.rows import RowError, check_row
+from iris_serve.rows import RowError, check_row, unseen
 
 CONTRACT = iris().contract
 BELOW = math.nextafter(FLOAT32_LIMIT, 0)
@@ -79,3 +80,10 @@ def test_every_wrong_field_is_named_at_once():
     with pytest.raises(RowError) as refusal:
         check_row([None, "x", True, math.nan], CONTRACT)
     assert all(f"({feature.name})" in str(refusal.value) for feature in CONTRACT.features)
+
+
+@pytest.mark.parametrize("value", [6.9000001, math.nextafter(6.9, 7), 47, 1e300])
+def test_a_note_shows_a_value_that_differs_from_the_bound(value):
+    ((position, note),) = unseen([6.1, 2.8, value, 1.2], iris().contract)
+    shown, bound = re.match(r"(\S+) is above (\S+), the highest value seen", note).groups()
+    assert (position, float(shown), float(bound)) == (2, value, 6.9)

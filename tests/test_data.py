@@ -291,6 +291,8 @@ def test_a_single_class_is_refused(refused):
         ("nan", "missing"),
         ("big", "text in a column of numbers"),
         ('"6,1"', "write a decimal point"),
+        ('"6,125"', "write numbers without a comma, decimals with a point"),
+        ('"1,234,567.5"', "write numbers without a comma, decimals with a point"),
         ("1_000", "text in a column of numbers"),
         ("٣", "text in a column of numbers"),
         ("0x10", "text in a column of numbers"),
@@ -350,7 +352,7 @@ def test_a_parquet_column_of_another_kind_has_one_complaint(values, tmp_path):
         read_table(tmp_path / "t.parquet", "kind")
     (complaint,) = refusal.value.complaints
     assert (complaint.row, complaint.column) == (1, "odd")
-    assert "in every row" in complaint.problem
+    assert "no other row is better" in complaint.problem
     assert len(read_table(tmp_path / "t.parquet", "kind", ["size"])) == 20
 
 
@@ -364,6 +366,12 @@ def test_a_constant_column_is_refused_as_a_forest_sees_it(refused):
 
 def test_a_column_with_the_content_of_another_is_refused(refused):
     rows = [(a, b, a, c) for a, b, c in ROWS]
+    (complaint,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).complaints
+    assert complaint == Complaint(None, "copy", None, "the same numbers as the column size")
+
+
+def test_columns_that_a_forest_cannot_tell_apart_are_the_same(refused):
+    rows = [(a, b, f"{float(a) * (1 + 1e-12)!r}", c) for a, b, c in ROWS]
     (complaint,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).complaints
     assert complaint == Complaint(None, "copy", None, "the same numbers as the column size")
 
@@ -458,6 +466,14 @@ def test_what_is_no_csv_file_is_named(content, problem, refused):
     assert problem in str(refused(content))
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "with Excel's mark"])
+def test_a_byte_that_is_not_text_is_named_with_its_line(mark, refused):
+    content = lines(ROWS).replace("red", "röd", 1).encode("latin-1")
+    (complaint,) = refused(mark + content).complaints
+    assert complaint.value == "byte 0xf6"
+    assert complaint.problem.startswith("line 3 of the file is not text in UTF-8")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
@@ -512,10 +528,23 @@ def test_a_column_without_a_number_has_one_complaint(refused):
     assert "name the features without this column" in complaint.problem
 
 
+def test_a_column_with_different_troubles_is_not_said_to_have_the_first_in_every_row(refused):
+    rows = [(a, "x" if i else "", c) for i, (a, _, c) in enumerate(ROWS)]
+    (complaint,) = refused(lines(rows)).complaints
+    assert complaint.problem.startswith("missing, and no other row is better")
+
+
 def test_an_index_that_pandas_wrote_is_recognised(tmp_path):
-    pd.DataFrame(ROWS, columns=["size", "weight", "kind"]).to_csv(tmp_path / "t.csv")
-    with pytest.raises(TableError, match="is it an index"):
-        read_table(tmp_path / "t.csv", "kind")
+    numbers = {"size": float, "weight": float}
+    table = pd.DataFrame(ROWS, columns=["size", "weight", "kind"]).astype(numbers)
+    table.to_csv(tmp_path / "once.csv")
+    pd.read_csv(tmp_path / "once.csv").to_csv(tmp_path / "twice.csv", index=False)
+    table.sort_values("kind").to_parquet(tmp_path / "sorted.parquet")
+    for name in ("once.csv", "twice.csv", "sorted.parquet"):
+        with pytest.raises(TableError, match="is it an index"):
+            read_table(tmp_path / name, "kind")
+        # A column that nobody chose may be called so.
+        assert len(read_table(tmp_path / name, "kind", ["size", "weight"])) == 20
 
 
 def test_the_error_survives_the_way_to_another_process(refused):
