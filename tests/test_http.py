@@ -3,12 +3,14 @@
 import gzip
 import json
 import pickle
+import re
 import sys
 import time
 import tracemalloc
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from iris_serve.registry import Registry
 from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
-from iris_serve.wire import BodyError
+from iris_serve.wire import BodyError, pointer
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +317,14 @@ def test_all_complaints_come_at_once_each_with_its_pointer(client):
         "#/features/1/petal_length",
         "#/features/1/petal_width",
     ]
+
+
+@pytest.mark.parametrize("name", ["width (cm)", "50%", "a/b~c", "Länge", 'so "called"', "#1"])
+def test_a_pointer_is_a_uri_fragment_that_leads_back_to_the_name(name):
+    steps = pointer(("features", 0, name))
+    assert re.fullmatch(r"#(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*)*", steps)
+    last = unquote(steps).rsplit("/", 1)[1]
+    assert last.replace("~1", "/").replace("~0", "~") == name
 
 
 def test_a_complaint_about_a_line_names_the_line(client):
