@@ -335,6 +335,23 @@ def test_a_complaint_about_a_line_names_the_line(client):
     assert [error["pointer"] for error in answer.json["errors"]] == ["#/1/2", "#/2"]
 
 
+def test_wrong_names_are_told_with_the_line_on_which_they_stood(client):
+    table = "\n\n" + ",".join(NAMES).replace("sepal_width", "sepal_widht") + "\n6.1,2.8,4.7,1.2\n"
+    answer = client.post("/predict", data=table, content_type="text/csv")
+    assert_teaches(answer, 400, "line 3: sepal_widht: unknown name; did you mean sepal_width?")
+    assert {error["line"] for error in answer.json["errors"]} == {3}
+
+
+EMPTY = [("text/csv", ""), ("text/csv", ",".join(NAMES) + "\n"), ("application/x-ndjson", "\n \n")]
+
+
+@pytest.mark.parametrize(("kind", "body"), EMPTY)
+def test_a_table_without_a_row_is_not_told_about_an_envelope(client, kind, body):
+    answer = client.post("/predict", data=body, content_type=kind)
+    assert_teaches(answer, 400, "the body holds no row; at least one is needed")
+    assert "errors" not in answer.json
+
+
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
 def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
     wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
