@@ -131,11 +131,15 @@ def read_asked(body: bytes, kind: str, contract: Contract, limits: Limits) -> As
 
 # %% ../nbs/09b_question.ipynb #2c9a43d2
 class Question(NamedTuple):
-    """A question that was found right: its rows, whether it was asked as many, and for details."""
+    """A question that was found right: its rows, whether it was asked as many, and for details.
+
+    `where` is the place at which the row, or the list of rows, stood in the body.
+    """
 
     rows: list[list[float]]
     many: bool
     detail: bool
+    where: Where = ("features",)
 
 # %% ../nbs/09b_question.ipynb #cd015b74
 def is_many(features: Any) -> bool:
@@ -156,7 +160,8 @@ def check_asked(asked: Asked, contract: Contract, limits: Limits) -> Question:
         raise BodyError([*asked.wrong, *wrong])
     if wrong:
         raise RowError(wrong)
-    return Question([in_order(row, contract) for row in rows], bool(many), asked.detail)
+    right = [in_order(row, contract) for row in rows]
+    return Question(right, bool(many), asked.detail, where)
 
 # %% ../nbs/09b_question.ipynb #837d8996
 def wrong_query(asked: Sequence[tuple[str, str]]) -> list[Complaint]:

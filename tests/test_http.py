@@ -303,6 +303,23 @@ def test_a_query_that_is_not_understood_is_a_400(client, query):
     assert_teaches(client.post(f"/predict?{query}", data=GOOD), 400, "detail")
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "place"),
+    [
+        ("application/json", '{"features": [6.1, 2.8, 47, 1.2]}', "#/features/2"),
+        ("application/json", '{"features": [[6.1, 2.8, 47, 1.2]]}', "#/features/0/2"),
+        ("text/csv", "6.1,2.8,47,1.2\n", "#/0/2"),
+        ("application/x-ndjson", "[6.1, 2.8, 47, 1.2]\n", "#/0/2"),
+    ],
+)
+def test_a_note_points_to_where_a_complaint_about_the_value_would(client, kind, body, place):
+    told = client.post("/predict?detail=true", data=body, content_type=kind).json
+    notes = told["predictions"][0]["notes"] if "predictions" in told else told["notes"]
+    assert [note["pointer"] for note in notes] == [place]
+    wrong = client.post("/predict", data=body.replace("47", "4e40"), content_type=kind).json
+    assert [error["pointer"] for error in wrong["errors"]] == [place]
+
+
 def test_all_complaints_come_at_once_each_with_its_pointer(client):
     body = b'{"features": [[6.1, "x", 4.7, NaN], {"petal_lenght": true}], "detial": true}'
     answer = client.post("/predict", data=body)
