@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
-from . import native, wire
+from . import health, native, wire
 from iris_serve.exchange import (
     begin,
     drain,
@@ -110,7 +110,7 @@ def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
 
     @app.get("/")
     def status() -> Response:
-        return respond(wire.status(pinned(live)))
+        return respond(health.status(pinned(live)))
 
     @app.post("/predict")
     def predict() -> Response:
@@ -118,11 +118,11 @@ def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return respond(wire.alive())
+        return respond(health.alive())
 
     @app.get("/readyz")
     def readyz() -> Response:
-        return respond(wire.ready(live))
+        return respond(health.ready(live))
 
     if observer and isinstance(numbers := observer.counts, Metrics):
         app.get("/metrics", endpoint="metrics")(partial(metrics_page, numbers, live))

@@ -39,18 +39,19 @@ def wrong_name(name: str, contract: Contract) -> str | None:
     names = contract.names
     if name in names and len(names) > 1 and name != TABLE:
         return f"is the name of one feature, and this tensor holds all {len(names)}; use {TABLE}"
-    return (
-        f"is not known; did you mean {TABLE}?" if near(name, [TABLE]) not in (None, name) else None
-    )
+    close = near(name, [TABLE])
+    return f"is not known; did you mean {TABLE}?" if close and close != name else None
 
-
+# %% ../nbs/09h_infer.ipynb #4acc40ea
 def from_table(tensor: Tensor, contract: Contract) -> list[list[float]]:
     """The rows (rows, features) in one tensor of that shape. Raises `TensorError`."""
-    width, shape, found = len(contract.features), None, wrong_name(tensor.name, contract)
-    if len(tensor.shape) != 2 or tensor.shape[1] != width:
-        shape = f"must be [n, {width}], a row for each question and a column for each feature"
-        shape += f", got {list(tensor.shape)}"
-    check([(("inputs", 0, "name"), found), (("inputs", 0, "shape"), shape)])
+    width, shape = len(contract.features), tensor.shape
+    what = f"must be [n, {width}], a row for each question and a column for each feature"
+    fits = len(shape) == 2 and shape[1] == width
+    bad = None if fits else f"{what}, got {list(shape)}"
+    check(
+        [(("inputs", 0, "name"), wrong_name(tensor.name, contract)), (("inputs", 0, "shape"), bad)]
+    )
     starts = range(0, len(tensor.values), width)
     return [tensor.values[start : start + width] for start in starts]
 
@@ -72,7 +73,7 @@ def wrong_columns(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Compl
     missing = [name for name in names if name not in given]
     return bad + [Complaint(("inputs",), f"{name} is missing", name) for name in missing]
 
-
+# %% ../nbs/09h_infer.ipynb #63ca5b28
 def from_columns(tensors: Sequence[Tensor], contract: Contract) -> list[list[float]]:
     """The rows (rows, features) in `tensors`, one for each feature. Raises `TensorError`."""
     names = contract.names

@@ -16,9 +16,6 @@ from .rows import Complaint, Where
 from .wire import BodyError
 
 # %% ../nbs/09c_mistakes.ipynb #356902bf
-MOST_COLLECTED = 1000
-
-
 class TensorError(BodyError):
     """Tensors that are not what they claim to be; `complaints` says what is wrong, and where."""
 
@@ -26,6 +23,9 @@ class TensorError(BodyError):
 def wrong(where: Where, what: str) -> TensorError:
     """The error for one thing that is wrong."""
     return TensorError([Complaint(where, what)])
+
+# %% ../nbs/09c_mistakes.ipynb #d8772fa8
+MOST_COLLECTED = 1000
 
 
 def check(found: Iterable[tuple[Where, str | None]]) -> None:

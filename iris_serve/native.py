@@ -70,7 +70,7 @@ def details(
         for said, sure in zip(told, probabilities(question.rows, predictor), strict=True):
             said["probabilities"] = dict(zip(contract.labels, sure, strict=True))
     for i, (said, row) in enumerate(zip(told, question.rows, strict=True)):
-        notes = notes_on(row, contract, ("features", i) if question.many else ("features",))
+        notes = notes_on(row, contract, (*question.where, i) if question.many else question.where)
         said["notes"] = notes[:left]
         said |= {"more_notes": len(notes) - left} if len(notes) > left else {}
         left = max(0, left - len(notes))
@@ -95,7 +95,7 @@ def first_wrong(error: Exception) -> int:
     steps = [step for bad in getattr(error, "complaints", ()) for step in bad.where[:2]]
     return next((step for step in steps if isinstance(step, int)), 0)
 
-
+# %% ../nbs/09j_native.ipynb #209bf323
 def mended(features: Any, error: Exception, contract: Contract) -> Any:
     """`features`, or the first row of them that `error` complains about, put right."""
     if not is_many(features):
@@ -112,7 +112,7 @@ def as_it_was(kind: str, row: Any, contract: Contract) -> str:
     csv.writer(text, lineterminator="\n").writerows([names, row])
     return text.getvalue()
 
-
+# %% ../nbs/09j_native.ipynb #f8e91cd7
 def right_one(asked: Asked, kind: str, error: Exception, predictor: Predictor) -> tuple[str, Any]:
     """What was expected, in a sentence, and an example of it that fits what was `asked`."""
     contract = predictor.contract
@@ -123,10 +123,9 @@ def right_one(asked: Asked, kind: str, error: Exception, predictor: Predictor) -
     if kind not in LINED:
         return expectation(predictor), {"features": right}
     row = right[0] if is_many(right) else right
-    way = (
-        "a list of them, or an object that names them" if kind in NDJSON else "commas between them"
-    )
-    return f"on each line {numbers}, {way}", as_it_was(kind, row, contract)
+    way = "a list of them, or an object that names them"
+    said = f"on each line {numbers}, {way if kind in NDJSON else 'commas between them'}"
+    return said, as_it_was(kind, row, contract)
 
 # %% ../nbs/09j_native.ipynb #257dd987
 REFUSED = (ComplaintsError, TooManyRowsError, MediaError)

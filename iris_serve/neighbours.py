@@ -23,6 +23,7 @@ from .bodies import Limits, media_type, read_json
 from .contract import Contract
 from .exchange import policy_of, respond
 from .forms import INVOCATIONS, V1, VERTEX, Form, read_form, right_form
+from .health import ready
 from .native import REFUSED
 from .pinned import Versions
 from .predictor import Predictor
@@ -31,7 +32,6 @@ from .v2 import ask_in, find, register_refusals
 from iris_serve.wire import (
     Reply,
     UnknownPathError,
-    ready,
     refuse_plain,
     reply,
     version_header,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'KEYS', 'NDJSON', 'CSV', 'LINED', 'PLAIN', 'wrong_rows', 'check_number', 'rows_of', 'Asked', 'read_envelope',
-           'read_lined', 'read_asked', 'Question', 'is_many', 'check_asked', 'read_query', 'Plain', 'plain_row',
-           'answer', 'probabilities']
+           'read_lined', 'read_asked', 'Question', 'is_many', 'check_asked', 'wrong_query', 'read_query', 'Plain',
+           'plain_row', 'answer', 'probabilities']
 
 # %% ../nbs/09b_question.ipynb #2590120f
 from collections.abc import Sequence
@@ -30,8 +30,6 @@ from iris_serve.rows import (
 )
 from .wire import MOST_TOLD, BodyError, QueryError, TooManyRowsError
 
-LIMITS = Limits()
-
 # %% ../nbs/09b_question.ipynb #7fb46e8f
 def wrong_rows(
     rows: Sequence[object], contract: Contract, where: Where, lines: Sequence[int] = ()
@@ -48,6 +46,9 @@ def wrong_rows(
     return wrong
 
 # %% ../nbs/09b_question.ipynb #d794b4e2
+LIMITS = Limits()  # where nobody sets others
+
+
 def check_number(rows: Sequence[object], limits: Limits) -> None:
     """Raise `TooManyRowsError` if these are more `rows` than `limits` allow."""
     if len(rows) > limits.rows:
@@ -80,7 +81,7 @@ class Asked(NamedTuple):
     lines: Sequence[int] = ()
     wrong: Sequence[Complaint] = ()
 
-
+# %% ../nbs/09b_question.ipynb #36394136
 KEYS = ("features", "detail")
 
 
@@ -97,7 +98,7 @@ def read_envelope(question: Any) -> Asked:
         wrong.append(Complaint(("detail",), f"must be true or false, got {shown(detail)}"))
     return Asked(question.get("features"), detail is True, (), wrong)
 
-# %% ../nbs/09b_question.ipynb #6ca31d8b
+# %% ../nbs/09b_question.ipynb #46a2094b
 NDJSON = (
     "application/x-ndjson",
     "application/ndjson",
@@ -108,17 +109,19 @@ NDJSON = (
 CSV = ("text/csv", "application/csv")
 LINED = frozenset((*CSV, *NDJSON))
 
-
+# %% ../nbs/09b_question.ipynb #6ca31d8b
 def read_lined(body: bytes, kind: str, contract: Contract, limits: Limits) -> Rows:
     """The rows in `body`, of one of the kinds `LINED`, still unchecked, and their lines.
 
     Raises `BodyError` or `TooManyRowsError`.
     """
-    if kind in CSV:
-        return read_csv(body, contract.names, limits)
-    return read_ndjson(body, limits)
+    csv = kind in CSV
+    rows = read_csv(body, contract.names, limits) if csv else read_ndjson(body, limits)
+    if not rows[0]:
+        raise BodyError("the body holds no row; at least one is needed")
+    return rows
 
-
+# %% ../nbs/09b_question.ipynb #c3d4e5f7
 def read_asked(body: bytes, kind: str, contract: Contract, limits: Limits) -> Asked:
     """What `body`, of the media type `kind`, asks. Raises `BodyError` or `TooManyRowsError`."""
     if kind in LINED:
@@ -128,13 +131,17 @@ def read_asked(body: bytes, kind: str, contract: Contract, limits: Limits) -> As
 
 # %% ../nbs/09b_question.ipynb #2c9a43d2
 class Question(NamedTuple):
-    """A question that was found right: its rows, whether it was asked as many, and for details."""
+    """A question that was found right: its rows, whether it was asked as many, and for details.
+
+    `where` is the place at which the row, or the list of rows, stood in the body.
+    """
 
     rows: list[list[float]]
     many: bool
     detail: bool
+    where: Where = ("features",)
 
-
+# %% ../nbs/09b_question.ipynb #cd015b74
 def is_many(features: Any) -> bool:
     """True if `features` is a list of rows and not one row."""
     return isinstance(features, list) and bool(features) and isinstance(features[0], (list, dict))
@@ -153,7 +160,20 @@ def check_asked(asked: Asked, contract: Contract, limits: Limits) -> Question:
         raise BodyError([*asked.wrong, *wrong])
     if wrong:
         raise RowError(wrong)
-    return Question([in_order(row, contract) for row in rows], bool(many), asked.detail)
+    right = [in_order(row, contract) for row in rows]
+    return Question(right, bool(many), asked.detail, where)
+
+# %% ../nbs/09b_question.ipynb #837d8996
+def wrong_query(asked: Sequence[tuple[str, str]]) -> list[Complaint]:
+    """What is wrong with the parameters `asked` for, pairs of a name and a value."""
+    unknown = [name for name, _ in asked if name != "detail"]
+    wrong = [Complaint((n,), f"unknown parameter{meant(n, ['detail'])}") for n in unknown]
+    given = [value for name, value in asked if name == "detail"]
+    if len(given) > 1:
+        wrong.append(Complaint(("detail",), "stands twice in the query string"))
+    elif given and given[0] not in ("true", "false"):
+        wrong.append(Complaint(("detail",), f"must be true or false, got {shown(given[0])}"))
+    return wrong
 
 # %% ../nbs/09b_question.ipynb #8c5969fa
 def read_query(query: str) -> bool:
@@ -161,22 +181,11 @@ def read_query(query: str) -> bool:
     try:
         asked = parse_qsl(query, keep_blank_values=True, max_num_fields=10)
     except ValueError:
-        raise QueryError(
-            "the query string has too many parts; there is only ?detail=true"
-        ) from None
-    wrong = [
-        Complaint((name,), f"unknown parameter{meant(name, ['detail'])}")
-        for name, _ in asked
-        if name != "detail"
-    ]
-    given = [value for name, value in asked if name == "detail"]
-    if len(given) > 1:
-        wrong.append(Complaint(("detail",), "stands twice in the query string"))
-    elif given and given[0] not in ("true", "false"):
-        wrong.append(Complaint(("detail",), f"must be true or false, got {shown(given[0])}"))
-    if wrong:
+        what = "the query string has too many parts; there is only ?detail=true"
+        raise QueryError(what) from None
+    if wrong := wrong_query(asked):
         raise QueryError(wrong)
-    return given == ["true"]
+    return ("detail", "true") in asked
 
 # %% ../nbs/09b_question.ipynb #e8c3d48c
 class Plain(Struct, forbid_unknown_fields=True):
@@ -187,7 +196,7 @@ class Plain(Struct, forbid_unknown_fields=True):
 
 PLAIN = Decoder(Plain)
 
-
+# %% ../nbs/09b_question.ipynb #fd92c267
 def plain_row(body: bytes, contract: Contract) -> list[float] | None:
     """The row in `body`, if that is the tutorial's question and right; None for all others."""
     if body.count(b":") != 1:
@@ -204,7 +213,7 @@ def answer(rows: list[list[float]], predictor: Predictor) -> list[int | str]:
     """The class of each of `rows`, which the contract has accepted."""
     return predictor.predict(rows) if rows else []
 
-
+# %% ../nbs/09b_question.ipynb #9dbed365
 def probabilities(rows: list[list[float]], predictor: Predictor) -> list[list[float]]:
     """The probabilities (rows, classes) for `rows`; only if the predictor knows them."""
     return predictor.predict_proba(rows) if rows else []

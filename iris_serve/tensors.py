@@ -48,7 +48,10 @@ def read_shape(value: object, where: Where) -> tuple[int, ...]:
 
 # %% ../nbs/09e_tensors.ipynb #e9299ba5
 def unnest(data: list[Any], shape: tuple[int, ...], where: Where) -> list[Any]:
-    """The values in `data`, lists nested as `shape` says, in row-major order."""
+    """The values in `data`, lists nested as `shape` says, in row-major order.
+
+    Raises `TensorError` for each list that has another length.
+    """
     level: list[Any] = [data]
     for depth, size in enumerate(shape):
         odd = (i for i, part in enumerate(level) if type(part) is not list or len(part) != size)
@@ -57,7 +60,7 @@ def unnest(data: list[Any], shape: tuple[int, ...], where: Where) -> list[Any]:
         level = list(chain.from_iterable(level))
     return level
 
-
+# %% ../nbs/09e_tensors.ipynb #758f3345
 def flatten(data: object, shape: tuple[int, ...], where: Where) -> tuple[list[Any], bool]:
     """The values in `data`, row-major, and whether they were nested. Raises `TensorError`."""
     if not isinstance(data, list):
@@ -90,11 +93,11 @@ def read_values(
     Raises `TensorError`, or `TooManyRowsError` if there are more rows than `limits` allow.
     """
     datatype, shape = head
-    if raw is not None and "data" in value:
-        raise wrong((*where, "data"), "must be left out where binary_data_size is given")
     place, values, nested = (*where, "data"), list[Any](), False
     if raw is None:
         values, nested = flatten(value.get("data"), shape, place)
+    elif "data" in value:
+        raise wrong(place, "must be left out where binary_data_size is given")
     else:
         check_length(raw, datatype, shape, where)
     if limits:
@@ -103,7 +106,7 @@ def read_values(
         return from_bytes(raw, datatype, where)
     return from_json(values, datatype, shape if nested and shape else (len(values),), place)
 
-# %% ../nbs/09e_tensors.ipynb #1f0e27d8
+# %% ../nbs/09e_tensors.ipynb #f25d675b
 class Tensor(Struct, frozen=True):
     """An array of numbers as a client sent it: `values` are flat, in row-major order."""
 
@@ -112,7 +115,7 @@ class Tensor(Struct, frozen=True):
     shape: tuple[int, ...]
     values: list[float]
 
-
+# %% ../nbs/09e_tensors.ipynb #1f0e27d8
 def read_tensor(
     value: dict[str, Any], raw: bytes | None, where: Where, limits: Limits | None = None
 ) -> Tensor:
@@ -147,7 +150,7 @@ class Output(Struct, frozen=True):
     shape: tuple[int, ...]
     values: Sequence[int | float | str]
 
-
+# %% ../nbs/09e_tensors.ipynb #799797e0
 def to_bytes(output: Output) -> bytes:
     """The values of `output` as raw bytes, little-endian."""
     if output.datatype == "BYTES":

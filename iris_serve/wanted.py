@@ -29,9 +29,12 @@ class Wanted(Struct, frozen=True):
     binary: bool = False
     top: int = 0
 
-
+# %% ../nbs/09g_wanted.ipynb #3397c930
 def read_flag(value: dict[str, Any], key: str, where: Where, usual: bool = False) -> bool:
-    """The parameter `key` of `value`, which stands at `where`. Raises `TensorError`."""
+    """The parameter `key` of `value`, or what is `usual`; `value` stands at `where`.
+
+    Raises `TensorError` if it is neither true nor false.
+    """
     found = parameters_of(value).get(key, usual)
     if not isinstance(found, bool):
         raise wrong((*where, "parameters", key), f"must be true or false, got {shown(found)}")
@@ -39,7 +42,10 @@ def read_flag(value: dict[str, Any], key: str, where: Where, usual: bool = False
 
 # %% ../nbs/09g_wanted.ipynb #7b0dfe7c
 def read_wanted(value: dict[str, Any], known: Sequence[str], where: Where, binary: bool) -> Wanted:
-    """The output that `value` asks for, one of `known`; `binary` holds if it does not say."""
+    """The output that `value` asks for, one of `known`; `binary` holds if it does not say.
+
+    Raises `TensorError` with everything that is wrong with it.
+    """
     bad: list[Complaint] = []
     name = value.get("name")
     if not isinstance(name, str) or name not in known:
@@ -61,11 +67,11 @@ def outputs_of(predictor: Predictor) -> list[str]:
     """The names of the outputs that `predictor` can give."""
     return ["label", "probabilities"] if predictor.has_proba else ["label"]
 
-
+# %% ../nbs/09g_wanted.ipynb #03ad32f3
 def placed_outputs(asked: object, known: Sequence[str]) -> list[tuple[Where, dict[str, Any]]]:
     """The objects in `asked`, each with its place, or those for all `known` outputs.
 
-    Raises `TensorError`.
+    Raises `TensorError` if it is no list of objects, or one that is too long.
     """
     if asked is None or asked == []:
         asked = [{"name": name} for name in known]
@@ -110,7 +116,7 @@ def classified(sure: Sequence[float], labels: Sequence[str], top: int) -> list[s
 
 # %% ../nbs/09g_wanted.ipynb #f3d8e3ab
 def output(wanted: Wanted, rows: list[list[float]], predictor: Predictor) -> Output:
-    """The output that is `wanted`, for `rows`: the probabilities, or a classification of them."""
+    """The probabilities of `rows` as they are `wanted`: (rows, classes), or a classification."""
     labels = predictor.contract.labels
     found = probabilities(rows, predictor)
     if not wanted.top:

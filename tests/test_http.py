@@ -3,12 +3,14 @@
 import gzip
 import json
 import pickle
+import re
 import sys
 import time
 import tracemalloc
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from iris_serve.registry import Registry
 from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
-from iris_serve.wire import BodyError
+from iris_serve.wire import BodyError, pointer
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +303,23 @@ def test_a_query_that_is_not_understood_is_a_400(client, query):
     assert_teaches(client.post(f"/predict?{query}", data=GOOD), 400, "detail")
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "place"),
+    [
+        ("application/json", '{"features": [6.1, 2.8, 47, 1.2]}', "#/features/2"),
+        ("application/json", '{"features": [[6.1, 2.8, 47, 1.2]]}', "#/features/0/2"),
+        ("text/csv", "6.1,2.8,47,1.2\n", "#/0/2"),
+        ("application/x-ndjson", "[6.1, 2.8, 47, 1.2]\n", "#/0/2"),
+    ],
+)
+def test_a_note_points_to_where_a_complaint_about_the_value_would(client, kind, body, place):
+    told = client.post("/predict?detail=true", data=body, content_type=kind).json
+    notes = told["predictions"][0]["notes"] if "predictions" in told else told["notes"]
+    assert [note["pointer"] for note in notes] == [place]
+    wrong = client.post("/predict", data=body.replace("47", "4e40"), content_type=kind).json
+    assert [error["pointer"] for error in wrong["errors"]] == [place]
+
+
 def test_all_complaints_come_at_once_each_with_its_pointer(client):
     body = b'{"features": [[6.1, "x", 4.7, NaN], {"petal_lenght": true}], "detial": true}'
     answer = client.post("/predict", data=body)
@@ -317,12 +336,37 @@ def test_all_complaints_come_at_once_each_with_its_pointer(client):
     ]
 
 
+@pytest.mark.parametrize("name", ["width (cm)", "50%", "a/b~c", "Länge", 'so "called"', "#1"])
+def test_a_pointer_is_a_uri_fragment_that_leads_back_to_the_name(name):
+    steps = pointer(("features", 0, name))
+    assert re.fullmatch(r"#(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*)*", steps)
+    last = unquote(steps).rsplit("/", 1)[1]
+    assert last.replace("~1", "/").replace("~0", "~") == name
+
+
 def test_a_complaint_about_a_line_names_the_line(client):
     table = ",".join(NAMES) + "\n6.1,2.8,4.7,1.2\n\n6.1,2.8,many,1.2\n6.1,2.8\n"
     answer = client.post("/predict", data=table, content_type="text/csv")
     assert_teaches(answer, 400, "line 4: [2] (petal_length): must be a number")
     assert [error["line"] for error in answer.json["errors"]] == [4, 5]
     assert [error["pointer"] for error in answer.json["errors"]] == ["#/1/2", "#/2"]
+
+
+def test_wrong_names_are_told_with_the_line_on_which_they_stood(client):
+    table = "\n\n" + ",".join(NAMES).replace("sepal_width", "sepal_widht") + "\n6.1,2.8,4.7,1.2\n"
+    answer = client.post("/predict", data=table, content_type="text/csv")
+    assert_teaches(answer, 400, "line 3: sepal_widht: unknown name; did you mean sepal_width?")
+    assert {error["line"] for error in answer.json["errors"]} == {3}
+
+
+EMPTY = [("text/csv", ""), ("text/csv", ",".join(NAMES) + "\n"), ("application/x-ndjson", "\n \n")]
+
+
+@pytest.mark.parametrize(("kind", "body"), EMPTY)
+def test_a_table_without_a_row_is_not_told_about_an_envelope(client, kind, body):
+    answer = client.post("/predict", data=body, content_type=kind)
+    assert_teaches(answer, 400, "the body holds no row; at least one is needed")
+    assert "errors" not in answer.json
 
 
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])

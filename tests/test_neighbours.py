@@ -257,6 +257,10 @@ INVOCATIONS = {
     "a column missing": ({"inputs": {NAMES[0]: [1]}}, "inputs.sepal_width: is missing"),
     "a column unknown": ({"inputs": COLUMNS | {"color": [1]}}, "inputs.color: unknown name"),
     "a column scalar": ({"inputs": COLUMNS | {NAMES[1]: 1}}, "must be a list of 3 numbers"),
+    "no column at all": (
+        {"inputs": dict.fromkeys(NAMES, 1)},
+        "inputs.sepal_length: must be a list of numbers, got a value of type float",
+    ),
     "a column odd": ({"inputs": COLUMNS | {NAMES[1]: [1, None, 3]}}, "inputs.sepal_width[1]"),
     "columns empty": ({"inputs": {name: [] for name in NAMES}}, "inputs: holds no row"),
     "split a list": ({"dataframe_split": ROWS}, "dataframe_split: must be an object"),

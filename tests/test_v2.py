@@ -537,6 +537,27 @@ def test_every_wrong_value_is_told_with_its_pointer(client):
     ]
 
 
+def test_a_wrong_value_in_a_tensor_without_a_name_is_a_mistake_like_any_other(client):
+    column = {"shape": [1], "datatype": "FP64", "data": [None]}
+    for unnamed in (column, column | {"name": None}, column | {"name": ["petal_width"]}):
+        answer = ask(client, unnamed, column | {"name": "petal_width"})
+        assert_refused(answer)
+        errors = [(error["pointer"], error.get("field")) for error in answer.json["errors"]]
+        assert errors == [
+            ("#/inputs/0/name", None),
+            ("#/inputs/0/data/0", None),
+            ("#/inputs/1/data/0", "petal_width"),
+        ]
+
+
+def test_a_wrong_value_of_the_only_column_is_told_with_the_name_of_that_column(client):
+    column = {"name": "petal_width", "datatype": "FP64"}
+    for shape, data in (([3], [1, 1, None]), ([3, 1], [[1], [1], [None]])):
+        answer = ask(client, column | {"shape": shape, "data": data})
+        assert_refused(answer)
+        assert [error["field"] for error in answer.json["errors"]] == ["petal_width"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
