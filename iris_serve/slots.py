@@ -64,7 +64,7 @@ def take(folder: Path) -> tuple[int, IO[bytes]]:
         held.close()
     raise OSError(f"all {MOST_SLOTS} slots are taken")
 
-
+# %% ../nbs/11a_slots.ipynb #22add469
 def is_held(folder: Path, number: int) -> bool:
     """True if a living worker holds the slot. Has to be called with `folder` locked."""
     with (folder / f"{number}.lock").open("ab") as file:
@@ -82,7 +82,7 @@ class Names(NamedTuple):
     free: int
     length: int
 
-
+# %% ../nbs/11a_slots.ipynb #db02196f
 def read_names(path: Path) -> Names:
     """What the file `path` says, up to the last line that is complete."""
     whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
@@ -153,7 +153,7 @@ class Snapshot(NamedTuple):
     total: list[float]
     held: list[list[float]]
 
-
+# %% ../nbs/11a_slots.ipynb #b42e44d1
 def snapshot(slots: Slots) -> Snapshot:
     """What all workers have counted until now. Raises `OSError`."""
     with slots.lock, locked(slots.folder):
