@@ -27,7 +27,7 @@ from .native import REFUSED
 from .pinned import Versions
 from .predictor import Predictor
 from .question import CSV, LIMITS, LINED, answer, read_lined, rows_of
-from .v2 import ask_in, meant, register_refusals
+from .v2 import ask_in, meant
 from iris_serve.wire import (
     Reply,
     UnknownPathError,
@@ -213,5 +213,4 @@ def make_neighbours(versions: Versions, environment: Mapping[str, str]) -> Bluep
     if predict := platform.predict:
         neighbours.add_url_rule(predict, "vertex_predict", vertex, methods=["POST"])
         neighbours.record(lambda state: tell_plainly(state.app, predict))
-    register_refusals(neighbours)
     return neighbours

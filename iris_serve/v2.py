@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXTENSIONS', 'MOST_LISTED', 'CONTROL', 'Dialect', 'Right', 'server_metadata', 'health', 'platform', 'tensors_of',
            'model_metadata', 'find', 'meant', 'model_ready', 'only_ready', 'index', 'ask_in', 'ask_v2',
-           'register_refusals', 'add_server_routes', 'make_v2']
+           'add_server_routes', 'make_v2']
 
 # %% ../nbs/13_v2.ipynb #353d0f53
 from collections.abc import Callable
@@ -144,11 +144,6 @@ def ask_v2(predictor: Predictor) -> Response:
     length, limits = request.headers.get(FRAME), policy_of(current_app).limits
     return ask_in(partial(infer, length=length, limits=limits), predictor, right_tensors)
 
-# %% ../nbs/13_v2.ipynb #cc9955da
-def register_refusals(blueprint: Blueprint) -> None:
-    """Let `blueprint` refuse what goes wrong before a predictor was found."""
-    blueprint.register_error_handler(Exception, lambda error: refusal(error, None))
-
 # %% ../nbs/13_v2.ipynb #5f242c97
 def add_server_routes(v2: Blueprint, versions: Versions) -> None:
     """The routes of the protocol that concern no version."""
@@ -205,5 +200,4 @@ def make_v2(versions: Versions) -> Blueprint:
     def infer_model(name: str, v: str | None = None) -> Response:
         return ask_v2(meant(versions, name, v))
 
-    register_refusals(v2)
     return v2
