@@ -88,7 +88,7 @@ def tell_plainly(app: App, path: str) -> None:
     """Let `app` tell errors at `path` as a text under `error`, as it does below `PLAIN`."""
     app.extensions["plain"] = {*app.extensions.get("plain", ()), path}
 
-
+# %% ../nbs/11d_exchange.ipynb #be81591b
 def told_plainly(app: App, path: str) -> bool:
     """True if those who ask `app` at `path` read errors as a text under `error`."""
     below = any(path == each or path.startswith(f"{each}/") for each in PLAIN)

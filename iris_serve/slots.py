@@ -52,17 +52,17 @@ def locked(folder: Path | None) -> Iterator[None]:
 MOST_SLOTS = 1000
 
 
-def take(folder: Path) -> tuple[int, IO[bytes]]:
+def take(folder: Path, most: int = MOST_SLOTS) -> tuple[int, IO[bytes]]:
     """The lowest free slot in `folder`, and its lock file, open and locked.
 
-    Raises `OSError` if there is none. Has to be called with `folder` locked.
+    Raises `OSError` if all `most` are taken. Has to be called with `folder` locked.
     """
-    for number in range(1, MOST_SLOTS + 1):
+    for number in range(1, most + 1):
         held = (folder / f"{number}.lock").open("ab")
         if lock(held):
             return number, held
         held.close()
-    raise OSError(f"all {MOST_SLOTS} slots are taken")
+    raise OSError(f"all {most} slots are taken")
 
 # %% ../nbs/11a_slots.ipynb #22add469
 def is_held(folder: Path, number: int) -> bool:

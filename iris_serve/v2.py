@@ -155,9 +155,10 @@ def add_server_routes(v2: Blueprint, versions: Versions) -> None:
     @v2.get("/v2/health/live")
     def living() -> Response:
         try:
-            return respond(health(bool(pinned(versions.live))))
+            pinned(versions.live)
         except NotReadyError:
             return respond(health(ready=False))
+        return respond(health())
 
     @v2.get("/v2/health/ready")
     def readiness() -> Response:
