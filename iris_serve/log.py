@@ -28,7 +28,7 @@ def if_room(descriptor: int, line: bytes) -> int:
         raise BlockingIOError("the log is full")
     return os.write(descriptor, line)
 
-
+# %% ../nbs/10c_log.ipynb #42a4f589
 def at_once(stream: socket.socket, line: bytes) -> int:
     """Send `line` if that is possible now; raises `BlockingIOError` if not."""
     return stream.send(line, socket.MSG_DONTWAIT)

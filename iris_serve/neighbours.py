@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OFFERED', 'ROUTE', 'predictions', 'predict_form', 'read_invocation', 'wants_csv', 'as_csv', 'invoke', 'PlatformError',
-           'Platform', 'read_port', 'read_route', 'read_platform', 'v1_model', 'ask_form', 'ask_invocation', 'add_v1',
+           'read_port', 'read_route', 'Platform', 'read_platform', 'v1_model', 'ask_form', 'ask_invocation', 'add_v1',
            'make_neighbours']
 
 # %% ../nbs/13a_neighbours.ipynb #c7c437ba
@@ -21,14 +21,14 @@ from werkzeug.http import parse_accept_header
 
 from .bodies import Limits, media_type, read_json
 from .contract import Contract
-from .exchange import policy_of, respond
+from .exchange import pinned, policy_of, respond, tell_plainly
 from .forms import INVOCATIONS, V1, VERTEX, Form, read_form, right_form
 from .health import ready
 from .native import REFUSED
 from .pinned import Versions
 from .predictor import Predictor
 from .question import CSV, LIMITS, LINED, answer, read_lined, rows_of
-from .v2 import ask_in, find, register_refusals
+from .v2 import ask_in, meant
 from iris_serve.wire import (
     Reply,
     UnknownPathError,
@@ -43,7 +43,7 @@ def predictions(rows: list[list[float]], predictor: Predictor) -> Reply:
     answers = answer(rows, predictor)
     return reply(200, {"predictions": answers}, predictor, answers)
 
-
+# %% ../nbs/13a_neighbours.ipynb #761a220f
 def predict_form(body: bytes, predictor: Predictor, form: Form, limits: Limits = LIMITS) -> Reply:
     """The reply to a `body` of JSON that has its rows in one of the ways of `form`."""
     try:
@@ -80,7 +80,7 @@ def as_csv(said: Reply, predictor: Predictor) -> Reply:
     headers = (("Content-Type", "text/csv; charset=utf-8"), *version_header(predictor))
     return said._replace(body=text.getvalue().encode(), headers=headers)
 
-
+# %% ../nbs/13a_neighbours.ipynb #035c203c
 def invoke(
     body: bytes,
     predictor: Predictor,
@@ -97,19 +97,8 @@ def invoke(
     return as_csv(said, predictor) if wants_csv(accept) else said
 
 # %% ../nbs/13a_neighbours.ipynb #52b5173a
-ROUTE = re.compile(r"(/[\w.~:-]+)+", re.ASCII)
-
-
 class PlatformError(ValueError):
     """A variable of the platform that cannot be followed."""
-
-
-class Platform(Struct, frozen=True):
-    """Where the platform expects the service to listen, and on which paths it will ask."""
-
-    port: int | None = None
-    health: str | None = None
-    predict: str | None = None
 
 
 def read_port(environment: Mapping[str, str]) -> int | None:
@@ -122,12 +111,23 @@ def read_port(environment: Mapping[str, str]) -> int | None:
     return None
 
 # %% ../nbs/13a_neighbours.ipynb #5b182609
+ROUTE = re.compile(r"(/[\w.~:-]+)+", re.ASCII)
+
+
 def read_route(environment: Mapping[str, str], name: str) -> str | None:
     """The path in the variable `name`, if there is one. Raises `PlatformError`."""
     given = environment.get(name) or None
     if given and not ROUTE.fullmatch(given):
         raise PlatformError(f"{name} must be a path, such as /vertex/predict")
     return given
+
+# %% ../nbs/13a_neighbours.ipynb #d6fe9fcb
+class Platform(Struct, frozen=True):
+    """Where the platform expects the service to listen, and on which paths it will ask."""
+
+    port: int | None = None
+    health: str | None = None
+    predict: str | None = None
 
 
 def read_platform(environment: Mapping[str, str]) -> Platform:
@@ -149,13 +149,13 @@ def v1_model(predictor: Predictor) -> Reply:
     said = {"name": predictor.name, "ready": True, "model_version_status": [state]}
     return reply(200, said, predictor)
 
-
+# %% ../nbs/13a_neighbours.ipynb #8bac10f4
 def ask_form(form: Form, predictor: Predictor) -> Response:
     """The response of `predictor` to the rows in this request, in one of the ways of `form`."""
     dialect = partial(predict_form, form=form, limits=policy_of(current_app).limits)
     return ask_in(dialect, predictor, partial(right_form, form))
 
-
+# %% ../nbs/13a_neighbours.ipynb #c826ae2f
 def ask_invocation(predictor: Predictor) -> Response:
     """The response of `predictor` to this request at `/invocations`."""
     kind, accept = request.content_type, request.headers.get("Accept")
@@ -175,16 +175,16 @@ def add_v1(blueprint: Blueprint, versions: Versions) -> None:
     @blueprint.get(model)
     @blueprint.get(one)
     def v1_status(name: str, v: str | None = None) -> Response:
-        return respond(v1_model(find(versions, name, v)))
+        return respond(v1_model(meant(versions, name, v)))
 
     @blueprint.post(f"{model}:predict")
     @blueprint.post(f"{one}:predict")
     def v1_predict(name: str, v: str | None = None) -> Response:
-        return ask_form(V1, find(versions, name, v))
+        return ask_form(V1, meant(versions, name, v))
 
     @blueprint.post(f"{model}:explain")
     def v1_explain(name: str) -> Response:
-        find(versions, name)
+        meant(versions, name)
         raise UnknownPathError("there are no explanations here; ask :predict for a prediction")
 
 # %% ../nbs/13a_neighbours.ipynb #f15295da
@@ -203,14 +203,14 @@ def make_neighbours(versions: Versions, environment: Mapping[str, str]) -> Bluep
 
     @neighbours.post("/invocations")
     def invocations() -> Response:
-        return ask_invocation(versions.live.pin())
+        return ask_invocation(pinned(versions.live))
 
     def vertex() -> Response:
-        return ask_form(VERTEX, versions.live.pin())
+        return ask_form(VERTEX, pinned(versions.live))
 
-    if platform.health:
-        neighbours.add_url_rule(platform.health, "vertex_health", ping)
-    if platform.predict:
-        neighbours.add_url_rule(platform.predict, "vertex_predict", vertex, methods=["POST"])
-    register_refusals(neighbours)
+    if health := platform.health:
+        neighbours.add_url_rule(health, "vertex_health", ping)
+    if predict := platform.predict:
+        neighbours.add_url_rule(predict, "vertex_predict", vertex, methods=["POST"])
+        neighbours.record(lambda state: tell_plainly(state.app, predict))
     return neighbours

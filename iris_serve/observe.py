@@ -63,7 +63,7 @@ def to_the_second(seconds: int) -> str:
     """The moment `seconds` after the beginning of 1970, in UTC, without a fraction."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
-
+# %% ../nbs/11_observe.ipynb #2dc463e7
 def moment(now: float) -> str:
     """`now`, in seconds since 1970, as RFC 3339 writes it in UTC, to the millisecond."""
     whole = int(now)

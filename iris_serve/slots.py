@@ -52,19 +52,19 @@ def locked(folder: Path | None) -> Iterator[None]:
 MOST_SLOTS = 1000
 
 
-def take(folder: Path) -> tuple[int, IO[bytes]]:
+def take(folder: Path, most: int = MOST_SLOTS) -> tuple[int, IO[bytes]]:
     """The lowest free slot in `folder`, and its lock file, open and locked.
 
-    Raises `OSError` if there is none. Has to be called with `folder` locked.
+    Raises `OSError` if all `most` are taken. Has to be called with `folder` locked.
     """
-    for number in range(1, MOST_SLOTS + 1):
+    for number in range(1, most + 1):
         held = (folder / f"{number}.lock").open("ab")
         if lock(held):
             return number, held
         held.close()
-    raise OSError(f"all {MOST_SLOTS} slots are taken")
+    raise OSError(f"all {most} slots are taken")
 
-
+# %% ../nbs/11a_slots.ipynb #22add469
 def is_held(folder: Path, number: int) -> bool:
     """True if a living worker holds the slot. Has to be called with `folder` locked."""
     with (folder / f"{number}.lock").open("ab") as file:
@@ -82,7 +82,7 @@ class Names(NamedTuple):
     free: int
     length: int
 
-
+# %% ../nbs/11a_slots.ipynb #db02196f
 def read_names(path: Path) -> Names:
     """What the file `path` says, up to the last line that is complete."""
     whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
@@ -153,7 +153,7 @@ class Snapshot(NamedTuple):
     total: list[float]
     held: list[list[float]]
 
-
+# %% ../nbs/11a_slots.ipynb #b42e44d1
 def snapshot(slots: Slots) -> Snapshot:
     """What all workers have counted until now. Raises `OSError`."""
     with slots.lock, locked(slots.folder):

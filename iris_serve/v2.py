@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXTENSIONS', 'MOST_LISTED', 'CONTROL', 'Dialect', 'Right', 'server_metadata', 'health', 'platform', 'tensors_of',
-           'model_metadata', 'find', 'model_ready', 'only_ready', 'index', 'ask_in', 'register_refusals', 'ask_v2',
+           'model_metadata', 'find', 'meant', 'model_ready', 'only_ready', 'index', 'ask_in', 'ask_v2',
            'add_server_routes', 'make_v2']
 
 # %% ../nbs/13_v2.ipynb #353d0f53
@@ -17,7 +17,7 @@ from flask import Blueprint, Response, current_app, request
 import iris_serve
 from .bodies import media_type, read_json
 from .contract import Contract, shown
-from .exchange import policy_of, read_body, refusal, respond
+from .exchange import pinned, policy_of, read_body, refusal, respond
 from .framing import FRAME
 from .infer import TABLE, infer, right_tensors
 from .mistakes import wrong
@@ -36,7 +36,7 @@ def server_metadata() -> Reply:
     said = {"name": "iris_serve", "version": iris_serve.__version__, "extensions": list(EXTENSIONS)}
     return reply(200, said)
 
-
+# %% ../nbs/13_v2.ipynb #fcef9afa
 def health(ready: bool = True) -> Reply:
     """The reply to `GET /v2/health/live`, and to `GET /v2/health/ready` where a model is."""
     return reply(200, {"live": True, "ready": ready})
@@ -79,9 +79,16 @@ def find(versions: Versions, name: str, named: str | None = None) -> Predictor:
         raise NoModelError("no such model is served here; GET /v2/models tells which one is")
     return versions.live.pin() if named is None else versions.get(number_of(versions, named))
 
+# %% ../nbs/13_v2.ipynb #c7364e73
+def meant(versions: Versions, name: str, named: str | None = None) -> Predictor:
+    """As `find`, for this request: without `named`, the predictor that it has pinned."""
+    if named is None and name == versions.registry.name:
+        return pinned(versions.live)
+    return find(versions, name, named)
 
+# %% ../nbs/13_v2.ipynb #157a3833
 def model_ready(predictor: Predictor) -> Reply:
-    """The reply to `GET /v2/models/{name}/ready`; who was found, is ready."""
+    """The reply to `GET /v2/models/{name}/ready`."""
     return reply(200, {"name": predictor.name, "ready": True}, predictor)
 
 # %% ../nbs/13_v2.ipynb #757af9cb
@@ -95,7 +102,7 @@ def only_ready(body: bytes) -> bool:
         raise wrong(("ready",), f"must be true or false, got {shown(given)}")
     return given
 
-
+# %% ../nbs/13_v2.ipynb #503970ba
 def index(versions: Versions, ready: bool = False) -> Reply:
     """The reply to `POST /v2/repository/index`: the versions, or the `ready` ones of them."""
     listed = []
@@ -131,12 +138,7 @@ def ask_in(dialect: Dialect, predictor: Predictor, right: Right) -> Response:
             return refusal(error, predictor)
         return respond(refuse_plain(error, predictor, *right(predictor.contract)))
 
-
-def register_refusals(blueprint: Blueprint) -> None:
-    """Let `blueprint` refuse what goes wrong before a predictor was found."""
-    blueprint.register_error_handler(Exception, lambda error: refusal(error, None))
-
-
+# %% ../nbs/13_v2.ipynb #9ba13532
 def ask_v2(predictor: Predictor) -> Response:
     """The response of `predictor` to the tensors in this request."""
     length, limits = request.headers.get(FRAME), policy_of(current_app).limits
@@ -153,13 +155,14 @@ def add_server_routes(v2: Blueprint, versions: Versions) -> None:
     @v2.get("/v2/health/live")
     def living() -> Response:
         try:
-            return respond(health(bool(versions.live.pin())))
+            pinned(versions.live)
         except NotReadyError:
             return respond(health(ready=False))
+        return respond(health())
 
     @v2.get("/v2/health/ready")
     def readiness() -> Response:
-        versions.live.pin()
+        pinned(versions.live)
         return respond(health())
 
     @v2.get("/v2/models")
@@ -173,7 +176,7 @@ def add_server_routes(v2: Blueprint, versions: Versions) -> None:
     @v2.post("/v2/repository/models/<name>/load")
     @v2.post("/v2/repository/models/<name>/unload")
     def control(name: str) -> Response:
-        find(versions, name)
+        meant(versions, name)
         raise ForbiddenError(CONTROL)
 
 # %% ../nbs/13_v2.ipynb #c8e7a4d3
@@ -186,17 +189,16 @@ def make_v2(versions: Versions) -> Blueprint:
     @v2.get(model)
     @v2.get(one)
     def metadata(name: str, v: str | None = None) -> Response:
-        return respond(model_metadata(find(versions, name, v), versions))
+        return respond(model_metadata(meant(versions, name, v), versions))
 
     @v2.get(f"{model}/ready")
     @v2.get(f"{one}/ready")
     def ready_model(name: str, v: str | None = None) -> Response:
-        return respond(model_ready(find(versions, name, v)))
+        return respond(model_ready(meant(versions, name, v)))
 
     @v2.post(f"{model}/infer")
     @v2.post(f"{one}/infer")
     def infer_model(name: str, v: str | None = None) -> Response:
-        return ask_v2(find(versions, name, v))
+        return ask_v2(meant(versions, name, v))
 
-    register_refusals(v2)
     return v2

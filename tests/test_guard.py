@@ -322,6 +322,24 @@ def hesitant(*bucket):
     return result
 
 
+def test_no_thread_takes_the_lock_of_the_file_away_from_another(tmp_path, monkeypatch):
+    locked, lockf = [], rate_module.lockf
+
+    def watched(descriptor, operation):
+        locked.append(rate_module.ONE_AT_A_TIME.locked())
+        lockf(descriptor, operation)
+
+    monkeypatch.setattr(rate_module, "lockf", watched)
+    Rate(tmp_path / "rate", [], per_minute=1).take("")
+    assert locked == [True] * 4  # to open, and to take
+
+
+def test_a_full_disk_is_an_error_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(rate_module.os, "write", lambda descriptor, data: len(data) - 1)
+    with pytest.raises(OSError, match="no room"):
+        Rate(tmp_path / "rate", [], per_minute=1)
+
+
 def test_threads_count_together(tmp_path, monkeypatch):
     monkeypatch.setattr(rate_module, "next_due", hesitant)
     rates = [Rate(tmp_path / "rate", [], per_minute=1, burst=500) for _ in range(2)]

@@ -15,7 +15,8 @@ from services import Service, free_port
 from iris_serve.app import create_app
 from iris_serve.artifact import load
 from iris_serve.data import iris
-from iris_serve.keys import make_key
+from iris_serve.guard import Policy
+from iris_serve.keys import make_key, read_keys
 from iris_serve.live import LivePredictor
 from iris_serve.neighbours import PlatformError, make_neighbours, read_platform
 from iris_serve.pinned import Versions
@@ -422,6 +423,30 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
     question = {"instances": ROWS, "parameters": {}}
     assert client.post(path, json=question).json == {"predictions": expected["1"]}
     assert client.get("/ping").status_code == 200
+
+
+def test_who_is_not_admitted_where_vertex_asks_reads_it_in_its_form(canary):
+    live = LivePredictor(Registry(canary))
+    live.stop()
+    neighbours = make_neighbours(Versions(live), {"AIP_PREDICT_ROUTE": "/vertex/predict"})
+    policy = Policy(keys=read_keys(f"shop:{make_key()[1]}"))
+    client = create_app(live, [neighbours], policy).test_client()
+    assert_refused(client.post("/vertex/predict", json={"instances": ROWS}), 401)
+    assert client.post("/vertex/predict/x").content_type == "application/problem+json"
+
+
+def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwhile(canary):
+    live = LivePredictor(Registry(canary))
+    live.stop()
+    versions, turns = Versions(live), []
+    client = create_app(live, [make_v2(versions), make_neighbours(versions, VERTEX)]).test_client()
+    pin = live.pin
+    live.pin = lambda: turns.append("pinned") or pin()
+    for path in (V1, "/invocations", VERTEX["AIP_PREDICT_ROUTE"]):
+        assert client.post(path, json={"instances": ROWS}).status_code == 200
+    for path in ("/v2/models/iris", "/v2/models/iris/ready", "/v2/health/ready", "/v1/models/iris"):
+        assert client.get(path).status_code == 200
+    assert len(turns) == 7
 
 
 def test_without_a_platform_its_routes_are_not_there(canary):

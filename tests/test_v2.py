@@ -768,6 +768,12 @@ def test_a_path_or_method_that_is_not_there_has_the_protocols_error_too(client):
     assert_refused(client.post("/v2"), 405)
 
 
+def test_a_path_that_only_begins_like_the_protocols_is_refused_as_a_problem(client):
+    for path in ("/v2foo", "/v10", "/invocations2"):
+        refused = client.get(path)
+        assert (refused.status_code, refused.content_type) == (404, "application/problem+json")
+
+
 # Any tensor whatsoever
 
 
