@@ -61,7 +61,9 @@ def serve(settings: Settings) -> None:
 @main.command()
 @click.argument("name")
 def key(name: str) -> None:
-    """Make a key that lets a client ask, if the setting keys names it.
+    """Make a key that lets a client ask, where keys are needed.
+
+    The service admits it once the setting keys names it.
 
     \b
     Example:

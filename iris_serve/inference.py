@@ -17,12 +17,12 @@ from .datatypes import LARGEST, NUMBERS
 from .schemas import named
 from .tensors import DIMENSIONS
 
-# %% ../nbs/14c_inference.ipynb #79f71bf5
+# %% ../nbs/14c_inference.ipynb #14f6de72
 Datatype = Annotated[str, Meta(extra_json_schema={"enum": [*NUMBERS]})]
 Size = Annotated[int, Meta(ge=0, le=LARGEST)]
 Parameters = dict[str, Any] | UnsetType | None
 
-
+# %% ../nbs/14c_inference.ipynb #79f71bf5
 class InferInput(Struct):
     """A tensor that is sent: `features` with the shape [n, features], or one for each feature.
 
@@ -43,7 +43,7 @@ class InferWanted(Struct):
     name: Literal["label", "probabilities"]
     parameters: Parameters = UNSET
 
-
+# %% ../nbs/14c_inference.ipynb #396a2263
 class InferRequest(Struct):
     """Rows as tensors. All outputs are sent unless some are asked for."""
 
@@ -52,7 +52,7 @@ class InferRequest(Struct):
     outputs: list[InferWanted] | UnsetType | None = UNSET
     parameters: Parameters = UNSET
 
-# %% ../nbs/14c_inference.ipynb #86ea89d4
+# %% ../nbs/14c_inference.ipynb #aeabed02
 class InferOutput(Struct):
     """A tensor that is answered; in a binary body `parameters.binary_data_size` replaces `data`."""
 
@@ -62,7 +62,7 @@ class InferOutput(Struct):
     data: list[int | float | str] | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
 
-
+# %% ../nbs/14c_inference.ipynb #fff53eb2
 class InferResponse(Struct):
     """The answers, and who gave them."""
 
@@ -89,7 +89,7 @@ class ModelMetadata(Struct):
     inputs: list[TensorKind]
     outputs: list[TensorKind]
 
-# %% ../nbs/14c_inference.ipynb #8a6abcae
+# %% ../nbs/14c_inference.ipynb #d7e80da1
 class ServerMetadata(Struct):
     """What this server is, and which extensions of the protocol it knows."""
 
@@ -104,7 +104,7 @@ class Health(Struct):
     live: bool
     ready: bool
 
-
+# %% ../nbs/14c_inference.ipynb #31f35852
 class ModelNames(Struct):
     """What is served here."""
 
@@ -132,7 +132,7 @@ class IndexEntry(Struct):
     state: Literal["READY", "UNKNOWN"]
     reason: str
 
-
+# %% ../nbs/14c_inference.ipynb #8dd0424a
 INFERENCE_SHAPES = (
     *(ServerMetadata, Health, ModelNames, ModelMetadata, ModelReady, IndexRequest, IndexEntry),
     *(InferRequest, InferResponse),
@@ -143,7 +143,7 @@ def tensor(name: str, shape: list[int], data: list[float]) -> dict[str, Any]:
     """A tensor as JSON, of numbers with 64 bits."""
     return {"name": name, "shape": shape, "datatype": "FP64", "data": data}
 
-
+# %% ../nbs/14c_inference.ipynb #841281ae
 def tensor_questions(contract: Contract) -> dict[str, Any]:
     """Right questions as tensors, one of each form, under a name for people."""
     row = list(contract.example)

@@ -34,6 +34,8 @@ OPERATION = {
     "GET /readyz": Operation("Is a model ready to answer?", "Ready"),
     "GET /metrics": Operation("Counts and durations, for Prometheus", "text/plain"),
 }
+
+# %% ../nbs/14e_operations.ipynb #f179ac2c
 ONE = "/models/{name}/versions/{v}"
 LINEAGE = {
     "GET /models": Operation("Which model is served", "Models"),
@@ -42,6 +44,8 @@ LINEAGE = {
     f"GET {ONE}/notebook": Operation("The executed notebook that made it", "text/html"),
     f"POST {ONE}/predict": Operation("Ask this version", "Answer", "Question"),
 }
+
+# %% ../nbs/14e_operations.ipynb #959f4b69
 DOCUMENTATION = {
     "GET /openapi.json": Operation("This document", "Document"),
     "GET /docs": Operation("This document, as a page", "text/html"),
@@ -51,7 +55,7 @@ DOCUMENTATION = {
     "GET /docs/favicon-32x32.png": Operation("The icon of the page", "image/png"),
 }
 
-# %% ../nbs/14e_operations.ipynb #006226f9
+# %% ../nbs/14e_operations.ipynb #d33501e9
 TENSORS = {
     "GET /v2": Operation("What this server is", "ServerMetadata"),
     "GET /v2/health/live": Operation("Is the process alive?", "Health"),
@@ -70,7 +74,7 @@ TENSORS = {
     )
 }
 
-# %% ../nbs/14e_operations.ipynb #e4c8fd52
+# %% ../nbs/14e_operations.ipynb #6478a4b5
 V1_MODEL = "/v1/models/{name}"
 PLATFORMS = {
     "GET /ping": Operation("Is a model ready to answer? (SageMaker)", "Ready"),
@@ -86,7 +90,7 @@ PLATFORMS = {
     )
 }
 
-# %% ../nbs/14e_operations.ipynb #1e9f3992
+# %% ../nbs/14e_operations.ipynb #d97af781
 TABLES = {
     "questions": QUESTIONS,
     "Open Inference Protocol": TENSORS,
@@ -108,7 +112,7 @@ def line_of(route: str) -> Operation:
     """The line of `route`, which may be one that Vertex AI has chosen."""
     return OPERATIONS.get(route) or VERTEX_LINES[route.split(" ")[0]]
 
-# %% ../nbs/14e_operations.ipynb #d28d3977
+# %% ../nbs/14e_operations.ipynb #aac7db6a
 SAME_WITHOUT = (
     "/healthz",
     "/metrics",
@@ -143,7 +147,7 @@ HEADERS = {
     FRAME: "how many bytes of a binary body are JSON; tensors as bytes follow",
 }
 
-
+# %% ../nbs/14e_operations.ipynb #43fc8385
 def response(description: str, content: dict[str, Schema], *more: str) -> Schema:
     """A response with `content`, schemas by media type, and `more` headers than each has."""
     headers = ("X-Model-Version", "X-Request-Id", *more)
@@ -155,12 +159,14 @@ def response(description: str, content: dict[str, Schema], *more: str) -> Schema
 
 # %% ../nbs/14e_operations.ipynb #6189b886
 FORMS = {"Problem": "application/problem+json", "Failure": "application/json"}
-EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
 def form_of(route: str) -> str:
     """In which form `route` tells its refusals."""
     return "Failure" if route.split(" ")[1].startswith(PLAIN) else "Problem"
+
+# %% ../nbs/14e_operations.ipynb #a4639eb7
+EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
 def refused() -> dict[str, Schema]:
@@ -197,7 +203,7 @@ def refusal_of(route: str, status: int) -> Schema:
     forms = {kind: reference(form) for form, kind in FORMS.items()}
     return response(TITLES[status], forms, *EXTRA.get(status, ()))
 
-
+# %% ../nbs/14e_operations.ipynb #563431ee
 def responses(route: str, policy: Policy) -> dict[str, Schema]:
     """The responses of `route`, by status."""
     found = {"200": answered(route)} if line_of(route).reply else {}

@@ -14,12 +14,12 @@ from .native import as_it_was
 from .schemas import named
 from .shapes import Schema
 
-# %% ../nbs/14b_patterns.ipynb #fe8a2367
+# %% ../nbs/14b_patterns.ipynb #09466efc
 def as_csv(contract: Contract) -> str:
     """A right question as a table with a header."""
     return as_it_was("text/csv", contract.example, contract)
 
-
+# %% ../nbs/14b_patterns.ipynb #2d40226b
 def as_ndjson(contract: Contract) -> str:
     """A right question with one row as JSON on each line, in both forms."""
     rows = (list(contract.example), named(contract))
@@ -28,17 +28,17 @@ def as_ndjson(contract: Contract) -> str:
 # %% ../nbs/14b_patterns.ipynb #8993e4d6
 NUMBER = r"-?(0|[1-9][0-9]{0,7})(\.[0-9]{1,20})?([eE][+-]?[12]?[0-9])?"
 
-
+# %% ../nbs/14b_patterns.ipynb #2947bb2c
 def literal(text: str) -> str:
     """The pattern that matches `text` and nothing else."""
     return re.sub(r"[\^$\\.*+?()\[\]{}|/]", r"\\\g<0>", text)
 
-
+# %% ../nbs/14b_patterns.ipynb #1dc05e96
 def many(line: str) -> str:
     """The pattern of a text of lines that match `line`, the last with or without its end."""
     return rf"({line}\r?\n)*({line})(\r?\n)?"
 
-# %% ../nbs/14b_patterns.ipynb #af80b51e
+# %% ../nbs/14b_patterns.ipynb #3cf9b338
 CSV_WORDS = (
     "one row on each line; a first line may name the columns, and then in any order; "
     "cells may stand in quotes, which this pattern does not show"
@@ -52,7 +52,7 @@ def csv_lines(contract: Contract) -> Schema:
     pattern = rf"^({header}\r?\n)?{many(line)}$"
     return {"type": "string", "pattern": pattern, "description": CSV_WORDS}
 
-
+# %% ../nbs/14b_patterns.ipynb #5681b079
 def json_lines(contract: Contract) -> Schema:
     """The schema of rows as JSON, one on each line."""
     names = [literal(json.dumps(feature.name)) for feature in contract.features]

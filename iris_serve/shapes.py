@@ -26,7 +26,7 @@ def reference(name: str) -> Schema:
     """The schema that says: as the component `name`."""
     return {"$ref": REFERENCE.format(name=name)}
 
-
+# %% ../nbs/14_shapes.ipynb #d871b96d
 def components(shapes: Sequence[Any]) -> dict[str, Schema]:
     """The schemas of `shapes` and of all classes that they mention, by name."""
     _, found = msgspec.json.schema_components(shapes, ref_template=REFERENCE)
@@ -43,7 +43,7 @@ class Fault(Struct):
     field: str | UnsetType = UNSET
     line: int | UnsetType = UNSET
 
-
+# %% ../nbs/14_shapes.ipynb #d798108d
 class Problem(Struct, kw_only=True):
     """What was wrong, all of it, and what would have been right."""
 
@@ -56,7 +56,7 @@ class Problem(Struct, kw_only=True):
     expected: str | UnsetType = UNSET
     example: dict[str, Any] | str | UnsetType = UNSET
 
-
+# %% ../nbs/14_shapes.ipynb #b71209d5
 class Failure(Struct):
     """What was wrong, for clients of other protocols."""
 
@@ -66,7 +66,7 @@ class Failure(Struct):
     expected: str | UnsetType = UNSET
     example: dict[str, Any] | str | UnsetType = UNSET
 
-# %% ../nbs/14_shapes.ipynb #3ebebe21
+# %% ../nbs/14_shapes.ipynb #717e29f5
 class Service(Struct):
     """Which model answers, and how to ask it; `labels` names each class."""
 
@@ -77,7 +77,7 @@ class Service(Struct):
     labels: dict[str, str]
     example: dict[str, Any]
 
-
+# %% ../nbs/14_shapes.ipynb #50118b96
 class Alive(Struct):
     """The process answers."""
 
@@ -106,7 +106,7 @@ class Models(Struct):
 
     models: list[ModelLink]
 
-
+# %% ../nbs/14_shapes.ipynb #3d65db41
 class Listed(Struct):
     """A version with its run record, or with the reason why it has none to show."""
 
@@ -124,7 +124,7 @@ class Alias(Struct):
     history: list[Event] | UnsetType = UNSET
     trouble: str | UnsetType = UNSET
 
-# %% ../nbs/14_shapes.ipynb #bae7df95
+# %% ../nbs/14_shapes.ipynb #7adaddf9
 class Model(Struct):
     """The latest versions of a model, and its aliases."""
 
@@ -132,7 +132,7 @@ class Model(Struct):
     versions: list[Listed]
     aliases: dict[str, Alias]
 
-
+# %% ../nbs/14_shapes.ipynb #260f68f1
 class Links(Struct):
     """Where to go on from a version; `notebook` is null if none was kept."""
 
@@ -150,5 +150,5 @@ class Version(Struct):
     run: Run
     links: Links
 
-# %% ../nbs/14_shapes.ipynb #63f69ee0
+# %% ../nbs/14_shapes.ipynb #8ee42f30
 OWN_SHAPES = (Problem, Failure, Service, Alive, Ready, Models, Model, Version)

@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
 from iris_serve.__main__ import main
+from iris_serve.contract import Contract, Feature
 from iris_serve.data import iris
 from iris_serve.disk import sha256
 from iris_serve.registry import Registry, current, history, promote
 from iris_serve.settings import PREFIX, Settings, SettingsError, read_settings
+from iris_serve.shelf import told_contract
 
 
 def ask(*words, **environment):
@@ -35,6 +37,10 @@ def test_the_help_lists_every_command_and_every_variable():
     assert all(name in output for name in main.commands)
     output = ask("serve", "--help").output
     assert all(PREFIX + name.upper() in output for name in Settings.__struct_fields__)
+
+
+def test_no_line_of_the_help_is_cut_off():
+    assert "..." not in ask("--help", COLUMNS="80").output.partition("Commands:")[2]
 
 
 def test_help_does_not_wait_for_scientific_libraries():
@@ -141,6 +147,13 @@ def test_a_damaged_version_is_listed_and_says_so(pair):
     assert "damaged" in lines[0]
     assert "run.json" in lines[0]
     assert lines[1].startswith("*    2")
+
+
+def test_show_has_one_printable_line_for_each_feature_whatever_it_is_called():
+    odd = Contract((Feature("a\nb\x1b[2J", "", 0, 1),), (0, 1), ("no\r", "yes"), (0.5,))
+    told = told_contract(odd)
+    assert [word for word, _ in told] == ["classes", "feature"]
+    assert all(text.isprintable() for _, text in told)
 
 
 def test_show_tells_people_and_machines_the_same(pair):

@@ -219,6 +219,16 @@ def test_every_example_is_answered_as_the_document_says(contract):
                 check(said, answer, "POST /predict")
 
 
+def test_a_reply_with_too_many_notes_is_as_the_document_says():
+    predictor = First(CONTRACTS["wide"])
+    app = create_app(predictor)
+    said = document(predictor, routes(app))
+    strange = {"features": [[-1] * 300] * 4, "detail": True}
+    answer = app.test_client().post("/predict", json=strange)
+    assert answer.json["predictions"][3]["more_notes"] == 200
+    check(said, answer, "POST /predict")
+
+
 def test_every_reply_of_the_service_is_as_the_document_says(app, said):
     client = app.test_client()
     for route in routes(app):
