@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPERATION', 'ONE', 'LINEAGE', 'DOCUMENTATION', 'TENSORS', 'V1_MODEL', 'PLATFORMS', 'TABLES',
            'OPERATIONS', 'VERTEX_LINES', 'SAME_WITHOUT', 'OCTETS', 'HEADERS', 'FORMS', 'EXTRA', 'TEXT', 'MORE_FORMS',
-           'Operation', 'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'refusal_of', 'responses']
+           'Operation', 'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'responses']
 
 # %% ../nbs/14e_operations.ipynb #d4b25f10
 from typing import NamedTuple
@@ -163,7 +163,8 @@ FORMS = {"Problem": "application/problem+json", "Failure": "application/json"}
 
 def form_of(route: str) -> str:
     """In which form `route` tells its refusals."""
-    return "Failure" if route.split(" ")[1].startswith(PLAIN) else "Problem"
+    foreign = route.startswith("POST ") and route not in OPERATIONS
+    return "Failure" if foreign or route.split(" ")[1].startswith(PLAIN) else "Problem"
 
 # %% ../nbs/14e_operations.ipynb #a4639eb7
 EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
@@ -195,14 +196,6 @@ def answered(route: str) -> Schema:
         return response("Answered", {"application/json": reference(reply), OCTETS: {}}, FRAME)
     return response("Answered", {"application/json": reference(reply), **more})
 
-# %% ../nbs/14e_operations.ipynb #bbebc5b9
-def refusal_of(route: str, status: int) -> Schema:
-    """The refusal of `route` with `status`; in both forms where Vertex AI has chosen the path."""
-    if route in OPERATIONS:
-        return {"$ref": f"#/components/responses/{form_of(route)}{status}"}
-    forms = {kind: reference(form) for form, kind in FORMS.items()}
-    return response(TITLES[status], forms, *EXTRA.get(status, ()))
-
 # %% ../nbs/14e_operations.ipynb #563431ee
 def responses(route: str, policy: Policy) -> dict[str, Schema]:
     """The responses of `route`, by status."""
@@ -210,5 +203,5 @@ def responses(route: str, policy: Policy) -> dict[str, Schema]:
     if route in DOCUMENTATION:
         found["304"] = {"description": "Not changed since the client got it"}
     for status in refusals(route, policy.public):
-        found[str(status)] = refusal_of(route, status)
+        found[str(status)] = {"$ref": f"#/components/responses/{form_of(route)}{status}"}
     return found
