@@ -55,14 +55,15 @@ def planned(parameters: Parameters) -> Table:
     return table
 
 # %% ../nbs/07_retrain.ipynb #3c2ca9c5
-MOST_KEPT = 16 * 2**20
+MOST_KEPT = 16 * 2**20  # bytes of a data file
 
 
 def take(parameters: Parameters, folder: Path, file: Path | None = None) -> Table:
     """The table that `parameters` name; a copy of its file is put into `folder`.
 
     `file` is where the data file lies, if not where `parameters.data` says. Raises `TableError`
-    with all complaints about it, and `FileNotFoundError` if there is none.
+    with all complaints about it, `FileNotFoundError` if there is none, and `RetrainError` if
+    somebody wrote to it between the reading of its rows and of its copy.
     """
     if parameters.data == "iris":
         return load_table("iris", parameters.target, parameters.columns())
@@ -154,9 +155,12 @@ def admit(
 
 # %% ../nbs/07_retrain.ipynb #a4a37778
 def train(models: Path, parameters: Parameters) -> Run:
-    """Train a new version without a notebook; returns its run record."""
+    """Train a new version without a notebook; returns its run record.
+
+    Raises what `planned` does, before there is any trace on the disk.
+    """
     registry, run = Registry(models, parameters.name), begun("train, without a notebook")
-    planned(parameters)  # complain before there is any trace on the disk
+    planned(parameters)
     with stage(registry) as staged:
         table = take(parameters, staged)
         build(parameters, table, staged)
@@ -195,8 +199,9 @@ class Session:
 def retrain(models: Path, parameters: Parameters, progress: bool = False) -> Run:
     """Execute the retraining notebook and publish what it made; returns its run record.
 
-    Raises what `planned` does before anything runs; `RetrainError` if the extra is missing or a
-    cell fails. The registry is then as it was, and the notebook is kept in its directory `failed`.
+    Raises what `planned` does before anything runs; `RetrainError` if the extra is missing, a cell
+    fails, or the data file was changed meanwhile. No version is added then, and the notebook of a
+    cell that failed is kept in the registry's directory `failed`.
     """
     check_extra()
     registry, run = Registry(models, parameters.name), begun("retrain")
