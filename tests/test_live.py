@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -23,7 +24,7 @@ from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
 from iris_serve.audit import rollback
 from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.data import iris, split
-from iris_serve.disk import encoded, sha256, write_file
+from iris_serve.disk import ArtifactError, encoded, sha256, write_file
 from iris_serve.lineage import card_of
 from iris_serve.live import LivePredictor, glance
 from iris_serve.pinned import PickleError, UntrustedError, Versions, is_loaded
@@ -525,6 +526,25 @@ def test_a_pickle_is_opened_by_number_only_with_permission(live):
     with pytest.raises(PickleError, match="IRIS_SERVE_PICKLES"):
         Versions(live).get(version)
     assert Versions(live, pickles=True).get(version).predict([[6.1, 2.8, 4.7, 1.2]]) == [1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cannot import name 'Tree' from 'tree' (/opt/our tools/lib/tree.py)",
+        "Can't get attribute 'Tree' on <module 'tree' from '/opt/our tools/lib/tree.py'>",
+        "[Errno 2] No such file or directory: '/opt/our tools/lib/tree.so'",
+        "no library in C:\\our tools\\lib",
+    ],
+)
+def test_what_a_pickle_says_when_it_is_opened_tells_no_path(live, monkeypatch, words):
+    def refuse(found, card):
+        raise ArtifactError(f"iris_model.pkl cannot be opened here: {words}")
+
+    monkeypatch.setattr(by_number, "open_found", refuse)
+    with pytest.raises(UntrustedError, match="cannot be opened here: ") as refusal:
+        Versions(live).get(2)
+    assert not re.search(r"opt|tools|tree\.py", str(refusal.value))
 
 
 def test_an_application_for_other_servers_follows_from_its_first_request(three):
