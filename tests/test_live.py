@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from services import Service, until
 from sklearn.linear_model import LogisticRegression
 
+from iris_serve import live as following
 from iris_serve import pinned as by_number
 from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
 from iris_serve.audit import rollback
@@ -261,6 +262,49 @@ def test_a_damaged_event_is_trouble_and_the_next_one_ends_it(live):
     promote(live.registry, 3, "whole")
     glance(live)
     assert (live.pin().version, live.trouble) == (3, None)
+
+
+def test_a_worker_starts_with_the_version_of_its_siblings_though_the_newest_event_is_damaged(live):
+    (live.folder / "2.json").write_bytes(b'{"version": 2')
+    for patient in (True, False):
+        sibling = LivePredictor(live.registry, patient=patient)
+        sibling.stop()
+        assert sibling.pin().version == 1
+        assert "2.json is no promotion" in sibling.trouble
+
+
+def test_a_worker_starts_with_the_newest_good_version_whatever_is_wrong_with_the_others(
+    live, monkeypatch
+):
+    genuine = following.open_version
+
+    def open_first_only(registry, version, card):
+        if version > 1:
+            raise MemoryError
+        return genuine(registry, version, card)
+
+    for version in (2, 3):
+        promote_by_hand(live.registry, version)
+    monkeypatch.setattr(following, "open_version", open_first_only)
+    sibling = LivePredictor(live.registry)
+    sibling.stop()
+    assert sibling.pin().version == 1
+    assert sibling.trouble == "iris stays at version 1: opening it failed with MemoryError"
+
+
+def test_a_glance_that_finds_nothing_new_asks_the_system_once(live, monkeypatch):
+    os.utime(live.folder, (1, 1))
+    glance(live)
+    asked, genuine = [], os.stat
+
+    def stat(path, **options):
+        asked.append(path)
+        return genuine(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "listdir", asked.append)
+    glance(live)
+    assert asked == [live.folder]
 
 
 def test_an_alias_that_vanished_is_trouble_and_the_old_model_stays(live):
