@@ -55,7 +55,10 @@ def claimed(host: str, port: int) -> Iterator[str]:
 
 # %% ../nbs/16a_address.ipynb #0396c8a3
 def announce(host: str, port: int, line: str) -> threading.Thread:
-    """Print `line` as soon as `host` accepts connections on `port`, and at most for a minute."""
+    """Print `line` as soon as `host` accepts connections on `port`; wait a minute at most.
+
+    Returns the thread that waits.
+    """
 
     def wait() -> None:
         deadline = time.monotonic() + 60
