@@ -30,9 +30,10 @@ def listen_alone(host: str, port: int) -> socket.socket:
                 claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             claim.bind(address)
             claim.listen(1)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a name
+            why = getattr(error, "strerror", None) or error
             raise AddressError(
-                f"cannot listen on {host} port {port}: {error.strerror or error}; "
+                f"cannot listen on {host} port {port}: {why}; "
                 f"choose another one, for example --port {port + 1 if port < 65535 else 5000}"
             ) from None
         unless_claimed.pop_all()
@@ -54,7 +55,10 @@ def claimed(host: str, port: int) -> Iterator[str]:
 
 # %% ../nbs/16a_address.ipynb #0396c8a3
 def announce(host: str, port: int, line: str) -> threading.Thread:
-    """Print `line` as soon as `host` accepts connections on `port`, and at most for a minute."""
+    """Print `line` as soon as `host` accepts connections on `port`; wait a minute at most.
+
+    Returns the thread that waits.
+    """
 
     def wait() -> None:
         deadline = time.monotonic() + 60

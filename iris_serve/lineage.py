@@ -35,7 +35,7 @@ def told(what: Callable[[], Any]) -> dict[str, Any]:
     except UntrustedError as error:
         return {"trouble": str(error)}
 
-
+# %% ../nbs/15_lineage.ipynb #7edc8801
 def plain(record: Struct) -> dict[str, Any]:
     """`record` as a value that JSON can carry."""
     value: dict[str, Any] = msgspec.to_builtins(record)
@@ -71,7 +71,7 @@ def run_document(registry: Registry, version: int) -> dict[str, Any]:
     """The run record of `version`, as it stands in the list of versions."""
     return {"run": plain(run_of(registry, version))}
 
-
+# %% ../nbs/15_lineage.ipynb #11a6885f
 def model_document(versions: Versions) -> dict[str, Any]:
     """What `GET /models/{name}` tells: the versions with their runs, the aliases, and the links."""
     registry = versions.registry
@@ -98,7 +98,7 @@ def card_of(registry: Registry, version: int) -> tuple[Card, Run]:
             raise ArtifactError(f"{path / CARD_FILE} is not the card that the run record names")
         return decode_card(data, path), run
 
-
+# %% ../nbs/15_lineage.ipynb #e34aa0e1
 def version_document(versions: Versions, version: int) -> dict[str, Any]:
     """What `GET /models/{name}/versions/{v}` tells: the card, the run, and the links."""
     card, run = card_of(versions.registry, version)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'MOST_SAID', 'SAID', 'SAYING', 'MOST_REFUSED', 'NUMBER', 'UntrustedError', 'PickleError', 'seldom', 'trusting',
-           'Versions', 'take_turn', 'recall', 'remembering', 'open_pinned', 'is_loaded', 'number_of']
+           'Versions', 'remembering', 'recall', 'keep', 'open_pinned', 'take_turn', 'is_loaded', 'meaning', 'number_of']
 
 # %% ../nbs/08b_pinned.ipynb #036fd134
 import logging
@@ -89,28 +89,8 @@ class Versions:
         """The predictor for `version`; raises `NoModelError`, `UntrustedError`, `PickleError`."""
         return self.find(version) or take_turn(self, version)
 
-# %% ../nbs/08b_pinned.ipynb #29502cc2
-def take_turn(versions: Versions, version: int) -> Pinnable:
-    """The predictor for `version`, opened unless somebody did so before; raises as `get` does."""
-    with trusting(versions.registry, f"version {version}"):
-        versions.registry.path(version)  # so that there are no more turns than versions
-    with versions.turns.setdefault(version, threading.Lock()):
-        if found := versions.find(version):
-            return found
-        recall(versions, version)
-        with versions.room, remembering(versions, version):
-            return open_pinned(versions, version)
-
-# %% ../nbs/08b_pinned.ipynb #c453c23b
+# %% ../nbs/08b_pinned.ipynb #e85acbeb
 MOST_REFUSED = 100
-
-
-def recall(versions: Versions, version: int) -> None:
-    """Raise again what kept `version` from being opened, if that was a moment ago."""
-    with versions.lock:
-        until, error = versions.refused.get(version, (0.0, None))
-    if error is not None and time.monotonic() < until:
-        raise type(error)(str(error))
 
 
 @contextmanager
@@ -127,9 +107,25 @@ def remembering(versions: Versions, version: int) -> Iterator[None]:
                 versions.refused.popitem(last=False)
         raise
 
+# %% ../nbs/08b_pinned.ipynb #c453c23b
+def recall(versions: Versions, version: int) -> None:
+    """Raise again what kept `version` from being opened, if that was a moment ago."""
+    with versions.lock:
+        until, error = versions.refused.get(version, (0.0, None))
+    if error is not None and time.monotonic() < until:
+        raise type(error)(str(error))
+
+# %% ../nbs/08b_pinned.ipynb #d6659485
+def keep(versions: Versions, predictor: Pinnable) -> None:
+    """Keep `predictor` in `versions`, and let go of what was not asked for longest."""
+    with versions.lock:
+        versions.kept[predictor.version] = predictor
+        while len(versions.kept) > versions.most:
+            versions.kept.popitem(last=False)
+
 # %% ../nbs/08b_pinned.ipynb #f11dc35e
 def open_pinned(versions: Versions, version: int) -> Pinnable:
-    """Open `version`, keep it in `versions`, and let go of what was not asked for longest."""
+    """Open `version` and keep it in `versions`; raises `ArtifactError` or `PickleError`."""
     path = versions.registry.path(version)
     digest = read_run(path).card
     found, card = look(path, digest)
@@ -139,11 +135,20 @@ def open_pinned(versions: Versions, version: int) -> Pinnable:
             "not permitted here; the setting pickles (IRIS_SERVE_PICKLES) permits it"
         )
     predictor = predictor_of(open_found(found, card), card, version, digest)
-    with versions.lock:
-        versions.kept[version] = predictor
-        while len(versions.kept) > versions.most:
-            versions.kept.popitem(last=False)
+    keep(versions, predictor)
     return predictor
+
+# %% ../nbs/08b_pinned.ipynb #29502cc2
+def take_turn(versions: Versions, version: int) -> Pinnable:
+    """The predictor for `version`, opened unless somebody did so before; raises as `get` does."""
+    with trusting(versions.registry, f"version {version}"):
+        versions.registry.path(version)  # so that there are no more turns than versions
+    with versions.turns.setdefault(version, threading.Lock()):
+        if found := versions.find(version):
+            return found
+        recall(versions, version)
+        with versions.room, remembering(versions, version):
+            return open_pinned(versions, version)
 
 # %% ../nbs/08b_pinned.ipynb #c4eefbed
 def is_loaded(versions: Versions, version: int) -> bool:
@@ -151,6 +156,24 @@ def is_loaded(versions: Versions, version: int) -> bool:
     now = versions.live.pin()
     with versions.lock:
         return version == now.version or version in versions.kept
+
+# %% ../nbs/08b_pinned.ipynb #4464a361
+def meaning(versions: Versions, alias: str) -> int:
+    """The number of the version that `alias` means, or meant a moment ago.
+
+    Raises `NoModelError` if there is no such alias, `UntrustedError` if it cannot be read.
+    """
+    until, version = versions.aliases.get(alias, (0.0, 0))
+    now, registry = time.monotonic(), versions.registry
+    if until > now:
+        return version
+    if not NAME.fullmatch(alias) or not (registry.folder / "aliases" / alias).is_dir():
+        there = registry.versions()[-20:]
+        raise NoModelError(f"{registry.name} has no such version or alias; {there} exist")
+    with trusting(registry, f"alias {alias}"):
+        version = current(registry, alias).version
+    versions.aliases[alias] = (now + WAIT, version)
+    return version
 
 # %% ../nbs/08b_pinned.ipynb #4d78940a
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -165,13 +188,4 @@ def number_of(versions: Versions, named: str) -> int:
         return int(named)
     if named == versions.live.alias:
         return versions.live.pin().version
-    known, now = versions.aliases.get(named, (0.0, 0)), time.monotonic()
-    if known[0] > now:
-        return known[1]
-    if not NAME.fullmatch(named) or not (versions.registry.folder / "aliases" / named).is_dir():
-        there = versions.registry.versions()[-20:]
-        raise NoModelError(f"{versions.registry.name} has no such version or alias; {there} exist")
-    with trusting(versions.registry, f"alias {named}"):
-        version = current(versions.registry, named).version
-    versions.aliases[named] = (now + WAIT, version)
-    return version
+    return meaning(versions, named)

@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -18,12 +19,13 @@ from questions import telling_rows
 from services import Service, until
 from sklearn.linear_model import LogisticRegression
 
+from iris_serve import live as following
 from iris_serve import pinned as by_number
 from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
 from iris_serve.audit import rollback
 from iris_serve.card import CARD_FILE, make_card, read_card
 from iris_serve.data import iris, split
-from iris_serve.disk import encoded, sha256, write_file
+from iris_serve.disk import ArtifactError, encoded, sha256, write_file
 from iris_serve.lineage import card_of
 from iris_serve.live import LivePredictor, glance
 from iris_serve.pinned import PickleError, UntrustedError, Versions, is_loaded
@@ -235,6 +237,49 @@ def test_a_damaged_event_is_trouble_and_the_next_one_ends_it(live):
     promote(live.registry, 3, "whole")
     glance(live)
     assert (live.pin().version, live.trouble) == (3, None)
+
+
+def test_a_worker_starts_with_the_version_of_its_siblings_though_the_newest_event_is_damaged(live):
+    (live.folder / "2.json").write_bytes(b'{"version": 2')
+    for patient in (True, False):
+        sibling = LivePredictor(live.registry, patient=patient)
+        sibling.stop()
+        assert sibling.pin().version == 1
+        assert "2.json is no promotion" in sibling.trouble
+
+
+def test_a_worker_starts_with_the_newest_good_version_whatever_is_wrong_with_the_others(
+    live, monkeypatch
+):
+    genuine = following.open_version
+
+    def open_first_only(registry, version, card):
+        if version > 1:
+            raise MemoryError
+        return genuine(registry, version, card)
+
+    for version in (2, 3):
+        promote_by_hand(live.registry, version)
+    monkeypatch.setattr(following, "open_version", open_first_only)
+    sibling = LivePredictor(live.registry)
+    sibling.stop()
+    assert sibling.pin().version == 1
+    assert sibling.trouble == "iris stays at version 1: opening it failed with MemoryError"
+
+
+def test_a_glance_that_finds_nothing_new_asks_the_system_once(live, monkeypatch):
+    os.utime(live.folder, (1, 1))
+    glance(live)
+    asked, genuine = [], os.stat
+
+    def stat(path, **options):
+        asked.append(path)
+        return genuine(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "listdir", asked.append)
+    glance(live)
+    assert asked == [live.folder]
 
 
 def test_an_alias_that_vanished_is_trouble_and_the_old_model_stays(live):
@@ -500,6 +545,25 @@ def test_a_pickle_is_opened_by_number_only_with_permission(live):
     with pytest.raises(PickleError, match="IRIS_SERVE_PICKLES"):
         Versions(live).get(version)
     assert Versions(live, pickles=True).get(version).predict([[6.1, 2.8, 4.7, 1.2]]) == [1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cannot import name 'Tree' from 'tree' (/opt/our tools/lib/tree.py)",
+        "Can't get attribute 'Tree' on <module 'tree' from '/opt/our tools/lib/tree.py'>",
+        "[Errno 2] No such file or directory: '/opt/our tools/lib/tree.so'",
+        "no library in C:\\our tools\\lib",
+    ],
+)
+def test_what_a_pickle_says_when_it_is_opened_tells_no_path(live, monkeypatch, words):
+    def refuse(found, card):
+        raise ArtifactError(f"iris_model.pkl cannot be opened here: {words}")
+
+    monkeypatch.setattr(by_number, "open_found", refuse)
+    with pytest.raises(UntrustedError, match="cannot be opened here: ") as refusal:
+        Versions(live).get(2)
+    assert not re.search(r"opt|tools|tree\.py", str(refusal.value))
 
 
 def test_an_application_for_other_servers_follows_from_its_first_request(three):

@@ -33,7 +33,7 @@ from iris_serve.predictor import open_predictor
 from iris_serve.record import PAGE_FILE, plain, read_run
 from iris_serve.registry import Registry, current, history, promote
 from iris_serve.reproduce import reproduce
-from iris_serve.retrain import retrain, train
+from iris_serve.retrain import Session, build, retrain, train
 from iris_serve.runner import MOST_FAILED, keep_failed
 
 SMALL = Parameters(seed=7, n_estimators=10)
@@ -156,6 +156,17 @@ def test_bare_papermill_is_stopped_by_a_wrong_parameter(tmp_path, wrong):
     assert done.returncode != 0
     assert wrong[0] in done.stderr
     assert not (tmp_path / "models").exists()
+
+
+def test_a_cell_that_is_executed_again_after_the_end_is_told_so_and_adds_nothing(tmp_path):
+    session = Session(SMALL, tmp_path)
+    table = session.table()
+    build(session.parameters, table, session.folder)
+    session.finish(table)
+    for again in (session.table, lambda: session.finish(table)):
+        with pytest.raises(RuntimeError, match="this run is finished"):
+            again()
+    assert Registry(tmp_path).versions() == [1]
 
 
 def test_a_notebook_in_another_python_stops_at_its_first_cell(tmp_path, monkeypatch):

@@ -20,6 +20,9 @@ import pytest
 from bad_bodies import BAD, GOOD
 from services import Service, until
 
+from iris_serve.address import AddressError, listen_alone
+from iris_serve.compose import mend
+from iris_serve.registry import Registry, current, promote
 from iris_serve.retrain import Parameters, train
 from iris_serve.server import make_app
 from iris_serve.settings import Settings, SettingsError
@@ -195,6 +198,12 @@ def test_a_busy_port_is_one_clear_line(models):
         assert first.ask() == (200, b'{"prediction": 1}')
 
 
+@pytest.mark.parametrize("host", ["a" * 64, ".example", "a..example", "no\ud800name"])
+def test_a_host_that_can_be_no_name_is_refused_by_name(host):
+    with pytest.raises(AddressError, match="cannot listen on"):
+        listen_alone(host, 5000)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the claim ends before the start")
 def test_two_services_started_at_the_same_moment_never_share_a_port(models):
     with Held(models) as one, Held(models, port=one.port) as other:
@@ -241,6 +250,14 @@ def test_a_first_promotion_that_a_crash_cut_off_is_finished_by_the_next_start(mo
     shutil.rmtree(models / "iris" / "aliases")
     with Service(models) as service:
         assert service.ready()[-1].startswith("serving iris version 1 ")
+
+
+def test_a_promotion_to_another_alias_does_not_hide_a_first_one_that_was_cut_off(models):
+    registry = Registry(models)
+    shutil.rmtree(registry.folder / "aliases")
+    promote(registry, 1, "a trial", alias="canary")
+    mend(registry)
+    assert current(registry).version == 1
 
 
 def test_variables_are_settings_and_a_misspelt_one_stops_the_start(models):

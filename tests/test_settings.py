@@ -28,6 +28,15 @@ def test_every_variable_misspelt_by_one_letter_is_refused_by_name(name):
             read_settings({PREFIX + wrong: EXAMPLES[name]})
 
 
+@pytest.mark.parametrize("word", ["X", "CPUS", "DEBUG", "LOGLEVEL"])
+def test_a_variable_that_resembles_no_setting_is_answered_with_all_of_them(word):
+    with pytest.raises(
+        SettingsError, match=f"^unknown variable {PREFIX}{word}; there are "
+    ) as told:
+        read_settings({PREFIX + word: "1"})
+    assert [name for name in FIELDS if PREFIX + name.upper() not in str(told.value)] == []
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
 @pytest.mark.parametrize("port", ["80", "65535"])
 def test_every_variable_that_kubernetes_injects_for_the_service_is_ignored(protocol, port):
