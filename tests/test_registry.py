@@ -520,6 +520,15 @@ def test_of_two_that_expect_the_same_version_one_wins(pair, monkeypatch):
     assert [event.why for event in history(pair)][-1] == "the faster one"
 
 
+def test_a_version_that_got_the_number_of_a_removed_one_is_not_what_was_promoted(pair):
+    shutil.rmtree(pair.path(2))
+    run = train(pair.folder.parent, Parameters(n_estimators=2))
+    assert (run.version, run.promoted) == (2, False)
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        resolve(pair, "current")
+    assert any("is not the card that was promoted" in trouble for trouble in verify(pair))
+
+
 def test_rollback_goes_back_like_undo(pair):
     for _ in range(2):
         train(pair.folder.parent, Parameters(n_estimators=1, promote="never"))
