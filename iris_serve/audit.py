@@ -36,7 +36,8 @@ def check_anchor(registry: Registry, event: Event) -> None:
 def resolve(registry: Registry, word: str) -> int:
     """The version that `word` means, a number or an alias.
 
-    Raises `NoModelError` if there is none, `ArtifactError` if it is not what was promoted.
+    Raises `NoModelError` if there is none, `ArtifactError` if it is not what was promoted, and
+    `ValueError` if it can be neither.
     """
     if re.fullmatch(r"[1-9][0-9]{0,8}", word):
         registry.path(int(word))

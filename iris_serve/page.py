@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TAGS', 'STYLE', 'summary', 'exam_rows', 'chart_names', 'missing_extra', 'RetrainError', 'check_extra', 'allowed',
-           'without_metadata', 'page', 'concluded', 'keep_report']
+           'without_metadata', 'page', 'unmarked', 'concluded', 'keep_report']
 
 # %% ../nbs/06a_page.ipynb #93fa761e
 import json
@@ -31,10 +31,10 @@ def summary(card: Card, verdict: Verdict) -> str:
     """A run as a small HTML table: what was made, how good it is, and what became of it."""
     metrics, contract = card.metrics, card.contract
     right, folds = round(metrics.accuracy * metrics.rows), metrics.cross_validation
-    trees = f"a random forest of {card.parameters.n_estimators} trees" if card.parameters else ""
+    trees = f", a random forest of {card.parameters.n_estimators} trees" if card.parameters else ""
     said = {
         "verdict": ("promoted: " if verdict.promoted else "not promoted: ") + verdict.why,
-        "model": f"{card.name}, {trees}",
+        "model": card.name + trees,
         "data": f"{card.data.source}: {card.data.rows} rows, {len(contract.features)} features, "
         f"{len(contract.classes)} classes",
         "accuracy": f"{metrics.accuracy:.3f}: {right} of {metrics.rows} held-out rows right",
@@ -141,12 +141,17 @@ def page(notebook: bytes) -> bytes:
     whole = f'<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
     return f"<!doctype html>\n{whole}".encode()
 
+# %% ../nbs/06a_page.ipynb #43daca78
+def unmarked(text: str) -> str:
+    """`text` for Markdown, with its signs standing for themselves."""
+    return re.sub(r"([\\`*\[\]<>$~|])", r"\\\1", text)
+
 # %% ../nbs/06a_page.ipynb #708065b5
 def concluded(notebook: bytes, verdict: Verdict) -> bytes:
     """The executed `notebook` with `verdict`, as it was when the run was published, at its end."""
     content = json.loads(notebook)
     what = "promoted" if verdict.promoted else "not promoted"
-    said = f"When this run was published, the verdict was **{what}**: {verdict.why}."
+    said = f"When this run was published, the verdict was **{what}**: {unmarked(verdict.why)}."
     later = "If somebody else promoted at that moment, the run record has a later verdict."
     end = {"cell_type": "markdown", "id": "published", "metadata": {}}
     end["source"] = f"{said}\n\n{later}"

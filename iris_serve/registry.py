@@ -35,7 +35,7 @@ from .staging import appear, clear, numbers, real, workplace
 class NoModelError(LookupError):
     """The registry has no such version, or an alias points nowhere yet."""
 
-
+# %% ../nbs/05_registry.ipynb #d2827ca0
 class ConflictError(RuntimeError):
     """An alias does not mean any more what the caller believes that it means."""
 
@@ -85,7 +85,7 @@ def stage(registry: Registry) -> AbstractContextManager[Path]:
     """
     return workplace(real(registry.folder))
 
-
+# %% ../nbs/05_registry.ipynb #63ea75dd
 def sweep(registry: Registry) -> list[str]:
     """Remove the hidden directories that no living process works in; returns their names."""
     return clear(real(registry.folder))

@@ -20,7 +20,7 @@ import msgspec
 from .artifact import FOREST_FILE, MODEL_FILE
 from .card import Card, read_card, source_digest, versions
 from .data import fingerprint
-from .gate import DATA_FILES
+from .exam import DATA_FILES
 from .page import RetrainError, check_extra
 from .parameters import Parameters
 from .record import NOTEBOOK_FILE, check_notebook, read_run

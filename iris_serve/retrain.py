@@ -24,7 +24,8 @@ from .card import Card, make_card, read_card, retraining_notebook
 from .contract import brief
 from .data import Table, fingerprint, split
 from .disk import encoded, sha256, write_file
-from .gate import DATA_FILES, Verdict, judge
+from .exam import DATA_FILES
+from .gate import Verdict, judge
 from .page import RetrainError, check_extra, keep_report
 from .parameters import Parameters
 

@@ -1,6 +1,7 @@
 """The gate: nothing that proved worse is promoted, and the record says why."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+import iris_serve.exam
 import iris_serve.retrain
 from iris_serve.artifact import FOREST_FILE, fill
 from iris_serve.card import CARD_FILE, Card, make_card, read_card
 from iris_serve.data import held_out, iris, split
 from iris_serve.disk import encoded
-from iris_serve.gate import FLIPS, TOLERANCE, Verdict, chance, compare, judge, passed
+from iris_serve.exam import FLIPS, TOLERANCE, chance, common_share, compare, passed
+from iris_serve.gate import Verdict, judge
 from iris_serve.record import read_run
 from iris_serve.registry import Registry, current, history, stage
 from iris_serve.retrain import Parameters, train
@@ -98,12 +101,35 @@ def test_both_are_asked_only_rows_that_neither_has_learned_from(registry):
     assert exam.rows == held_out(iris().X, 0.2).sum() < verdict.rows
 
 
-def test_without_a_common_row_nobody_is_promoted(registry):
-    table = iris()
-    few = replace(table, X=table.X[~held_out(table.X, 0.2)], y=table.y[~held_out(table.X, 0.2)])
-    verdict = verdict_on(registry, replace(few, source="few.csv"), test_size=0.5)
+def without_common_rows(table):
+    seen = ~held_out(table.X, 0.2)
+    return replace(table, X=table.X[seen], y=table.y[seen], source="few.csv")
+
+
+def test_an_exam_without_rows_is_none(registry):
+    verdict = verdict_on(registry, without_common_rows(iris()), test_size=0.5)
     # The table of the current version is at hand, so there still is one exam.
-    assert [exam.table for exam in verdict.exams] == [table.source]
+    assert [exam.table for exam in verdict.exams] == [iris().source]
+
+
+def test_without_a_common_row_nobody_is_promoted(registry, monkeypatch):
+    monkeypatch.setattr(iris_serve.exam, "table_of", lambda path, card: None)
+    verdict = verdict_on(registry, without_common_rows(iris()), test_size=0.5)
+    assert (verdict.promoted, verdict.exams) == (False, ())
+    assert verdict.why == "there is no row that neither has learned from"
+
+
+@pytest.mark.parametrize("stranger", [0, 1])
+def test_a_model_fitted_elsewhere_may_have_learned_from_every_row(registry, stranger):
+    cards = [read_card(registry.path(1))] * 2
+    cards[stranger] = msgspec.structs.replace(cards[stranger], parameters=None)
+    assert common_share(*cards) == 0.0
+
+
+def test_answers_of_another_kind_are_wrong_and_not_an_error():
+    exam = compare(Always("setosa"), Always(0), iris(), 0.2)
+    assert (exam.right_now, exam.flipped, exam.gained) == (0, exam.rows, 0)
+    assert exam.lost == exam.right_then > 0
 
 
 @pytest.mark.parametrize(("lost", "good"), [(0, True), (10, True), (11, False)])
@@ -171,6 +197,14 @@ def test_a_current_version_that_cannot_be_opened_needs_a_person(models, registry
     assert not run.promoted
     assert "the current version cannot be asked" in run.why
     assert str(models) not in run.why
+
+
+def test_a_current_version_that_was_removed_needs_a_person(models, registry):
+    shutil.rmtree(registry.path(1))
+    run = train(models, Parameters(n_estimators=10))
+    assert not run.promoted
+    assert "the current version cannot be asked (iris has no version 1" in run.why
+    assert run.why.endswith("promote by hand")
 
 
 def test_a_model_fitted_elsewhere_is_not_promoted_over_another_by_auto(registry):

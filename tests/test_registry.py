@@ -1,5 +1,6 @@
 """Versions are numbered, whole and never lost, whoever adds them and whenever somebody dies."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import sys
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from msgspec.structs import replace
 from sklearn.cluster import KMeans
@@ -520,6 +522,15 @@ def test_of_two_that_expect_the_same_version_one_wins(pair, monkeypatch):
     assert [event.why for event in history(pair)][-1] == "the faster one"
 
 
+def test_a_version_that_got_the_number_of_a_removed_one_is_not_what_was_promoted(pair):
+    shutil.rmtree(pair.path(2))
+    run = train(pair.folder.parent, Parameters(n_estimators=2))
+    assert (run.version, run.promoted) == (2, False)
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        resolve(pair, "current")
+    assert any("is not the card that was promoted" in trouble for trouble in verify(pair))
+
+
 def test_rollback_goes_back_like_undo(pair):
     for _ in range(2):
         train(pair.folder.parent, Parameters(n_estimators=1, promote="never"))
@@ -665,6 +676,25 @@ def test_what_cannot_be_served_is_not_added(registry, tmp_path, estimator, words
     with pytest.raises(EstimatorError, match=words):
         add(registry, tmp_path / "own.pkl", FLOWERS)
     assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+
+
+def test_a_table_that_is_too_small_is_not_blamed_on_the_estimator(registry, tmp_path):
+    joblib.dump(LogisticRegression(max_iter=1000).fit(X, Y), tmp_path / "own.pkl")
+    few = dataclasses.replace(FLOWERS, X=X[::50], y=Y[::50])
+    with pytest.raises(ValueError, match="of the 3 rows: more rows") as raised:
+        add(registry, tmp_path / "own.pkl", few)
+    assert not isinstance(raised.value, EstimatorError)
+    assert registry.versions() == [1]
+
+
+def test_of_very_many_columns_only_some_are_named_in_a_refusal(registry, tmp_path):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 500))).add_prefix("column_")
+    label = np.arange(60) % 2
+    frame.assign(label=label).to_csv(tmp_path / "wide.csv", index=False)
+    joblib.dump(LogisticRegression().fit(frame.iloc[:, ::-1], label), tmp_path / "o.pkl")
+    with pytest.raises(EstimatorError, match=r"column_499, .* and 492 more") as raised:
+        add(registry, tmp_path / "o.pkl", read_table(tmp_path / "wide.csv", "label"))
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04", b"\x80\x05", b"a,b\n1,2\n"])
