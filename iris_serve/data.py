@@ -39,13 +39,16 @@ class Table:
         return len(self.y)
 
     def frame(self) -> "DataFrame":
-        """The table as people look at it: a column for each feature, and the label."""
+        """The table as people look at it: a column for each feature, and last the label."""
         from pandas import DataFrame
 
         names = self.contract.names
         label = dict(zip(self.contract.classes, self.contract.labels, strict=True))
         labels = [label[c] for c in self.y.tolist()]
-        return DataFrame(self.X, columns=names).assign(label=labels)
+        frame = DataFrame(self.X, columns=names)
+        # A feature may be called "label" as well, and stays where it is.
+        frame.insert(len(names), "label", labels, allow_duplicates=True)
+        return frame
 
     def take(self, rows: NDArray[Any]) -> "Table":
         """The same table with only some `rows`: a mask (rows,), or row numbers."""

@@ -151,6 +151,14 @@ def test_a_built_in_table_has_no_file():
     assert table.contract.example == (6.1, 2.8, 4.7, 1.2)
 
 
+def test_a_feature_called_label_is_looked_at_beside_the_label(accepted):
+    lines = [f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(20)]
+    frame = accepted("\n".join(["label,size,kind", *lines])).frame()
+    assert list(frame) == ["label", "size", "label"]
+    assert frame.iloc[:3, 0].tolist() == [0.0, 1.0, 2.0]
+    assert frame.iloc[:3, 2].tolist() == ["a", "b", "a"]
+
+
 def test_features_choose_columns_and_their_order(accepted):
     table = accepted(lines(ROWS), features=["weight", "size"])
     assert table.contract.names == ["weight", "size"]
