@@ -69,14 +69,16 @@ def open_estimator(file: Path) -> Any:
 
 # %% ../nbs/05b_add.ipynb #a4f8fd39
 def parts(estimator: Any) -> Iterator[Any]:
-    """`estimator` and all estimators inside of it, as a pipeline has them."""
+    """`estimator` and all inside of it that answers or can be fitted, as a pipeline has it."""
     yield estimator
     inside = [*vars(estimator).values()]
     while inside:
         value = inside.pop()
         if isinstance(value, (list, tuple)):
             inside += value
-        elif hasattr(value, "get_params") and not isinstance(value, type):
+        elif isinstance(value, type):
+            continue
+        elif hasattr(value, "get_params") or hasattr(value, "predict_proba"):
             yield from parts(value)
 
 # %% ../nbs/05b_add.ipynb #cc20dd50

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from msgspec.structs import replace
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -611,6 +612,7 @@ OWN = {
     "line": LogisticRegression(max_iter=1000),
     "vectors": SVC(),
     "pipeline": make_pipeline(StandardScaler(), LogisticRegression()),
+    "calibrated": CalibratedClassifierCV(LogisticRegression(max_iter=1000), cv=2),
 }
 
 
