@@ -364,6 +364,14 @@ def test_a_table_whose_columns_are_numbers_needs_its_names():
     assert answer.json == {"predictions": ["1.0 2.0 3.0 4.0"]}
 
 
+def test_an_empty_cell_in_quotes_is_a_row_and_never_left_out():
+    contract = replace(iris().contract, features=(Feature("length", "", 0, 9),), example=(1.0,))
+    client = create_app(Echo(contract)).test_client()
+    answer = client.post("/predict", data='length\n1\n""\n2\n', content_type="text/csv")
+    assert answer.status_code == 400
+    assert 'line 3: [0] (length): must be a number, got the string ""' in answer.json["detail"]
+
+
 def test_a_first_line_with_a_number_in_it_is_a_row_with_mistakes(client):
     for first in ("nan,1,1,1", ",1,1,1", "0x10,1,1,1"):
         answer = client.post("/predict", data=first + "\n", content_type="text/csv")
