@@ -211,6 +211,16 @@ def test_a_wrong_question_is_shown_a_right_one(client, path, words, status):
     assert client.post(path, json=answer.json["example"]).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize("body", [b"6.1,2.8,many,1.2", b"", b" " * ((1 << 20) + 1)])
+def test_wrong_lines_are_shown_right_ones(client, kind, body):
+    answer = client.post("/invocations", data=body, content_type=kind)
+    assert_refused(answer, 413 if len(body) > 1 << 20 else 400)
+    assert "on each line 4 numbers" in answer.json["expected"]
+    again = client.post("/invocations", data=answer.json["example"], content_type=kind)
+    assert len(again.json["predictions"]) == 1
+
+
 @pytest.mark.parametrize(
     "question",
     [
