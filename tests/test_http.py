@@ -3,12 +3,14 @@
 import gzip
 import json
 import pickle
+import re
 import sys
 import time
 import tracemalloc
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -315,6 +317,22 @@ def test_all_complaints_come_at_once_each_with_its_pointer(client):
         "#/features/1/petal_length",
         "#/features/1/petal_width",
     ]
+
+
+def test_a_pointer_is_a_fragment_of_a_uri_that_leads_to_the_value_whatever_its_name_is():
+    names = ["Länge (cm)", '"a", b', "c/d~e", "50%25", "#?"]
+    features = tuple(Feature(name, "", 0, 9) for name in names)
+    contract = replace(iris().contract, features=features, example=(1.0,) * 5)
+    client = create_app(Echo(contract)).test_client()
+    body = {"features": [{name: f"wrong {name}" for name in names}]}
+    for error in client.post("/predict", json=body).json["errors"]:
+        allowed = r"#(/([\w.~!$&'()*+,;=:@?-]|%[0-9A-F]{2})+)+"
+        assert re.fullmatch(allowed, error["pointer"], re.ASCII)
+        found = body
+        for step in unquote(error["pointer"][1:]).split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(name)] if isinstance(found, list) else found[name]
+        assert found == f"wrong {error['field']}"
 
 
 def test_a_complaint_about_a_line_names_the_line(client):
