@@ -344,6 +344,13 @@ def test_a_complaint_about_a_line_names_the_line(client):
 
 
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+def test_lines_without_a_row_are_a_complaint_about_the_body_itself(client, kind):
+    answer = client.post("/predict", data="\n", content_type=kind)
+    assert_teaches(answer, 400, "holds no row")
+    assert [error["pointer"] for error in answer.json["errors"]] == ["#"]
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
 def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
     wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
     example = client.post("/predict", data=wrong[kind], content_type=kind).json["example"]
