@@ -350,6 +350,11 @@ def test_lines_without_a_row_are_a_complaint_about_the_body_itself(client, kind)
     assert [error["pointer"] for error in answer.json["errors"]] == ["#"]
 
 
+def test_a_column_of_row_numbers_is_found_by_its_empty_name(client):
+    table = "," + ",".join(NAMES) + "\n0,6.1,2.8,4.7,1.2\n"
+    assert_teaches(client.post("/predict", data=table, content_type="text/csv"), 400, "empty name")
+
+
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
 def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
     wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
