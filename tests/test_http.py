@@ -355,6 +355,11 @@ def test_a_column_of_row_numbers_is_found_by_its_empty_name(client):
     assert_teaches(client.post("/predict", data=table, content_type="text/csv"), 400, "empty name")
 
 
+@pytest.mark.parametrize("body", [b"6", b'{"features": 6.1}', b'{"features": [1], "detail": 1}'])
+def test_a_number_where_none_belongs_is_called_a_number(client, body):
+    assert_teaches(client.post("/predict", data=body), 400, "got a number")
+
+
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
 def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
     wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
