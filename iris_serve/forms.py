@@ -39,13 +39,15 @@ def wrong_table(columns: dict[str, Any], contract: Contract, where: Where) -> li
     """What is wrong with the names and the lengths of `columns`, which stand at `where`."""
     names = contract.names
     bad = unfit_names(columns, names, where)
-    first = next((c for c in columns.values() if isinstance(c, list)), [])
-    what = f"must be a list of {len(first)} numbers, as the first column is"
+    first = next((c for c in columns.values() if isinstance(c, list)), None)
+    what = "must be a list of numbers, one for each row"
+    if first is not None:
+        what = f"must be a list of {len(first)} numbers, as the first column is"
     return bad + [
         Complaint((*where, name), f"{what}, got {shown(columns[name])}", name)
         for name in names
         if name in columns
-        and not (isinstance(columns[name], list) and len(columns[name]) == len(first))
+        and not (isinstance(columns[name], list) and len(columns[name]) == len(first or ()))
     ]
 
 # %% ../nbs/09i_forms.ipynb #e0f814c0

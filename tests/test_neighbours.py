@@ -192,6 +192,13 @@ def test_an_index_that_fits_is_not_read(client, expected, index):
     assert answer.json["predictions"] == expected["1"]
 
 
+@pytest.mark.parametrize("path", ["/invocations", V1])
+def test_columns_that_are_single_numbers_are_asked_for_as_lists(client, path):
+    answer = client.post(path, json={"inputs": dict.fromkeys(NAMES, 1.0)})
+    assert_refused(answer)
+    assert "must be a list of numbers, one for each row, got a number" in answer.json["error"]
+
+
 @pytest.mark.parametrize("path", ["/invocations", V1, VERTEX["AIP_PREDICT_ROUTE"]])
 @pytest.mark.parametrize(
     ("words", "status"),
