@@ -473,7 +473,7 @@ def test_keys_protect_everything_but_health_and_the_contract(models):
                 for wrong in ({}, {"X_API_Key": EVE}, {"Authorization": f"Basic {ALICE}"}):
                     refused = client.ask(with_headers(question, **wrong))
                     assert refused.status == 401, question
-                    assert refused.headers["WWW-Authenticate"] == "Bearer"
+                    assert refused.headers["WWW-Authenticate"] == 'Bearer realm="iris_serve"'
                     assert refused.headers.get_content_subtype().endswith("json")
                     assert "key" in refused.json.get("detail", refused.json.get("error"))
                     assert EVE.encode() not in refused.body
