@@ -140,6 +140,7 @@ HEADERS = {
     "X-Request-Id": "the name of this request in the logs, given by the client or made here",
     "WWW-Authenticate": "how to say who one is",
     "Retry-After": "after how many seconds the next request is welcome",
+    "Accept-Encoding": "which values of Content-Encoding are read",
     FRAME: "how many bytes of a binary body are JSON; tensors as bytes follow",
 }
 
@@ -155,7 +156,12 @@ def response(description: str, content: dict[str, Schema], *more: str) -> Schema
 
 # %% ../nbs/14e_operations.ipynb #6189b886
 FORMS = {"Problem": "application/problem+json", "Failure": "application/json"}
-EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+EXTRA = {
+    401: ("WWW-Authenticate",),
+    415: ("Accept-Encoding",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
 
 
 def form_of(route: str) -> str:
