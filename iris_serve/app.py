@@ -32,6 +32,7 @@ from .guard import Policy
 from .metrics import Metrics
 from .observe import Observer
 from .predictor import Fixed, Live, Predictor
+from .question import Asked
 
 # %% ../nbs/12_app.ipynb #ae7b99f6
 def ask(predictor: Predictor) -> Response:
@@ -41,7 +42,8 @@ def ask(predictor: Predictor) -> Response:
         body, limits = read_body(), policy_of(current_app).limits
         return respond(native.predict(body, predictor, kind, query, limits))
     except Exception as error:
-        return refusal(error, predictor)
+        right = native.right_one(Asked(None), request.mimetype, error, predictor)
+        return refusal(error, predictor, *right)
 
 # %% ../nbs/12_app.ipynb #d2b3691d
 def routes(app: Flask) -> list[str]:

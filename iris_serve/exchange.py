@@ -68,10 +68,18 @@ def respond(reply: wire.Reply) -> Response:
 PLAIN = ("/v1", "/v2", "/invocations")
 
 
-def refusal(error: Exception, predictor: Predictor | None) -> Response:
-    """The response for `error`, which `predictor` had a part in unless it is None."""
+def refusal(
+    error: Exception,
+    predictor: Predictor | None,
+    expected: str | None = None,
+    example: object = None,
+) -> Response:
+    """The response for `error`, which `predictor` had a part in unless it is None.
+
+    It says what was `expected`, with an `example`, or shows the tutorial's question.
+    """
     refuse = wire.refuse_plain if request.path.startswith(PLAIN) else wire.refuse
-    reply = refuse(error, predictor)
+    reply = refuse(error, predictor, expected, example)
     if reply.status == 500:
         what = f"no answer to {request.method} {request.path}"
         current_app.logger.error(what, exc_info=error)

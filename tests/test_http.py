@@ -368,6 +368,19 @@ def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
     assert answer.json == {"predictions": [1]}
 
 
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    ("body", "packing", "status"),
+    [(b" " * (LIMITS.body + 1), "identity", 413), (b"x", "gzip", 400), (b"x", "br", 415)],
+)
+def test_lines_that_could_not_be_read_are_shown_right_ones(client, kind, body, packing, status):
+    packed = {"Content-Encoding": packing}
+    answer = client.post("/predict", data=body, content_type=kind, headers=packed)
+    assert_teaches(answer, status)
+    again = client.post("/predict", data=answer.json["example"], content_type=kind)
+    assert again.json == {"predictions": [1]}
+
+
 def test_the_example_mends_the_first_row_that_is_wrong(client):
     answer = client.post("/predict", json={"features": [ROWS[0], ROWS[1], [7.2, None, 5.8, 1.6]]})
     assert answer.json["example"] == {"features": [[7.2, 2.8, 5.8, 1.6]]}
