@@ -13,6 +13,7 @@ from functools import partial
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from . import native, wire
 from iris_serve.exchange import (
@@ -63,6 +64,8 @@ def translate(error: HTTPException, app: Flask) -> Exception:
     if isinstance(error, MethodNotAllowed):
         right = " or ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
         return wire.MethodError(f"this method is not offered here; use {right}")
+    if isinstance(error, WebsocketMismatch):
+        return wire.BodyError("no WebSocket is offered here; ask by HTTP, without Upgrade")
     return wire.BodyError("the request could not be read as HTTP")
 
 # %% ../nbs/12_app.ipynb #fa7fa433

@@ -182,6 +182,11 @@ def test_a_wrong_method_on_predict_is_a_405_that_allows_post(client, method):
     assert "POST" in answer.headers["Allow"].split(", ")
 
 
+def test_who_asks_for_a_websocket_is_told_that_there_is_none(client):
+    answer = client.get("/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    assert_teaches(answer, 400, "no WebSocket is offered here")
+
+
 def test_a_length_over_the_limit_is_a_413_before_the_body_comes(client):
     declared = {"CONTENT_LENGTH": str(LIMITS.body + 2)}
     answer = client.post("/predict", data=b"", environ_overrides=declared)
