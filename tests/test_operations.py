@@ -283,9 +283,7 @@ def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(two):
     genuine = (registry.path(1) / FOREST_FILE).read_bytes()
     with Service(two, "--workers", "2") as service:
         service.ready()
-        until_workers(service, 2, 2)
-        workers = (("version", "1"),)
-        assert scrape(service.port)["model_workers", workers] == 2
+        until(lambda: scrape(service.port).get(("model_workers", (("version", "1"),))) == 2)
         promote(registry, 2, "onwards")
         until(lambda: scrape(service.port).get(("model_workers", (("version", "2"),))) == 2)
         samples = scrape(service.port)
