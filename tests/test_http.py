@@ -382,13 +382,6 @@ def test_a_table_without_a_row_is_not_told_about_an_envelope(client, kind, body)
     assert "errors" not in answer.json
 
 
-@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
-def test_lines_without_a_row_are_a_complaint_about_the_body_itself(client, kind):
-    answer = client.post("/predict", data="\n", content_type=kind)
-    assert_teaches(answer, 400, "holds no row")
-    assert [error["pointer"] for error in answer.json["errors"]] == ["#"]
-
-
 def test_a_column_of_row_numbers_is_found_by_its_empty_name(client):
     table = "," + ",".join(NAMES) + "\n0,6.1,2.8,4.7,1.2\n"
     assert_teaches(client.post("/predict", data=table, content_type="text/csv"), 400, "empty name")

@@ -277,7 +277,7 @@ INVOCATIONS = {
     "a column scalar": ({"inputs": COLUMNS | {NAMES[1]: 1}}, "must be a list of 3 numbers"),
     "no column at all": (
         {"inputs": dict.fromkeys(NAMES, 1)},
-        "inputs.sepal_length: must be a list of numbers, got a value of type float",
+        "inputs.sepal_length: must be a list of numbers, one for each row, got a number",
     ),
     "a column odd": ({"inputs": COLUMNS | {NAMES[1]: [1, None, 3]}}, "inputs.sepal_width[1]"),
     "columns empty": ({"inputs": {name: [] for name in NAMES}}, "inputs: holds no row"),
