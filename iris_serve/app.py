@@ -13,6 +13,7 @@ from functools import partial
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from . import health, native, wire
 from iris_serve.exchange import (
@@ -32,6 +33,7 @@ from .guard import Policy
 from .metrics import Metrics
 from .observe import Observer
 from .predictor import Fixed, Live, Predictor
+from .question import Asked
 
 # %% ../nbs/12_app.ipynb #ae7b99f6
 def ask(predictor: Predictor) -> Response:
@@ -41,7 +43,8 @@ def ask(predictor: Predictor) -> Response:
         body, limits = read_body(), policy_of(current_app).limits
         return respond(native.predict(body, predictor, kind, query, limits))
     except Exception as error:
-        return refusal(error, predictor)
+        right = native.right_one(Asked(None), request.mimetype, error, predictor)
+        return refusal(error, predictor, *right)
 
 # %% ../nbs/12_app.ipynb #d2b3691d
 def routes(app: Flask) -> list[str]:
@@ -61,6 +64,8 @@ def translate(error: HTTPException, app: Flask) -> Exception:
     if isinstance(error, MethodNotAllowed):
         right = " or ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
         return wire.MethodError(f"this method is not offered here; use {right}")
+    if isinstance(error, WebsocketMismatch):
+        return wire.BodyError("no WebSocket is offered here; ask by HTTP, without Upgrade")
     return wire.BodyError("the request could not be read as HTTP")
 
 # %% ../nbs/12_app.ipynb #fa7fa433

@@ -159,7 +159,7 @@ def lines_of(body: bytes) -> Iterator[tuple[int, list[str]]]:
     reader, line = csv.reader(io.StringIO(text_of(body), newline=""), strict=True), 1
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells) or len(cells) > 1:
+            if cells and not (len(cells) == 1 and cells[0].isspace()):
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:

@@ -66,6 +66,8 @@ def shown(value: object) -> str:
         return f"the string {json.dumps(value[:20])}{'…' if len(value) > 20 else ''}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, (int, float)):
+        return "a number"
     return f"a value of type {type(value).__name__}"
 
 # %% ../nbs/00_contract.ipynb #1c30c528

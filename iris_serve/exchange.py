@@ -95,10 +95,19 @@ def told_plainly(app: App, path: str) -> bool:
     return below or path in app.extensions.get("plain", ())
 
 # %% ../nbs/11d_exchange.ipynb #d46db374
-def refusal(error: Exception, predictor: Predictor | None) -> Response:
-    """The response for `error`, which `predictor` had a part in unless it is None."""
+def refusal(
+    error: Exception,
+    predictor: Predictor | None,
+    expected: str | None = None,
+    example: object = None,
+) -> Response:
+    """The response for `error`, which `predictor` had a part in unless it is None.
+
+    It says what was `expected`, with an `example`, or shows the tutorial's question.
+    """
     plainly = told_plainly(current_app, request.path)
-    reply = (wire.refuse_plain if plainly else wire.refuse)(error, predictor)
+    refuse = wire.refuse_plain if plainly else wire.refuse
+    reply = refuse(error, predictor, expected, example)
     if reply.status == 500:
         what = f"no answer to {request.method} {request.path}"
         current_app.logger.error(what, exc_info=error)

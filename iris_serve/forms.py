@@ -42,9 +42,9 @@ def wrong_table(columns: dict[str, Any], contract: Contract, where: Where) -> li
     bad = unfit_names(columns, names, where)
     given = [(name, columns[name]) for name in names if name in columns]
     sizes = [len(column) for column in columns.values() if isinstance(column, list)]
-    what = f"a list of {sizes[0]} numbers, as the first one is" if sizes else "a list of numbers"
+    many = f"{sizes[0]} numbers, as the first one is" if sizes else "numbers, one for each row"
     return bad + [
-        Complaint((*where, name), f"must be {what}, got {shown(column)}", name)
+        Complaint((*where, name), f"must be a list of {many}, got {shown(column)}", name)
         for name, column in given
         if not isinstance(column, list) or len(column) != sizes[0]
     ]

@@ -144,6 +144,7 @@ HEADERS = {
     "X-Request-Id": "the name of this request in the logs, given by the client or made here",
     "WWW-Authenticate": "how to say who one is",
     "Retry-After": "after how many seconds the next request is welcome",
+    "Accept-Encoding": "which values of Content-Encoding are read",
     FRAME: "how many bytes of a binary body are JSON; tensors as bytes follow",
 }
 
@@ -167,7 +168,12 @@ def form_of(route: str) -> str:
     return "Failure" if foreign or route.split(" ")[1].startswith(PLAIN) else "Problem"
 
 # %% ../nbs/14e_operations.ipynb #a4639eb7
-EXTRA = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+EXTRA = {
+    401: ("WWW-Authenticate",),
+    415: ("Accept-Encoding",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
 
 
 def refused() -> dict[str, Schema]:

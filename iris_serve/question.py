@@ -78,7 +78,7 @@ class Asked(NamedTuple):
 
     features: Any
     detail: bool = False
-    lines: Sequence[int] = ()
+    lines: Sequence[int] | None = None  # of CSV and NDJSON
     wrong: Sequence[Complaint] = ()
 
 # %% ../nbs/09b_question.ipynb #36394136
@@ -96,7 +96,7 @@ def read_envelope(question: Any) -> Asked:
         wrong.append(Complaint(("features",), "is missing"))
     if not isinstance(detail, bool):
         wrong.append(Complaint(("detail",), f"must be true or false, got {shown(detail)}"))
-    return Asked(question.get("features"), detail is True, (), wrong)
+    return Asked(question.get("features"), detail is True, None, wrong)
 
 # %% ../nbs/09b_question.ipynb #46a2094b
 NDJSON = (
@@ -149,13 +149,15 @@ def is_many(features: Any) -> bool:
 # %% ../nbs/09b_question.ipynb #6615684b
 def check_asked(asked: Asked, contract: Contract, limits: Limits) -> Question:
     """The question in `asked`. Raises `BodyError`, `RowError` or `TooManyRowsError`."""
-    many = is_many(asked.features) or asked.lines or asked.features == []
-    where: Where = () if asked.lines else ("features",)
+    lined = asked.lines is not None
+    many = lined or is_many(asked.features) or asked.features == []
+    where: Where = () if lined else ("features",)
     rows = asked.features if many else [asked.features]
     check_number(rows, limits)
     if any(bad.where == ("features",) for bad in asked.wrong):
         raise BodyError(asked.wrong)
-    wrong = wrong_rows(rows, contract, where, asked.lines) if many else wrong_row(rows[0], contract)
+    lines = asked.lines or ()
+    wrong = wrong_rows(rows, contract, where, lines) if many else wrong_row(rows[0], contract)
     if asked.wrong:
         raise BodyError([*asked.wrong, *wrong])
     if wrong:

@@ -136,7 +136,7 @@ def wrong_names(values: dict[str, object], known: Sequence[str], where: Where) -
     hints = [meant(name, known) for name in unknown[:MOST_WRONG]]
     hints += [""] * (len(unknown) - len(hints))
     wrong = [
-        Complaint((*where, name), f"unknown name{hint}")
+        Complaint((*where, name), f"unknown name{hint}" if name else "is an empty name")
         for name, hint in zip(unknown, hints, strict=True)
     ]
     twice = getattr(values, "twice", ())

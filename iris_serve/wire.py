@@ -156,7 +156,7 @@ def extra_headers(error: Exception) -> Headers:
     if isinstance(error, RateError):
         return (("Retry-After", str(max(1, math.ceil(error.retry_after)))),)
     if isinstance(error, UnauthorizedError):
-        return (("WWW-Authenticate", "Bearer"),)
+        return (("WWW-Authenticate", 'Bearer realm="iris_serve"'),)
     if isinstance(error, EncodingError):
         return (("Accept-Encoding", "gzip, deflate"),)
     if status_of(error) == 503:

@@ -106,7 +106,9 @@ def open_predict(page):
 
 
 def execute(operation):
-    """Send what stands in `operation`; returns the status and the body that are shown."""
+    """Send what stands in `operation`; returns the status and the body that are shown then."""
+    if (clear := operation.get_by_role("button", name="Clear", exact=True)).count():
+        clear.click()
     operation.get_by_role("button", name="Execute").click()
     shown = operation.locator(".live-responses-table .response").first
     status = shown.locator(".response-col_status").inner_text()

@@ -32,7 +32,7 @@ from iris_serve.registry import Registry
 from iris_serve.rows import RowError, check_row
 from iris_serve.server import make_app
 from iris_serve.settings import Settings
-from iris_serve.wire import BodyError, pointer
+from iris_serve.wire import BodyError
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,11 @@ def test_a_wrong_method_on_predict_is_a_405_that_allows_post(client, method):
     answer = client.open("/predict", method=method)
     assert_teaches(answer, 405)
     assert "POST" in answer.headers["Allow"].split(", ")
+
+
+def test_who_asks_for_a_websocket_is_told_that_there_is_none(client):
+    answer = client.get("/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    assert_teaches(answer, 400, "no WebSocket is offered here")
 
 
 def test_a_length_over_the_limit_is_a_413_before_the_body_comes(client):
@@ -336,12 +341,20 @@ def test_all_complaints_come_at_once_each_with_its_pointer(client):
     ]
 
 
-@pytest.mark.parametrize("name", ["width (cm)", "50%", "a/b~c", "Länge", 'so "called"', "#1"])
-def test_a_pointer_is_a_uri_fragment_that_leads_back_to_the_name(name):
-    steps = pointer(("features", 0, name))
-    assert re.fullmatch(r"#(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*)*", steps)
-    last = unquote(steps).rsplit("/", 1)[1]
-    assert last.replace("~1", "/").replace("~0", "~") == name
+def test_a_pointer_is_a_fragment_of_a_uri_that_leads_to_the_value_whatever_its_name_is():
+    names = ["Länge (cm)", '"a", b', "c/d~e", "50%25", "#?"]
+    features = tuple(Feature(name, "", 0, 9) for name in names)
+    contract = replace(iris().contract, features=features, example=(1.0,) * 5)
+    client = create_app(Echo(contract)).test_client()
+    body = {"features": [{name: f"wrong {name}" for name in names}]}
+    for error in client.post("/predict", json=body).json["errors"]:
+        allowed = r"#(/([\w.~!$&'()*+,;=:@?-]|%[0-9A-F]{2})+)+"
+        assert re.fullmatch(allowed, error["pointer"], re.ASCII)
+        found = body
+        for step in unquote(error["pointer"][1:]).split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(name)] if isinstance(found, list) else found[name]
+        assert found == f"wrong {error['field']}"
 
 
 def test_a_complaint_about_a_line_names_the_line(client):
@@ -369,12 +382,35 @@ def test_a_table_without_a_row_is_not_told_about_an_envelope(client, kind, body)
     assert "errors" not in answer.json
 
 
+def test_a_column_of_row_numbers_is_found_by_its_empty_name(client):
+    table = "," + ",".join(NAMES) + "\n0,6.1,2.8,4.7,1.2\n"
+    assert_teaches(client.post("/predict", data=table, content_type="text/csv"), 400, "empty name")
+
+
+@pytest.mark.parametrize("body", [b"6", b'{"features": 6.1}', b'{"features": [1], "detail": 1}'])
+def test_a_number_where_none_belongs_is_called_a_number(client, body):
+    assert_teaches(client.post("/predict", data=body), 400, "got a number")
+
+
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
 def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
     wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
     example = client.post("/predict", data=wrong[kind], content_type=kind).json["example"]
     answer = client.post("/predict", data=example, content_type=kind)
     assert answer.json == {"predictions": [1]}
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    ("body", "packing", "status"),
+    [(b" " * (LIMITS.body + 1), "identity", 413), (b"x", "gzip", 400), (b"x", "br", 415)],
+)
+def test_lines_that_could_not_be_read_are_shown_right_ones(client, kind, body, packing, status):
+    packed = {"Content-Encoding": packing}
+    answer = client.post("/predict", data=body, content_type=kind, headers=packed)
+    assert_teaches(answer, status)
+    again = client.post("/predict", data=answer.json["example"], content_type=kind)
+    assert again.json == {"predictions": [1]}
 
 
 def test_the_example_mends_the_first_row_that_is_wrong(client):
@@ -406,6 +442,14 @@ def test_a_table_whose_columns_are_numbers_needs_its_names():
     assert client.post("/predict", data=rows, content_type="text/csv").status_code == 400
     answer = client.post("/predict", data="3,2,1,0\n" + rows, content_type="text/csv")
     assert answer.json == {"predictions": ["1.0 2.0 3.0 4.0"]}
+
+
+def test_an_empty_cell_in_quotes_is_a_row_and_never_left_out():
+    contract = replace(iris().contract, features=(Feature("length", "", 0, 9),), example=(1.0,))
+    client = create_app(Echo(contract)).test_client()
+    answer = client.post("/predict", data='length\n1\n""\n2\n', content_type="text/csv")
+    assert answer.status_code == 400
+    assert 'line 3: [0] (length): must be a number, got the string ""' in answer.json["detail"]
 
 
 def test_a_first_line_with_a_number_in_it_is_a_row_with_mistakes(client):

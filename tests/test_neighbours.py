@@ -182,6 +182,13 @@ def test_an_index_that_fits_is_not_read(client, expected, index):
     assert answer.json["predictions"] == expected["1"]
 
 
+@pytest.mark.parametrize("path", ["/invocations", V1])
+def test_columns_that_are_single_numbers_are_asked_for_as_lists(client, path):
+    answer = client.post(path, json={"inputs": dict.fromkeys(NAMES, 1.0)})
+    assert_refused(answer)
+    assert "must be a list of numbers, one for each row, got a number" in answer.json["error"]
+
+
 @pytest.mark.parametrize("path", ["/invocations", V1, VERTEX["AIP_PREDICT_ROUTE"]])
 @pytest.mark.parametrize(
     ("words", "status"),
@@ -199,6 +206,16 @@ def test_a_wrong_question_is_shown_a_right_one(client, path, words, status):
     assert_refused(answer, status)
     assert "instances" in answer.json["expected"]
     assert client.post(path, json=answer.json["example"]).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize("body", [b"6.1,2.8,many,1.2", b"", b" " * ((1 << 20) + 1)])
+def test_wrong_lines_are_shown_right_ones(client, kind, body):
+    answer = client.post("/invocations", data=body, content_type=kind)
+    assert_refused(answer, 413 if len(body) > 1 << 20 else 400)
+    assert "on each line 4 numbers" in answer.json["expected"]
+    again = client.post("/invocations", data=answer.json["example"], content_type=kind)
+    assert len(again.json["predictions"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,7 +277,7 @@ INVOCATIONS = {
     "a column scalar": ({"inputs": COLUMNS | {NAMES[1]: 1}}, "must be a list of 3 numbers"),
     "no column at all": (
         {"inputs": dict.fromkeys(NAMES, 1)},
-        "inputs.sepal_length: must be a list of numbers, got a value of type float",
+        "inputs.sepal_length: must be a list of numbers, one for each row, got a number",
     ),
     "a column odd": ({"inputs": COLUMNS | {NAMES[1]: [1, None, 3]}}, "inputs.sepal_width[1]"),
     "columns empty": ({"inputs": {name: [] for name in NAMES}}, "inputs: holds no row"),
