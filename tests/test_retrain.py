@@ -218,6 +218,33 @@ def test_a_wrong_value_is_refused_by_name(name, word):
 
 
 @pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("seed", (-1, 0, 4294967295, 4294967296)),
+        ("n_estimators", (0, 1, 10000, 10001)),
+        ("max_depth", (0, 1, 1000, 1001)),
+        ("cv", (1, 2, 100, 101)),
+        ("min_score", (-1, 0, 1, 2)),
+    ],
+)
+def test_a_value_out_of_bounds_is_answered_with_the_bounds_that_hold(name, bounds):
+    below, low, high, above = bounds
+    for value in (low, high):
+        assert getattr(check_parameters({name: value}), name) == value
+    for value in (above, "text"):
+        words = rf"^{name} must be .*\b{low} to {high}\b.*, got {value!r}$"
+        with pytest.raises(ValueError, match=words):
+            check_parameters({name: value})
+    with pytest.raises(ValueError, match=rf"^{name} must be "):
+        check_parameters({name: below})
+
+
+def test_a_word_that_is_no_choice_is_answered_with_the_choices():
+    with pytest.raises(ValueError, match="promote must be auto, never or always, got 'yes'"):
+        check_parameters({"promote": "yes"})
+
+
+@pytest.mark.parametrize(
     ("word", "meant"),
     [
         ("trees", "n_estimators"),
