@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG_FILE', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MOST_FAILED', 'write_spec', 'kernel_here', 'last_words', 'told',
-           'execute', 'tidy', 'failure', 'trim_failed', 'keep_failed', 'run_notebook']
+           'execute', 'tidy', 'failure', 'trim_failed', 'keep_failed', 'where_kept', 'run_notebook']
 
 # %% ../nbs/06c_runner.ipynb #89339076
 import json
@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 # %% ../nbs/06c_runner.ipynb #929dce18
-from .disk import write_file
+from .disk import ArtifactError, write_file
 from .page import RetrainError
 from .parameters import Parameters
 from .record import NOTEBOOK_FILE, plain
@@ -146,14 +146,28 @@ def trim_failed(folder: Path) -> None:
 def keep_failed(registry: Registry, executed: Path) -> Path:
     """Keep the notebook of a failed run beside the versions, and `MOST_FAILED` in all; returns it.
 
-    Raises `ArtifactError` if the directory is a link.
+    Raises `ArtifactError` if the directory is a link, and `OSError` if the disk is full; nothing
+    half is left then.
     """
     folder = real(real(registry.folder) / "failed")
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z.ipynb"
-    write_file(kept, tidy(executed))
+    try:
+        write_file(kept, tidy(executed))
+    except BaseException:
+        kept.unlink(missing_ok=True)
+        raise
     trim_failed(folder)
     return kept
+
+# %% ../nbs/06c_runner.ipynb #7bca1a72
+def where_kept(registry: Registry, executed: Path) -> str:
+    """Keep the notebook of a failed run, and say where; or say why it could not be kept."""
+    try:
+        return f"the executed notebook is kept as {keep_failed(registry, executed)}"
+    except (OSError, ArtifactError) as error:
+        why = getattr(error, "strerror", None) or error
+        return f"the executed notebook could not be kept: {why}"
 
 # %% ../nbs/06c_runner.ipynb #eea07d8e
 def run_notebook(
@@ -177,7 +191,7 @@ def run_notebook(
         except (PapermillExecutionError, RuntimeError, KeyboardInterrupt) as error:
             why = failure(error, last_words(executed.parent))
             if registry and executed.is_file():
-                why += f" (the executed notebook is kept as {keep_failed(registry, executed)})"
+                why += f" ({where_kept(registry, executed)})"
             if why.startswith(STOPPED):
                 raise KeyboardInterrupt(why) from None
             raise RetrainError(why) from None

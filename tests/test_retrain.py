@@ -1,6 +1,7 @@
 """A retraining run is strict about its parameters, reproducible, and all or nothing."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -127,6 +128,17 @@ def test_failed_notebooks_are_not_kept_through_a_link(registry, tmp_path):
     with pytest.raises(ArtifactError, match="is a symbolic link"):
         keep_failed(registry, tmp_path / "executed.ipynb")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_full_disk_hides_no_reason_and_leaves_no_half_notebook(models, monkeypatch):
+    def full(path, data):
+        path.write_bytes(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(iris_serve.runner, "write_file", full)
+    with pytest.raises(RetrainError, match=r"division by zero .*not be kept: No space left"):
+        ending(models, "1 / 0", monkeypatch)
+    assert list((Registry(models).folder / "failed").iterdir()) == []
 
 
 def papermill(models, out, *parameters):
