@@ -90,6 +90,14 @@ def test_train_trains_once(tmp_path):
     assert Registry(tmp_path).versions() == [1]
 
 
+def test_a_models_directory_that_is_a_file_is_named_without_the_number_of_an_error(tmp_path):
+    (tmp_path / "models").write_text("mine")
+    done = ask("train", "--models", tmp_path / "models")
+    assert done.exit_code == 1
+    assert done.output == f"Error: {tmp_path / 'models' / 'iris'}: Not a directory\n"
+    assert (tmp_path / "models").read_text() == "mine"
+
+
 def test_retrain_with_a_misspelt_parameter_writes_nothing(tmp_path):
     done = ask("retrain", "-p", "seeed", 7, "--models", tmp_path / "models")
     assert done.exit_code == 2
