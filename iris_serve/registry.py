@@ -70,7 +70,9 @@ class Registry:
         """
         path = real(real(self.folder) / str(version))
         if not path.is_dir():
-            raise NoModelError(f"{self.name} has no version {version}; there are {self.versions()}")
+            raise NoModelError(
+                f"{self.name} has no version {version}; there are {self.versions() or 'none'}"
+            )
         return path
 
     def versions(self) -> list[int]:
