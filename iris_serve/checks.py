@@ -6,6 +6,7 @@
 __all__ = ['say', 'reproduce', 'verify']
 
 # %% ../nbs/17e_checks.ipynb #54719219
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def reproduce(settings: Settings, version: str, data: str | None) -> None:
     from iris_serve.audit import resolve
 
     number = resolve(registry_of(settings), version)
-    file = Path(data) if data else None
-    result = reproduction.reproduce(Path(settings.models), settings.name, number, file)
+    file, seen = Path(data) if data else None, sys.stderr.isatty()
+    result = reproduction.reproduce(Path(settings.models), settings.name, number, file, seen)
     say(result.differences, f"{settings.name} version {number}: identical")
 
 # %% ../nbs/17e_checks.ipynb #952c3996

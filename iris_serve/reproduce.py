@@ -115,21 +115,25 @@ def follow_recipe(parameters: Parameters, data: Path, staged: Path) -> None:
         raise RetrainError(said[-1])
 
 # %% ../nbs/07a_reproduce.ipynb #b265cafe
-def make_again(notebook: Path | None, parameters: Parameters, data: Path, staged: Path) -> None:
+def make_again(
+    notebook: Path | None, parameters: Parameters, data: Path, staged: Path, progress: bool = False
+) -> None:
     """Fill `staged` by the recorded `notebook`, else by the recipe. Raises `RetrainError`."""
     if notebook:
         check_extra()
-        run_notebook(notebook, parameters, staged, data)
+        run_notebook(notebook, parameters, staged, data, progress)
     else:
         follow_recipe(parameters, data, staged)
 
 # %% ../nbs/07a_reproduce.ipynb #b17bc6ef
-def reproduce(models: Path, name: str, version: int, data: Path | None = None) -> Reproduction:
+def reproduce(
+    models: Path, name: str, version: int, data: Path | None = None, progress: bool = False
+) -> Reproduction:
     """Make `version` of the model `name` again from what was recorded, and compare.
 
-    `data` is the data file, if no copy was kept. Raises `NoModelError` if there is no such
-    version, `ArtifactError` if its records or its notebook are damaged, and `RetrainError` if
-    there is no recipe for it, or if the run fails now.
+    `data` is the data file, if no copy was kept; `progress` shows how far a notebook is.
+    Raises `NoModelError` if there is no such version, `ArtifactError` if its records or its
+    notebook are damaged, and `RetrainError` if there is no recipe for it, or the run fails now.
     """
     path = Registry(models, name).path(version)
     run, card = read_run(path), read_card(path)
@@ -144,6 +148,6 @@ def reproduce(models: Path, name: str, version: int, data: Path | None = None) -
     parameters = Parameters(**told, name=card.name, promote="never")
     with TemporaryDirectory() as folder, stage(Registry(Path(folder), name)) as staged:
         notebook = path / NOTEBOOK_FILE if run.notebook else None
-        make_again(notebook, parameters, found or Path("iris"), staged)
+        make_again(notebook, parameters, found or Path("iris"), staged, progress)
         after = changed_result(card, read_card(staged))
     return Reproduction(name, version, True, tuple(before + after))

@@ -288,8 +288,8 @@ def test_add_prints_the_complaints_about_a_table_without_a_traceback(tmp_path, o
 
 @pytest.mark.parametrize("differences", [[], ["data: another file", "library: numpy 1, and not 2"]])
 def test_reproduce_says_identical_or_what_differs(models, monkeypatch, differences):
-    def again(folder, name, version, data):
-        assert (folder, name, version, data) == (models, "iris", 1, None)
+    def again(folder, name, version, data, progress):
+        assert (folder, name, version, data, progress) == (models, "iris", 1, None, False)
         return SimpleNamespace(identical=not differences, differences=differences)
 
     monkeypatch.setattr("iris_serve.reproduce.reproduce", again, raising=False)

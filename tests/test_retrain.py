@@ -508,6 +508,13 @@ def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
     assert Registry(wines, "wine").versions() == [1]
 
 
+def test_a_reproduction_shows_how_far_the_notebook_is(wines, capfd):
+    assert reproduce(wines, "wine", 1, progress=True).identical
+    assert "Executing: 100%" in capfd.readouterr().err
+    assert reproduce(wines, "wine", 1).identical
+    assert capfd.readouterr().err == ""
+
+
 def test_a_changed_copy_of_the_data_is_named(wines):
     copy = Registry(wines, "wine").path(1) / "data.csv"
     copy.write_text(copy.read_text().replace("class_0", "class_1", 1))
