@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN_FILE', 'NOTEBOOK_FILE', 'PAGE_FILE', 'CHECKS', 'Run', 'read_run', 'Event', 'plain', 'who_am_i', 'check_record',
-           'check_files', 'check_notebook', 'check_model']
+           'check_files', 'check_notebook', 'check_data', 'check_model']
 
 # %% ../nbs/04b_record.ipynb #c2222525
 import getpass
@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from .artifact import open_model
-from .card import CARD_FILE
+from .card import CARD_FILE, read_card
 from .disk import UNREADABLE, ArtifactError, read_part, sha256
 
 RUN_FILE, NOTEBOOK_FILE, PAGE_FILE = "run.json", "retrain.ipynb", "retrain.html"
@@ -100,10 +100,21 @@ def check_notebook(path: Path) -> None:
         if digest is not None and sha256(read_part(path, name)) != digest:
             raise ArtifactError(f"{path / name} is not the {what} that {RUN_FILE} describes")
 
+# %% ../nbs/04b_record.ipynb #ec88a73b
+def check_data(path: Path) -> None:
+    """Raise `ArtifactError` if a data file kept in `path` is not the one that its card describes.
+
+    Whoever has removed it has not changed it.
+    """
+    wanted = read_card(path).data.file
+    for copy in sorted(path.glob("data.*")):
+        if sha256(read_part(path, copy.name)) != wanted:
+            raise ArtifactError(f"{copy} is not the data file that {CARD_FILE} describes")
+
 # %% ../nbs/04b_record.ipynb #f8f290b8
 def check_model(path: Path) -> None:
     """Raise `ArtifactError` if the model in `path` cannot be opened or answers wrongly."""
     open_model(path)
 
 
-CHECKS = (check_record, check_files, check_notebook, check_model)
+CHECKS = (check_record, check_files, check_notebook, check_data, check_model)

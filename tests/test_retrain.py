@@ -523,6 +523,18 @@ def test_a_changed_copy_of_the_data_is_named(wines):
     assert again.differences[0].startswith("data: the kept copy is another table")
 
 
+def test_a_changed_copy_of_the_data_is_found_by_verify_and_a_removed_one_is_none(wines):
+    registry = Registry(wines, "wine")
+    copy = registry.path(1) / "data.csv"
+    data = copy.read_bytes()
+    copy.write_bytes(data + b"\n")
+    assert verify(registry) == [f"version 1: {copy} is not the data file that card.json describes"]
+    with pytest.raises(ArtifactError, match="is not the data file"):
+        promote(registry, 1, "it looked fine")
+    copy.unlink()
+    assert verify(registry) == []
+
+
 def test_a_changed_source_is_named(wines, monkeypatch):
     monkeypatch.setattr(iris_serve.reproduce, "source_digest", lambda: "0" * 64)
     assert reproduce(wines, "wine", 1).differences == ("code: the source that trains is another",)
