@@ -675,6 +675,20 @@ def test_hostile_names_in_a_table_neither_stop_a_run_nor_reach_the_page(tmp_path
     assert_harmless((Registry(tmp_path / "m").path(run.version) / PAGE_FILE).read_text())
 
 
+def test_names_that_no_font_has_bring_no_warning_into_the_report(tmp_path):
+    lines = [
+        "花びら,size,kind",
+        *(f"{i % 7},{i % 5},{('薔薇', 'tulip')[i % 2]}" for i in range(60)),
+    ]
+    (tmp_path / "flowers.csv").write_text("\n".join(lines), encoding="utf-8")
+    told = Parameters(data=str(tmp_path / "flowers.csv"), target="kind", n_estimators=5)
+    path = Registry(tmp_path / "m").path(retrain(tmp_path / "m", told).version)
+    cells = json.loads((path / "retrain.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []
+    assert "薔薇" in (path / PAGE_FILE).read_text(encoding="utf-8")
+
+
 def test_a_kernel_that_cannot_start_is_told_with_its_last_words(models, monkeypatch):
     genuine = iris_serve.runner.write_spec
 
