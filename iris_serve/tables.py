@@ -35,7 +35,9 @@ from .files import Findings, Opened, open_table, refusal
 # %% ../nbs/01c_tables.ipynb #d296f876
 def unknown(name: str, names: Sequence[str]) -> str:
     """The complaint about a column `name` that is not among `names`."""
-    close = "".join(f"; did you mean {brief(n)!r}?" for n in get_close_matches(name, names, 1))
+    small = {known.lower(): known for known in names}
+    near = [small[n] for n in get_close_matches(name.lower(), small, 1)]
+    close = "".join(f"; did you mean {brief(n)!r}?" for n in near)
     data = "; is the header missing?" if sum(map(bool, map(NUMBER.fullmatch, names))) > 1 else ""
     return f"there is no such column{close or data} (there are {several(names)})"
 

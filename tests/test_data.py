@@ -397,6 +397,7 @@ def test_two_columns_of_one_name_are_refused_and_not_renamed(refused):
     [
         ("kynd", None, "kynd", "did you mean 'kind'? (there are size, weight, kind)"),
         ("kind", ["sise"], "sise", "did you mean 'size'?"),
+        ("KIND", ["size"], "KIND", "did you mean 'kind'?"),
         ("kind", ["size", "size"], "size", "named more than once"),
         ("kind", ["size", "kind"], "kind", "named more than once"),
         ("kind", [], None, "1 to 1000 features are needed, and there are 0"),
