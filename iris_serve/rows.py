@@ -140,7 +140,7 @@ def wrong_names(values: dict[str, object], known: Sequence[str], where: Where) -
         for name, hint in zip(unknown, hints, strict=True)
     ]
     twice = getattr(values, "twice", ())
-    return [Complaint((*where, name), "stands twice in the same object") for name in twice] + wrong
+    return [Complaint((*where, name), "stands twice") for name in twice] + wrong
 
 # %% ../nbs/00a_rows.ipynb #ff5e9522
 def unfit_names(values: dict[str, object], known: Sequence[str], where: Where) -> list[Complaint]:
