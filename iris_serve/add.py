@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'EstimatorError', 'check_readable', 'unpickled', 'open_estimator', 'parts', 'check_names', 'learned',
-           'check_estimator', 'describe', 'verdict_on_added', 'add']
+           'check_estimator', 'describe', 'verdict_on_added', 'rewrite', 'promote_added', 'add']
 
 # %% ../nbs/05b_add.ipynb #3a83b76e
+import os
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 # %% ../nbs/05b_add.ipynb #0a0c6186
 from .artifact import fill, open_model
 from .card import Card, make_card
 from .contract import brief, several
 from .data import Table, split
-from .disk import ArtifactError
-from .record import Run, plain, read_run
-from .registry import Registry, alias_folder, promote, publish, stage
+from .disk import ArtifactError, encoded, write_file
+from .record import RUN_FILE, Run, plain, read_run
+from .registry import ConflictError, Registry, alias_folder, promote, publish, stage
 from .staging import numbers
 from .train import score
 
@@ -154,6 +157,29 @@ def verdict_on_added(registry: Registry, rule: str) -> tuple[bool, str]:
         return True, f"promote is 'always'; {SEEN}"
     return False, f"{SEEN}, so it cannot be compared; promote it by hand"
 
+# %% ../nbs/05b_add.ipynb #93626639
+def rewrite(registry: Registry, run: Run) -> Run:
+    """Let `run`, judged again, take the place of the record of its version, in one step."""
+    path = registry.path(run.version)
+    said = "judged again, for somebody else promoted at the same moment"
+    said += "; the executed notebook has the verdict before that" if run.notebook else ""
+    why, card = f"{run.why} ({said})", read_run(path).card
+    run = msgspec.structs.replace(run, why=why, card=card)
+    with stage(registry) as aside:
+        write_file(aside / RUN_FILE, encoded(run))
+        os.replace(aside / RUN_FILE, path / RUN_FILE)
+    return run
+
+# %% ../nbs/05b_add.ipynb #b1fabf4d
+def promote_added(registry: Registry, run: Run, rule: str) -> Run:
+    """Promote the version of `run`, by `auto` only if it is still the first; returns the record."""
+    try:
+        promote(registry, run.version, run.why, expected=None if rule == "auto" else "any")
+    except ConflictError:
+        promoted, why = verdict_on_added(registry, rule)
+        return rewrite(registry, msgspec.structs.replace(run, promoted=promoted, why=why))
+    return run
+
 # %% ../nbs/05b_add.ipynb #8ae0bfd5
 def add(registry: Registry, file: Path, table: Table, rule: str = "auto") -> Run:
     """Make the classifier in `file`, the user's own, a new version; returns its run record.
@@ -172,7 +198,5 @@ def add(registry: Registry, file: Path, table: Table, rule: str = "auto") -> Run
         promoted, why = verdict_on_added(registry, rule)
         finished = datetime.now(UTC)
         run = Run(made_by="add", started=started, finished=finished, promoted=promoted, why=why)
-        version = publish(registry, staged, run)
-    if promoted:
-        promote(registry, version, why)
-    return read_run(registry.path(version))
+        run = read_run(registry.path(publish(registry, staged, run)))
+    return promote_added(registry, run, rule) if promoted else run

@@ -15,7 +15,7 @@ from msgspec.structs import replace as changed
 # %% ../nbs/06_gate.ipynb #007810ad
 from .artifact import open_model
 from .card import Card, read_card
-from .contract import same_question
+from .contract import unlike
 from .data import Table
 from .disk import ArtifactError
 from iris_serve.exam import (
@@ -72,8 +72,8 @@ def decide(verdict: Verdict, obstacle: str) -> tuple[bool, str]:
 # %% ../nbs/06_gate.ipynb #7622e775
 def obstacle(candidate: Card, incumbent: Card) -> str:
     """Why `candidate` cannot be compared with `incumbent`; empty if it can."""
-    if not same_question(candidate.contract, incumbent.contract):
-        return "it answers another question: the contract differs from the current one"
+    if differences := unlike(incumbent.contract, candidate.contract):
+        return f"it answers another question: the contract differs, {differences}"
     if candidate.parameters is None:
         return "it was fitted elsewhere, nobody knows from which rows; promote by hand"
     if incumbent.parameters is None:

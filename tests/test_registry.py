@@ -649,6 +649,25 @@ def test_an_added_version_is_promoted_by_auto_only_if_it_is_the_first(registry, 
     assert not add(fresh, tmp_path / "own.pkl", FLOWERS, "never").promoted
 
 
+def test_of_two_models_added_at_once_auto_promotes_one_and_the_records_say_which(
+    tmp_path, monkeypatch
+):
+    joblib.dump(OWN["line"].fit(FLOWERS.X, FLOWERS.y), tmp_path / "own.pkl")
+    shelf = Registry(tmp_path / "models", "fresh")
+    add(shelf, tmp_path / "own.pkl", FLOWERS, "never")
+
+    def overtaken(*names, **wishes):
+        promote(shelf, 1, "quicker")
+        return promote(*names, **wishes)
+
+    monkeypatch.setattr("iris_serve.add.promote", overtaken)
+    late = add(shelf, tmp_path / "own.pkl", FLOWERS)
+    assert (late.version, late.promoted, current(shelf).version) == (2, False, 1)
+    assert read_run(shelf.path(2)) == late
+    assert "promote it by hand (judged again" in late.why
+    assert verify(shelf) == []
+
+
 class Sum:
     def predict(self, rows):
         return [0 for _ in rows]
