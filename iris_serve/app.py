@@ -99,7 +99,7 @@ def surround(app: Flask, live: Live, policy: Policy, observer: Observer | None) 
         sign(response, policy)
         if observer:
             observe(response, observer)
-        if not drain(response.status_code):
+        if not drain():
             response.headers["Connection"] = "close"
         return response
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from .card import CARD_FILE
 from .disk import ArtifactError, read_part, sha256
-from .record import CHECKS, Event, read_run
+from .record import Event, check_version, read_run
 from iris_serve.registry import (
     NoModelError,
     Registry,
@@ -21,6 +21,7 @@ from iris_serve.registry import (
     current,
     history,
     promote,
+    promoted_cards,
     read_event,
 )
 from .staging import numbers
@@ -73,24 +74,20 @@ def rollback(registry: Registry, alias: str = "current", why: str = "taken back"
 
 # %% ../nbs/05a_audit.ipynb #7a192e60
 def troubles(registry: Registry, version: int) -> list[str]:
-    """What is wrong with `version`, in words."""
-    found = []
-    for check in CHECKS:
-        try:
-            check(registry.path(version))
-        except (ArtifactError, NoModelError) as error:
-            found.append(f"version {version}: {error}")
-    return found
+    """What is wrong with `version`, in words: the first contradiction, which ends the look."""
+    try:
+        check_version(registry.path(version), promoted_cards(registry).get(version, ()))
+    except (ArtifactError, NoModelError) as error:
+        return [f"version {version}: {error}"]
+    return []
 
 # %% ../nbs/05a_audit.ipynb #83f33ba3
-def alias_troubles(registry: Registry, alias: str, version: int | None) -> list[str]:
-    """What is wrong with the history of `alias`, or with its events of `version`, in words."""
+def alias_troubles(registry: Registry, alias: str) -> list[str]:
+    """What is wrong with the history of `alias`, in words."""
     found = []
     for number in numbers(alias_folder(registry, alias), ".json"):
         try:
-            event = read_event(registry, alias, number)
-            if version in (None, event.version):
-                check_anchor(registry, event)
+            registry.path(read_event(registry, alias, number).version)
         except (ArtifactError, NoModelError) as error:
             found.append(f"alias {alias}: {error}")
     return found
@@ -123,5 +120,5 @@ def verify(registry: Registry, version: int | None = None) -> list[str]:
     versions = registry.versions() if version is None else [version]
     found = [trouble for v in versions for trouble in troubles(registry, v)]
     for alias in alias_names(registry):
-        found += alias_troubles(registry, alias, version)
+        found += alias_troubles(registry, alias)
     return list(dict.fromkeys(found + unfinished(registry, versions)))

@@ -77,6 +77,7 @@ HELP = {
     "pickles": "May a version asked for by number be opened as a pickle",
     "keys": "Who may ask: name:digest, several with blanks between",
     "rate": "Requests a minute for each key; 0 for no limit",
+    "hosts": "Further names in Host, where a loopback address is listened on; * for all",
     "origins": "Web origins whose pages may ask; * for all",
     "max_body": "Bytes of a body that are read, packed or not",
     "max_rows": "Rows in one question",

@@ -125,7 +125,7 @@ def notebook_page(versions: Versions, version: int) -> bytes:
         how = f"it was made by {run.made_by}"
         raise NoModelError(f"version {version} has no page of an executed notebook: {how}")
     with trusting(versions.registry, f"version {version}"):
-        check_notebook(path)
+        check_notebook(path, run)
         return read_part(path, PAGE_FILE)
 
 # %% ../nbs/15_lineage.ipynb #1690ccf1

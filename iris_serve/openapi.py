@@ -14,7 +14,7 @@ from typing import Any
 from .app import EVERYBODY
 from .contract import Contract
 from .framing import FRAME
-from .guard import Policy, is_public
+from .guard import Policy
 from .inference import INFERENCE_SHAPES, tensor_questions
 from iris_serve.operations import (
     HEADERS,
@@ -22,6 +22,7 @@ from iris_serve.operations import (
     OPERATIONS,
     TABLES,
     TEXT,
+    is_open,
     line_of,
     refused,
     responses,
@@ -95,7 +96,7 @@ def operation(route: str, tag: str, predictor: Predictor, policy: Policy) -> Sch
         said["parameters"] = told
     if what.asks:
         said["requestBody"] = body(what.asks, predictor)
-    if is_public(route.split(" ")[1], policy.public):
+    if is_open(route, policy.public):
         said["security"] = []
     return said
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPERATION', 'ONE', 'LINEAGE', 'DOCUMENTATION', 'TENSORS', 'V1_MODEL', 'PLATFORMS', 'TABLES',
            'OPERATIONS', 'VERTEX_LINES', 'SAME_WITHOUT', 'OCTETS', 'HEADERS', 'FORMS', 'EXTRA', 'TEXT', 'MORE_FORMS',
-           'Operation', 'line_of', 'refusals', 'response', 'form_of', 'refused', 'answered', 'responses']
+           'Operation', 'line_of', 'is_open', 'refusals', 'response', 'form_of', 'refused', 'answered', 'responses']
 
 # %% ../nbs/14e_operations.ipynb #d4b25f10
 from typing import NamedTuple
@@ -124,13 +124,19 @@ SAME_WITHOUT = (
 )
 
 
+def is_open(route: str, public: frozenset[str] = PUBLIC) -> bool:
+    """True if `route`, such as `GET /v2/models/{name}`, needs no key where `public` is public."""
+    method, path = route.split(" ")
+    return is_public(method, path.replace("{", "<").replace("}", ">"), public)
+
+
 def refusals(route: str, public: frozenset[str] = PUBLIC) -> list[int]:
-    """The statuses of errors that `route` can reply; the paths in `public` need no key."""
-    path = route.split(" ")[1]
+    """The statuses of errors that `route` can reply; the routes in `public` need no key."""
+    path, asks = route.split(" ")[1], line_of(route).asks
     found = {421, 431, 500}
-    found |= set() if is_public(path, public) else {401, 429}
+    found |= set() if is_open(route, public) else {401, 429}
     found -= {429} if path in UNCOUNTED else set()
-    found |= {400, 413, 415} if line_of(route).asks else set()
+    found |= {400, 411, 413, 415} if asks else set()
     found |= {404} if "{" in path else set()
     found |= {403, 503} if "{v}" in path else set()
     found |= set() if path in SAME_WITHOUT or path.startswith("/docs/") else {503}

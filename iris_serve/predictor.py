@@ -16,13 +16,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .artifact import open_model
+from .artifact import FOREST_FILE, look, open_found
 from .card import Card
 from .contract import Contract
 from .disk import ArtifactError
 from .forest import Forest
-from .record import read_run
-from .registry import NoModelError, Registry, current
+from .record import read_records
+from .registry import NoModelError, Registry, current, recorded_card
 
 # %% ../nbs/08_predictor.ipynb #cade8915
 class Predictor(Protocol):
@@ -133,8 +133,11 @@ def open_version(registry: Registry, version: int, card: str) -> Pinnable:
 
     Raises `NoModelError` if there is no such version, `ArtifactError` if it cannot be trusted.
     """
-    model, described = open_model(registry.path(version), card)
-    return predictor_of(model, described, version, card)
+    path = registry.path(version)
+    found, described = look(path, card)
+    if FOREST_FILE not in found:
+        read_records(path, [card])  # opening a pickle runs it, so its run record has to agree, too
+    return predictor_of(open_found(found, described), described, version, card)
 
 # %% ../nbs/08_predictor.ipynb #434ed377
 def open_predictor(registry: Registry, version: int | None = None) -> Pinnable:
@@ -142,7 +145,7 @@ def open_predictor(registry: Registry, version: int | None = None) -> Pinnable:
     if version is None:
         event = current(registry)
         return open_version(registry, event.version, event.card)
-    return open_version(registry, version, read_run(registry.path(version)).card)
+    return open_version(registry, version, recorded_card(registry, version))
 
 # %% ../nbs/08_predictor.ipynb #f71bd8f6
 ELSEWHERE = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\]\w[^'\"<>()\n]*")

@@ -141,7 +141,7 @@ def reproduce(
         raise RetrainError(f"version {version} was added, not trained here: there is no recipe")
     found, wrong = find_data(path, card, card.parameters, data)
     before = [wrong] * bool(wrong) + changed_since(card)
-    check_notebook(path)
+    check_notebook(path, run)
     if wrong:
         return Reproduction(name, version, False, tuple(before))
     told = msgspec.structs.asdict(card.parameters)

@@ -31,10 +31,18 @@ from msgspec.structs import replace
 # %% ../nbs/17_server.ipynb #2e081c9c
 from .address import announce, claimed
 from .artifact import FOREST_FILE, check_versions, look, open_found
-from .compose import ensure_model, make_app, placed, policy_from, shared_folder
+from iris_serve.compose import (
+    drop_request_variables,
+    ensure_model,
+    make_app,
+    placed,
+    policy_from,
+    shared_folder,
+)
 from .guard import warning
 from .live import WAIT
 from .log import say_by, writer
+from .record import read_records
 from .registry import current
 from .settings import Settings, registry_of
 
@@ -84,6 +92,7 @@ def worker_app(settings: Settings, address: str) -> Flask:
     heed(obey)
     if parent := multiprocessing.parent_process():
         threading.Thread(target=end_with, args=(parent, settings.grace), daemon=True).start()
+    drop_request_variables(os.environ)  # before granian copies it, so there is nothing to report
     logging.getLogger("_granian").handlers.clear()
     say_by(writer(2), name="_granian")
     app = make_app(settings, address)
@@ -130,6 +139,7 @@ def probe(path: Path, card_sha256: str) -> None:
     if FOREST_FILE in found:
         open_found(found, card)
     else:
+        read_records(path, [card_sha256])
         check_versions(card)
 
 # %% ../nbs/17_server.ipynb #d278d785

@@ -34,6 +34,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pickles: bool = False
     keys: str = ""
     rate: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    hosts: str = ""
     origins: str = ""
     max_body: Annotated[int, Meta(ge=1, le=1 << 30)] = 1 << 20
     max_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
@@ -80,6 +81,7 @@ EXAMPLES = {
     "pickles": "true",
     "keys": "alice:" + "0123456789abcdef" * 4,
     "rate": "600",
+    "hosts": "iris.example",
     "origins": "https://shop.example",
     "max_body": "1048576",
     "max_rows": "10000",

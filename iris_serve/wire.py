@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Headers', 'STATUS', 'TITLES', 'UNQUOTED', 'MOST_TOLD', 'FAILED', 'TAUGHT', 'Reply', 'version_header', 'reply',
-           'BodyError', 'QueryError', 'TooLargeError', 'TooManyRowsError', 'HeadersError', 'MediaError',
+           'BodyError', 'QueryError', 'LengthError', 'TooLargeError', 'TooManyRowsError', 'HeadersError', 'MediaError',
            'EncodingError', 'UnknownPathError', 'MethodError', 'HostError', 'UnauthorizedError', 'ForbiddenError',
            'RateError', 'status_of', 'extra_headers', 'pointer', 'told', 'expectation', 'refuse', 'refuse_plain']
 
@@ -17,8 +17,9 @@ from urllib.parse import quote
 
 from .contract import brief, listed
 from .live import RETRY
-from .pinned import PickleError, UntrustedError
+from .pinned import UntrustedError
 from .predictor import NotReadyError, Predictor, UnanswerableError
+from .record import PickleError
 from .registry import NoModelError
 from .rows import ComplaintsError, RowError, Where
 
@@ -59,6 +60,10 @@ class QueryError(ComplaintsError):
     """A query string with something in it that is not understood."""
 
 # %% ../nbs/09_wire.ipynb #b5718812
+class LengthError(ValueError):
+    """A body without a length, of a kind that does not show where it was meant to end."""
+
+
 class TooLargeError(ValueError):
     """A body that is longer than the service reads."""
 
@@ -118,6 +123,7 @@ STATUS: dict[type[Exception], int] = {
     NoModelError: 404,
     UnknownPathError: 404,
     MethodError: 405,
+    LengthError: 411,
     TooLargeError: 413,
     TooManyRowsError: 413,
     MediaError: 415,
@@ -141,6 +147,7 @@ TITLES = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    411: "Length Required",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     421: "Misdirected Request",
@@ -199,7 +206,7 @@ def expectation(predictor: Predictor) -> str:
 
 # %% ../nbs/09_wire.ipynb #cc1449bd
 FAILED = "the service failed to answer; its log says why"
-TAUGHT = (400, 404, 405, 413, 415)  # mistakes that a right example helps to mend
+TAUGHT = (400, 404, 405, 411, 413, 415)  # mistakes that a right example helps to mend
 
 
 def refuse(

@@ -64,7 +64,7 @@ def asked(request, tmp_path_factory):
     return SimpleNamespace(
         name=name,
         models=folder / "models",
-        client=create_app(live, [make_v2(versions), make_neighbours(versions, {})]).test_client(),
+        client=create_app(live, [make_v2(versions), make_neighbours(versions)]).test_client(),
         rows=rows.tolist(),
         names=live.now.contract.names,
         labels=live.now.contract.labels,

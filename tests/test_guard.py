@@ -22,16 +22,19 @@ from iris_serve.guard import (
     PUBLIC,
     HeadersError,
     HostError,
+    HostsError,
     OriginsError,
     Policy,
     admit,
     as_sent,
     check_headers,
+    check_rate,
     cross_origin,
     host_allowed,
     is_loopback,
     is_public,
     preflight,
+    read_hosts,
     read_origins,
     warning,
 )
@@ -440,8 +443,11 @@ def policy(tmp_path):
     return Policy(host="localhost", address="127.0.0.1", keys=KEYS, rate=rate)
 
 
-def asked(policy, headers, path="/predict", method="POST"):
-    return admit(policy, method, path, headers.get, headers.items())
+def asked(policy, headers, route="/predict", method="POST"):
+    name = admit(policy, method, route, headers.get, headers.items())
+    if name is not None:
+        check_rate(policy, route, name)
+    return name
 
 
 def test_a_request_is_admitted_under_the_name_of_its_key(policy):
@@ -473,14 +479,19 @@ def test_nobody_without_the_secret_empties_a_bucket(policy):
     assert asked(policy, bearer(SECRET, host="localhost")) == "shop"
 
 
-READINESS = ["/v2/models/iris/ready", "/v1/models/iris"]
-
-
-@pytest.mark.parametrize("path", [*sorted(PUBLIC), "/docs/swagger-ui.css", *READINESS])
-def test_public_paths_need_no_key_and_are_not_counted(policy, path):
-    assert [asked(policy, {"host": "localhost"}, path, "GET") for _ in range(3)] == [""] * 3
+@pytest.mark.parametrize("route", sorted(PUBLIC))
+def test_public_routes_need_no_key_and_are_not_counted(policy, route):
+    for method in ("GET", "HEAD"):
+        assert [asked(policy, {"host": "localhost"}, route, method) for _ in range(3)] == [None] * 3
     with pytest.raises(HostError):
-        asked(policy, {"host": "evil.example"}, path, "GET")
+        asked(policy, {"host": "evil.example"}, route, "GET")
+
+
+@pytest.mark.parametrize("route", sorted(PUBLIC))
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "get", "", "GET "])
+def test_a_public_route_is_public_for_reading_only(policy, route, method):
+    with pytest.raises(UnauthorizedError):
+        asked(policy, {"host": "localhost"}, route, method)
 
 
 @pytest.mark.parametrize(
@@ -495,17 +506,21 @@ def test_public_paths_need_no_key_and_are_not_counted(policy, path):
         "/v2/models/ready", "/v2/models//ready", "/v2/models/iris/ready/", "/v2/models/a/b/ready",
         "/v2/models/iris/infer/../ready", "/v2/models/iris/versions/2/ready", "//v1/models/iris",
         "/v2/models/iris:x/ready", "/v2/models/iris/versions/2/infer", "/v2/models/iris/ready\n",
+        "/v2/models/iris/ready", "/v1/models/iris", "/v2/models/<name>/versions/<v>/ready",
     ],
 )  # fmt: skip
-def test_everything_else_needs_a_key(policy, path):
-    assert not is_public(path)
-    with pytest.raises(UnauthorizedError):
-        asked(policy, {"host": "localhost"}, path)
+def test_everything_else_needs_a_key_whatever_it_looks_like(policy, path):
+    for method in ("GET", "POST"):
+        assert not is_public(method, path)
+        with pytest.raises(UnauthorizedError):
+            asked(policy, {"host": "localhost"}, path, method)
 
 
-def test_more_paths_can_be_made_public(policy):
+def test_more_routes_can_be_made_public():
     more = Policy(keys=KEYS, public=PUBLIC | {"/health-of-the-platform"})
-    assert asked(more, {}, "/health-of-the-platform") == ""
+    assert asked(more, {"host": "x"}, "/health-of-the-platform", "GET") is None
+    with pytest.raises(UnauthorizedError):
+        asked(more, {"host": "x"}, "/health-of-the-platform", "POST")
 
 
 def test_a_rate_without_keys_is_one_for_all(tmp_path):
@@ -565,9 +580,29 @@ def test_listening_further_without_keys_is_worth_a_warning(host):
 @PRINT
 @given(st.text(st.characters(codec=None)))
 def test_no_host_header_crashes_the_guard_and_only_names_of_this_machine_pass(text):
-    if host_allowed(text, "127.0.0.1") and text:
+    if host_allowed(text, "127.0.0.1"):
         name = text.strip().lower().rsplit(":", 1)[0] if text.count(":") == 1 else text.lower()
-        assert any(right in name for right in ("localhost", "127.0.0.1", "[::1]", "::1"))
+        assert any(right in name for right in ("localhost", "127.", "::1", "0:1", "7f"))
+
+
+@PRINT
+@given(st.ip_addresses())
+def test_an_address_is_let_in_exactly_if_it_is_of_the_loopback(address):
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    header = f"[{address}]:5000" if address.version == 6 else f"{address}:5000"
+    assert host_allowed(header, "127.0.0.1") is mapped.is_loopback
+
+
+@PRINT
+@given(st.text() | st.from_regex(r"[A-Za-z0-9.:/*-]+", fullmatch=True))
+def test_a_name_in_the_settings_is_refused_or_lets_exactly_that_name_in(text):
+    try:
+        names = read_hosts(text)
+    except HostsError:
+        return
+    for name in names:
+        assert host_allowed(name if name != "*" else "any.example", "127.0.0.1", names)
+    assert "*" in names or not host_allowed("evil.example.test", "127.0.0.1", names)
 
 
 # Pages of other sites
@@ -643,7 +678,7 @@ def test_a_preflight_allows_what_clients_send_and_never_credentials():
 
 
 def test_a_preflight_needs_no_key(policy):
-    assert asked(policy, {"host": "localhost"}, "/predict", "OPTIONS") == ""
+    assert asked(policy, {"host": "localhost"}, "/predict", "OPTIONS") is None
     with pytest.raises(HostError):
         asked(policy, {"host": "evil.example"}, "/predict", "OPTIONS")
 

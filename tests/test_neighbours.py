@@ -18,7 +18,8 @@ from iris_serve.data import iris
 from iris_serve.guard import Policy
 from iris_serve.keys import make_key, read_keys
 from iris_serve.live import LivePredictor
-from iris_serve.neighbours import PlatformError, make_neighbours, read_platform
+from iris_serve.neighbours import Platform, PlatformError, make_neighbours, read_platform
+from iris_serve.operations import OPERATIONS
 from iris_serve.pinned import Versions
 from iris_serve.registry import Registry
 from iris_serve.v2 import make_v2
@@ -42,7 +43,7 @@ VERTEX = {
 def client(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    return create_app(live, [make_neighbours(Versions(live), VERTEX)]).test_client()
+    return create_app(live, [make_neighbours(Versions(live), read_platform(VERTEX))]).test_client()
 
 
 @pytest.fixture(scope="module")
@@ -419,6 +420,15 @@ def test_the_platform_says_where_to_listen_and_what_it_will_ask():
         ("AIP_HTTP_PORT", "\uff18\uff10"),
         ("SAGEMAKER_BIND_TO_PORT", "http"),
         ("AIP_PREDICT_ROUTE", "/predict"),
+        ("AIP_PREDICT_ROUTE", "/models/iris/versions/1/predict"),
+        ("AIP_PREDICT_ROUTE", "/v2/models/iris/infer"),
+        ("AIP_PREDICT_ROUTE", "/docs"),
+        ("AIP_HEALTH_ROUTE", "/predict"),
+        ("AIP_HEALTH_ROUTE", "/metrics"),
+        ("AIP_HEALTH_ROUTE", "/models"),
+        ("AIP_HEALTH_ROUTE", "/models/iris/versions/1/notebook"),
+        ("AIP_HEALTH_ROUTE", "/v2/models/iris/infer"),
+        ("AIP_HEALTH_ROUTE", "/v1/models/iris:predict"),
         ("AIP_PREDICT_ROUTE", "predict"),
         ("AIP_PREDICT_ROUTE", "/<path:everything>"),
         ("AIP_HEALTH_ROUTE", "/a b"),
@@ -428,7 +438,18 @@ def test_the_platform_says_where_to_listen_and_what_it_will_ask():
 )
 def test_what_the_platform_cannot_mean_is_refused_at_the_start(name, value):
     with pytest.raises(PlatformError, match=name):
-        read_platform({name: value})
+        read_platform({name: value}, OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("AIP_HEALTH_ROUTE", path) for path in ("/ping", "/healthz", "/v1/models/iris")),
+        *(("AIP_PREDICT_ROUTE", path) for path in ("/invocations", "/v1/models/iris:predict")),
+    ],
+)
+def test_a_path_that_answers_the_platforms_question_already_needs_no_second_route(name, value):
+    assert read_platform({name: value}, OPERATIONS) == Platform()
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/v1/models/iris:predict", "/vertex/predict"])
@@ -436,7 +457,9 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
     live = LivePredictor(Registry(canary))
     live.stop()
     environment = {"AIP_PREDICT_ROUTE": path, "AIP_HEALTH_ROUTE": "/ping"}
-    client = create_app(live, [make_neighbours(Versions(live), environment)]).test_client()
+    client = create_app(
+        live, [make_neighbours(Versions(live), read_platform(environment))]
+    ).test_client()
     question = {"instances": ROWS, "parameters": {}}
     assert client.post(path, json=question).json == {"predictions": expected["1"]}
     assert client.get("/ping").status_code == 200
@@ -445,7 +468,7 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
 def test_who_is_not_admitted_where_vertex_asks_reads_it_in_its_form(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    neighbours = make_neighbours(Versions(live), {"AIP_PREDICT_ROUTE": "/vertex/predict"})
+    neighbours = make_neighbours(Versions(live), Platform(predict="/vertex/predict"))
     policy = Policy(keys=read_keys(f"shop:{make_key()[1]}"))
     client = create_app(live, [neighbours], policy).test_client()
     assert_refused(client.post("/vertex/predict", json={"instances": ROWS}), 401)
@@ -456,7 +479,9 @@ def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwh
     live = LivePredictor(Registry(canary))
     live.stop()
     versions, turns = Versions(live), []
-    client = create_app(live, [make_v2(versions), make_neighbours(versions, VERTEX)]).test_client()
+    client = create_app(
+        live, [make_v2(versions), make_neighbours(versions, read_platform(VERTEX))]
+    ).test_client()
     pin = live.pin
     live.pin = lambda: turns.append("pinned") or pin()
     for path in (V1, "/invocations", VERTEX["AIP_PREDICT_ROUTE"]):
@@ -469,7 +494,7 @@ def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwh
 def test_without_a_platform_its_routes_are_not_there(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    client = create_app(live, [make_neighbours(Versions(live), {})]).test_client()
+    client = create_app(live, [make_neighbours(Versions(live))]).test_client()
     assert_refused(client.post(VERTEX["AIP_PREDICT_ROUTE"], json={"instances": ROWS}), 404)
 
 
@@ -480,7 +505,7 @@ def test_what_is_not_ready_is_alive_and_says_503_in_every_dialect(tmp_path):
     (tmp_path / "empty").mkdir()
     live = LivePredictor(Registry(tmp_path / "empty"), patient=True)
     versions = Versions(live)
-    blueprints = [make_v2(versions), make_neighbours(versions, VERTEX)]
+    blueprints = [make_v2(versions), make_neighbours(versions, read_platform(VERTEX))]
     client = create_app(live, blueprints).test_client()
     assert client.get("/v2/health/live").status_code == 200
     assert client.get("/v2").status_code == client.get("/v1/models").status_code == 200

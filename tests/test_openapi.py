@@ -148,7 +148,8 @@ def test_keys_are_optional_unless_they_are_set_and_health_never_needs_one():
         found = document(predictor, OPERATIONS, Policy(keys=keys))
         assert ({} in found["security"]) is not bool(keys)
         assert "security" not in found["paths"]["/predict"]["post"]
-        for path in PUBLIC:
+        for route in PUBLIC:
+            path = route.replace("<", "{").replace(">", "}")
             assert found["paths"][path]["get"]["security"] == []
 
 

@@ -1,16 +1,20 @@
 """Versions are numbered, whole and never lost, whoever adds them and whenever somebody dies."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
@@ -21,12 +25,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import iris_serve.audit
+from iris_serve.__main__ import main
 from iris_serve.add import EstimatorError, add
 from iris_serve.artifact import FOREST_FILE, MODEL_FILE, open_model
 from iris_serve.audit import resolve, rollback, standing, verify
-from iris_serve.card import CARD_FILE
+from iris_serve.card import CARD_FILE, read_card
+from iris_serve.compose import mend
 from iris_serve.data import iris
-from iris_serve.disk import ArtifactError, encoded, write_file
+from iris_serve.disk import ArtifactError, encoded, sha256, write_file
+from iris_serve.live import LivePredictor
+from iris_serve.pinned import UntrustedError, Versions
+from iris_serve.predictor import open_predictor, open_version
 from iris_serve.record import read_run, who_am_i
 from iris_serve.registry import (
     ConflictError,
@@ -421,22 +430,156 @@ def test_a_damaged_version_is_found_by_verify_and_never_promoted(registry, name,
     assert len(history(registry)) == 1
 
 
+def exchange(path, card, number=None):
+    """Let the version in `path` have this `card`, with a run record that agrees with it."""
+    (path / CARD_FILE).write_bytes(encoded(card))
+    record = replace(read_run(path), card=sha256(encoded(card)))
+    record = record if number is None else replace(record, version=number)
+    (path / "run.json").write_bytes(encoded(record))
+
+
 def test_a_version_that_answers_its_golden_rows_wrongly_is_never_promoted(registry):
-    from msgspec.structs import replace
-
-    from iris_serve.card import read_card
-    from iris_serve.disk import encoded, sha256
-
-    path = registry.path(1)
+    run = train(registry.folder.parent, Parameters(n_estimators=2, promote="never"))
+    path = registry.path(run.version)
     card = read_card(path)
     wrong = replace(card.golden, answers=(*card.golden.answers[:-1], 9))
-    (path / CARD_FILE).write_bytes(encoded(replace(card, golden=wrong)))
-    digest = sha256((path / CARD_FILE).read_bytes())
-    (path / "run.json").write_bytes(encoded(replace(read_run(path), card=digest)))
+    exchange(path, replace(card, golden=wrong))
     with pytest.raises(ArtifactError, match="golden rows wrongly"):
-        promote(registry, 1, "it looked fine")
+        promote(registry, run.version, "it looked fine")
     assert any("golden rows wrongly" in trouble for trouble in verify(registry))
-    assert any("not the card that was promoted" in trouble for trouble in verify(registry))
+
+
+def test_a_version_that_was_exchanged_as_a_whole_is_not_what_any_alias_promoted(pair):
+    promote(pair, 1, "for the auditors", alias="audited")
+    exchange(pair.path(1), replace(read_card(pair.path(1)), source="another program"))
+    for alias in ("current", "canary"):
+        with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+            promote(pair, 1, "it agrees with itself", alias)
+    with pytest.raises(ArtifactError, match="another card than the one that was promoted"):
+        open_predictor(pair, 1)
+    (trouble,) = verify(pair)
+    assert trouble.startswith("version 1: ")
+    assert trouble.endswith("is not the card that was promoted")
+
+
+def plant(path, trap, *, card=False, record=False):
+    """Put a pickle that is a trap in the place of the model of `path`, in a version without forest.
+
+    With `card` the card describes it, and with `record` the run record describes that card.
+    """
+    planted = pickle.dumps(trap)
+    (path / MODEL_FILE).write_bytes(planted)
+    (path / FOREST_FILE).unlink(missing_ok=True)
+    described = replace(read_card(path), files={MODEL_FILE: sha256(planted)})
+    if card:
+        (path / CARD_FILE).write_bytes(encoded(described))
+    if record:
+        exchange(path, described)
+
+
+CONTRADICTIONS = {
+    "the file is not the one of the card": {},
+    "the card is not the one of the record": {"card": True},
+    "the record is not the one of the promotion": {"card": True, "record": True},
+}
+
+
+@pytest.mark.parametrize("made", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_nothing_is_unpickled_where_card_record_and_promotion_contradict(pair, trap, made):
+    plant(pair.path(1), trap, **made)
+    assert [t for t in verify(pair) if t.startswith("version 1: ")]
+    assert verify(pair, 1)
+    for failing in (
+        lambda: promote(pair, 1, "it looked fine"),
+        lambda: open_predictor(pair, 1),
+        lambda: rollback(pair),
+        lambda: Versions(stopped(pair), pickles=True).get(1),
+        lambda: mend(pair, pickles=True),
+    ):
+        with contextlib.suppress(ArtifactError, UntrustedError):
+            failing()
+    for command in (["verify"], ["verify", "1"], ["promote", "1"], ["predict", "--version", "1"]):
+        options = [
+            "--models",
+            str(pair.folder.parent),
+            *(["1"] * 4 if "predict" in command else []),
+        ]
+        assert CliRunner().invoke(main, [*command, *options]).exit_code == 1
+    assert not Path(trap.marker).exists()
+    assert current(pair).version == 2
+
+
+def stopped(registry):
+    live = LivePredictor(registry)
+    live.stop()
+    return live
+
+
+def test_a_damaged_record_alone_keeps_a_pickle_closed(pair, trap):
+    plant(pair.path(1), trap, card=True, record=True)
+    shutil.rmtree(pair.folder / "aliases")
+    (pair.path(1) / "run.json").write_text("{")
+    assert verify(pair, 1)
+    with pytest.raises(ArtifactError):
+        open_version(pair, 1, sha256((pair.path(1) / CARD_FILE).read_bytes()))
+    assert not Path(trap.marker).exists()
+
+
+def test_a_start_without_promotions_opens_no_pickle_unless_pickles_are_allowed(registry, trap):
+    plant(registry.path(1), trap, card=True, record=True)
+    shutil.rmtree(registry.folder / "aliases")
+    mend(registry)
+    assert not (registry.folder / "aliases").exists()
+    assert not Path(trap.marker).exists()
+    with pytest.raises(ArtifactError):
+        mend(registry, pickles=True)
+    assert Path(trap.marker).exists()  # so that the trap would have told above
+
+
+def test_a_start_passes_over_a_pickle_and_finishes_the_first_promotion_of_a_forest(pair, trap):
+    plant(pair.path(1), trap, card=True, record=True)
+    (pair.path(2) / "run.json").write_bytes(encoded(replace(read_run(pair.path(2)), promoted=True)))
+    shutil.rmtree(pair.folder / "aliases")
+    mend(pair)
+    assert current(pair).version == 2
+    assert not Path(trap.marker).exists()
+
+
+EXCHANGE = """
+import os, sys
+genuine, planted = sys.argv[1:]
+for _ in range(1_000_000):
+    for folder in (planted, genuine):
+        for name in ("card.json", "iris_model.pkl"):
+            os.link(os.path.join(folder, name), sys.argv[1] + ".next")
+            os.replace(sys.argv[1] + ".next", os.path.join(os.environ["VERSION"], name))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files that are open are exchanged here")
+@pytest.mark.parametrize("times", [60, pytest.param(600, marks=pytest.mark.slow)])
+def test_no_planted_pickle_runs_while_another_process_exchanges_files(pair, trap, tmp_path, times):
+    version = pair.path(1)
+    (version / FOREST_FILE).unlink()
+    genuine = replace(read_card(version), files={MODEL_FILE: read_card(version).files[MODEL_FILE]})
+    exchange(version, genuine)
+    shutil.rmtree(pair.folder / "aliases")
+    planted = shutil.copytree(version, tmp_path / "planted")
+    genuine = shutil.copytree(version, tmp_path / "genuine")
+    plant(planted, trap, card=True)
+    command = [sys.executable, "-c", EXCHANGE, genuine, planted]
+    exchanging = subprocess.Popen(command, env=os.environ | {"VERSION": str(version)})
+    promoted = 0
+    try:
+        for _ in range(times):
+            with contextlib.suppress(ArtifactError):
+                promote(pair, 1, "it looked fine")
+                promoted += 1
+            assert not Path(trap.marker).exists()
+    finally:
+        exchanging.kill()
+        exchanging.wait()
+    assert 0 < promoted < times  # it met both the one and the other
 
 
 def test_verify_finds_what_an_alias_points_at_missing_or_damaged_and_a_stolen_event(pair):
@@ -523,10 +666,13 @@ def test_of_two_that_expect_the_same_version_one_wins(pair, monkeypatch):
     assert [event.why for event in history(pair)][-1] == "the faster one"
 
 
-def test_a_version_that_got_the_number_of_a_removed_one_is_not_what_was_promoted(pair):
+def test_the_number_of_a_version_that_was_removed_is_never_used_again(pair):
     shutil.rmtree(pair.path(2))
-    run = train(pair.folder.parent, Parameters(n_estimators=2))
-    assert (run.version, run.promoted) == (2, False)
+    run = train(pair.folder.parent, Parameters(n_estimators=2, promote="never"))
+    assert run.version == 3
+    # Somebody renames it, and mends the record.
+    pair.path(3).rename(pair.folder / "2")
+    exchange(pair.path(2), read_card(pair.path(2)), number=2)
     with pytest.raises(ArtifactError, match="is not the card that was promoted"):
         resolve(pair, "current")
     assert any("is not the card that was promoted" in trouble for trouble in verify(pair))
