@@ -20,7 +20,7 @@ from iris_serve.data import iris
 from iris_serve.disk import ArtifactError, encoded, sha256
 from iris_serve.golden import beside, make_golden
 from iris_serve.predictor import open_predictor
-from iris_serve.record import check_record
+from iris_serve.record import read_records
 from iris_serve.trees import HIGHEST
 
 
@@ -272,6 +272,6 @@ def test_the_source_digest_covers_all_modules_that_write_an_artifact():
 
 
 def test_a_copy_under_a_name_that_is_no_number_is_not_the_version_of_its_record(artifact, tmp_path):
-    check_record(artifact)
+    read_records(artifact)
     with pytest.raises(ArtifactError, match="is the run record of version 1"):
-        check_record(shutil.copytree(artifact, tmp_path / "backup"))
+        read_records(shutil.copytree(artifact, tmp_path / "backup"))
