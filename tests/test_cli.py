@@ -339,6 +339,8 @@ def test_a_variable_with_one_letter_missing_is_refused_by_name(name):
     variable = PREFIX + name.upper()
     for i in range(len(PREFIX), len(variable)):
         wrong = variable[:i] + variable[i + 1 :]
+        if wrong.removeprefix(PREFIX).lower() in Settings.__struct_fields__:
+            continue  # HOSTS without its last letter is HOST
         with pytest.raises(SettingsError, match=f"unknown variable {wrong}; did you mean {PREFIX}"):
             read_settings({wrong: "1"})
 
