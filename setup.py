@@ -40,7 +40,7 @@ setup(
     license_files=["LICENSE"],
     keywords=settings["keywords"],
     python_requires=f">={settings['min_python']}",
-    packages=find_packages(include=[settings["lib_path"]]),
+    packages=find_packages(include=[settings["lib_path"], settings["lib_path"] + ".*"]),
     package_data={settings["lib_path"]: settings["package_data"].split()},
     install_requires=settings["requirements"].split(),
     extras_require=extras | {"dev": [name for extra in extras.values() for name in extra]},

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from iris_serve.registry import Registry, promote
-from iris_serve.retrain import Parameters, train
+from iris_serve.registry.registry import Registry, promote
+from iris_serve.training.retrain import Parameters, train
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from iris_serve.contract import FLOAT32_LIMIT
+from iris_serve.data.contract import FLOAT32_LIMIT
 from iris_serve.forest import Forest
-from iris_serve.trees import HIGHEST, fitted_trees, gather
+from iris_serve.forest.trees import HIGHEST, fitted_trees, gather_arrays
 
 LOADERS = {
     "iris": load_iris,
@@ -66,7 +66,7 @@ def random_estimator(kind, rng, trees=500):
 
 def thresholds(estimator):
     """For each feature, scikit-learn's own thresholds of all trees, and the exact cuts."""
-    trees, arrays = fitted_trees(estimator), gather(estimator)
+    trees, arrays = fitted_trees(estimator), gather_arrays(estimator)
     own = [(tree.feature, tree.threshold) for tree in trees]
     own.append((arrays.features, arrays.cuts))
     feature, value = (np.concatenate(column) for column in zip(*own, strict=True))
@@ -161,7 +161,7 @@ def assert_same(estimator, rows, alone=300, ways=tuple(WAYS)):
     Returns the forests that were asked, by the way.
     """
     assert estimator.get_params().get("n_jobs") in (None, 1)
-    arrays, asked = gather(estimator), {}
+    arrays, asked = gather_arrays(estimator), {}
     sure, labels = answers_of(estimator, rows)
     single = np.linspace(0, len(rows) - 1, min(alone, len(rows))).astype(int)
     for way in ways:

@@ -21,10 +21,10 @@ import msgspec
 import numpy as np
 import safetensors.numpy
 
-from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.encoding import KINDS, decode, encode, make_head
+from iris_serve.data.contract import FLOAT32_LIMIT
 from iris_serve.forest import Forest
-from iris_serve.trees import HIGHEST, Arrays, ForestError
+from iris_serve.forest.format import TENSOR_TYPES, decode, encode, make_head
+from iris_serve.forest.trees import HIGHEST, Arrays, ForestError
 
 MEMORY, PATIENCE = 5 << 29, 60  # bytes, and seconds for one file
 INTS = [-(2**31), -2, -1, 0, 1, 2, 3, 7, 2**31 - 1]
@@ -170,7 +170,7 @@ def rebuilt_file(rng, files):
     """A file with the right digest, of arrays that were changed or invented."""
     base, spare = (decode(files[place]) for place in rng.integers(len(files), size=2))
     base = invented(rng) if rng.random() < 0.3 else base
-    tensors = {name: getattr(base, name) for name in KINDS}
+    tensors = {name: getattr(base, name) for name in TENSOR_TYPES}
     n_features, classes = base.n_features, list(base.classes)
     for _ in range(rng.integers(4)):
         match rng.integers(8):
@@ -180,7 +180,7 @@ def rebuilt_file(rng, files):
             case 1:
                 classes = CLASSES[rng.integers(len(CLASSES))]
             case _:
-                name = str(rng.choice(list(KINDS)))
+                name = str(rng.choice(list(TENSOR_TYPES)))
                 tensors[name] = change_array(rng, tensors[name], getattr(spare, name))
     return build(tensors, n_features, classes, rng)
 
@@ -204,7 +204,7 @@ def examine(forest, rng):
 def open_one(kind, data, originals, rng):
     """True if the forest in `data` answers rightly, False if it is refused."""
     with (
-        mock.patch("iris_serve.leaves.ROWS_PER_CELL", [1 / 64, 1e-9][rng.integers(2)]),
+        mock.patch("iris_serve.forest.leaves.ROWS_PER_CELL", [1 / 64, 1e-9][rng.integers(2)]),
         mock.patch("iris_serve.forest.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
     ):
         try:

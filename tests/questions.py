@@ -13,7 +13,7 @@ import numpy as np
 import services
 from sklearn.datasets import load_wine
 
-from iris_serve.predictor import open_predictor
+from iris_serve.registry.registry import open_predictor
 
 ROW = [6.1, 2.8, 4.7, 1.2]
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

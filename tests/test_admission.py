@@ -29,9 +29,9 @@ from questions import (
 )
 from services import Service
 
-from iris_serve.compose import drop_request_variables, make_app
-from iris_serve.keys import make_key
-from iris_serve.settings import Settings
+from iris_serve.cli.settings import Settings
+from iris_serve.service.keys import make_key
+from iris_serve.wsgi import drop_request_variables, make_app
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 

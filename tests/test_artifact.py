@@ -14,14 +14,14 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 import iris_serve
-from iris_serve.artifact import FOREST_FILE, MODEL_FILE, check_versions, load, open_model, save
-from iris_serve.card import CARD_FILE, TRAINING, read_card, versions
-from iris_serve.data import iris
-from iris_serve.disk import ArtifactError, encoded, sha256
-from iris_serve.golden import beside, make_golden
-from iris_serve.predictor import open_predictor
-from iris_serve.record import read_records
-from iris_serve.trees import HIGHEST
+from iris_serve.data.table import iris
+from iris_serve.forest.trees import HIGHEST
+from iris_serve.model.atomic import ArtifactError, sha256, to_json
+from iris_serve.model.card import CARD_FILE, SOURCES, make_golden, neighbour, read_card, versions
+from iris_serve.model.load import check_versions, load, open_model
+from iris_serve.model.save import FOREST_FILE, MODEL_FILE, save
+from iris_serve.registry.records import read_records
+from iris_serve.registry.registry import open_predictor
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_failed_save_leaves_nothing_behind(artifact, tmp_path, monkeypatch, fa
         raise OSError("the disk is full")
 
     estimator, card = load(artifact)
-    monkeypatch.setattr(f"iris_serve.artifact.{failing}", fail)
+    monkeypatch.setattr(f"iris_serve.model.artifact.{failing}", fail)
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     with pytest.raises(OSError, match="disk is full"):
@@ -148,7 +148,7 @@ def test_a_failed_save_leaves_nothing_behind(artifact, tmp_path, monkeypatch, fa
 
 
 def test_a_card_holds_no_time_and_no_path(artifact):
-    text = encoded(read_card(artifact)).decode()
+    text = to_json(read_card(artifact)).decode()
     assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d", text)
     assert "/" not in text
 
@@ -252,23 +252,23 @@ def test_classes_that_json_could_not_tell_are_refused_when_saving(kind):
 
 
 def test_what_older_recorded_notebooks_import_is_where_they_look_for_it():
-    artifact = importlib.import_module("iris_serve.artifact")
+    artifact = importlib.import_module("iris_serve.model.artifact")
     assert {"CARD_FILE", "fill", "make_card", "read_card", "sha256"} <= set(artifact.__all__)
     assert all(hasattr(artifact, name) for name in artifact.__all__)
 
 
 @pytest.mark.parametrize("cut", [HIGHEST, -HIGHEST])
 def test_golden_rows_beside_the_last_numbers_can_be_asked_and_warn_of_nothing(cut):
-    assert [abs(beside(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
+    assert [abs(neighbour(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
 
 
 def test_the_source_digest_covers_all_modules_that_write_an_artifact():
     """`rows` only names an error here; what runs a notebook around the training is not part."""
     package = Path(iris_serve.__file__).parent
-    for name in TRAINING[: TRAINING.index("artifact") + 1]:
+    for name in SOURCES[: SOURCES.index("artifact") + 1]:
         text = (package / f"{name}.py").read_text(encoding="utf-8")
         used = set(re.findall(r"^\s*from \.(\w+) import", text, re.M))
-        assert used - {*TRAINING, "rows"} == set(), name
+        assert used - {*SOURCES, "rows"} == set(), name
 
 
 def test_a_copy_under_a_name_that_is_no_number_is_not_the_version_of_its_record(artifact, tmp_path):

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
 from iris_serve.__main__ import main
-from iris_serve.contract import Contract, Feature
-from iris_serve.data import iris
-from iris_serve.disk import sha256
-from iris_serve.registry import Registry, current, history, promote
-from iris_serve.settings import PREFIX, Settings, SettingsError, read_settings
-from iris_serve.shelf import told_contract
+from iris_serve.cli.registry_commands import contract_lines
+from iris_serve.cli.settings import ENV_PREFIX, Settings, SettingsError, read_settings
+from iris_serve.data.contract import Contract, Feature
+from iris_serve.data.table import iris
+from iris_serve.model.atomic import sha256
+from iris_serve.registry.registry import Registry, current, history, promote
 
 
 def ask(*words, **environment):
@@ -36,7 +36,7 @@ def test_the_help_lists_every_command_and_every_variable():
     output = ask("--help").output
     assert all(name in output for name in main.commands)
     output = ask("serve", "--help").output
-    assert all(PREFIX + name.upper() in output for name in Settings.__struct_fields__)
+    assert all(ENV_PREFIX + name.upper() in output for name in Settings.__struct_fields__)
 
 
 def test_no_line_of_the_help_is_cut_off():
@@ -106,7 +106,7 @@ def test_retrain_with_a_misspelt_parameter_writes_nothing(tmp_path):
 
 
 def test_retrain_without_its_extra_says_in_one_line_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("iris_serve.page.find_spec", lambda name: None)
+    monkeypatch.setattr("iris_serve.training.report.find_spec", lambda name: None)
     done = ask("retrain", "--models", tmp_path / "models")
     assert done.exit_code == 1
     assert "pip install 'iris_serve[retrain]'" in done.output
@@ -159,7 +159,7 @@ def test_a_damaged_version_is_listed_and_says_so(pair):
 
 def test_show_has_one_printable_line_for_each_feature_whatever_it_is_called():
     odd = Contract((Feature("a\nb\x1b[2J", "", 0, 1),), (0, 1), ("no\r", "yes"), (0.5,))
-    told = told_contract(odd)
+    told = contract_lines(odd)
     assert [word for word, _ in told] == ["classes", "feature"]
     assert all(text.isprintable() for _, text in told)
 
@@ -292,7 +292,7 @@ def test_reproduce_says_identical_or_what_differs(models, monkeypatch, differenc
         assert (folder, name, version, data, progress) == (models, "iris", 1, None, False)
         return SimpleNamespace(identical=not differences, differences=differences)
 
-    monkeypatch.setattr("iris_serve.reproduce.reproduce", again, raising=False)
+    monkeypatch.setattr("iris_serve.training.reproduce.reproduce", again, raising=False)
     done = ask("reproduce", "current", "--models", models)
     assert done.exit_code == bool(differences)
     assert done.output.splitlines() == (differences or ["iris version 1: identical"])
@@ -336,12 +336,14 @@ def test_options_beat_the_environment_and_the_environment_beats_the_defaults(mod
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_a_variable_with_one_letter_missing_is_refused_by_name(name):
-    variable = PREFIX + name.upper()
-    for i in range(len(PREFIX), len(variable)):
+    variable = ENV_PREFIX + name.upper()
+    for i in range(len(ENV_PREFIX), len(variable)):
         wrong = variable[:i] + variable[i + 1 :]
-        if wrong.removeprefix(PREFIX).lower() in Settings.__struct_fields__:
+        if wrong.removeprefix(ENV_PREFIX).lower() in Settings.__struct_fields__:
             continue  # HOSTS without its last letter is HOST
-        with pytest.raises(SettingsError, match=f"unknown variable {wrong}; did you mean {PREFIX}"):
+        with pytest.raises(
+            SettingsError, match=f"unknown variable {wrong}; did you mean {ENV_PREFIX}"
+        ):
             read_settings({wrong: "1"})
 
 
@@ -384,7 +386,7 @@ def test_what_kubernetes_injects_is_ignored():
     ],
 )
 def test_a_senseless_setting_is_refused_by_name_and_with_an_example(name, value):
-    with pytest.raises(SettingsError, match=rf"{PREFIX}{name.upper()}: .* for example \S+"):
-        read_settings({PREFIX + name.upper(): value})
+    with pytest.raises(SettingsError, match=rf"{ENV_PREFIX}{name.upper()}: .* for example \S+"):
+        read_settings({ENV_PREFIX + name.upper(): value})
     with pytest.raises(SettingsError, match=rf"--{name}: .* for example \S+"):
         read_settings({}, **{name: value})

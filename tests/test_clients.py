@@ -16,7 +16,7 @@ from questions import wine_as_a_file
 from services import Service
 from sklearn.datasets import load_iris, load_wine
 
-from iris_serve.retrain import Parameters, train
+from iris_serve.training.retrain import Parameters, train
 
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / ".venv-clients"

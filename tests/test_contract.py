@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.data import iris
-from iris_serve.rows import RowError, check_row, unseen
+from iris_serve.data.contract import FLOAT32_LIMIT
+from iris_serve.data.rows import RowError, check_row, range_notes
+from iris_serve.data.table import iris
 
 CONTRACT = iris().contract
 BELOW = math.nextafter(FLOAT32_LIMIT, 0)
@@ -84,6 +84,6 @@ def test_every_wrong_field_is_named_at_once():
 
 @pytest.mark.parametrize("value", [6.9000001, math.nextafter(6.9, 7), 47, 1e300])
 def test_a_note_shows_a_value_that_differs_from_the_bound(value):
-    ((position, note),) = unseen([6.1, 2.8, value, 1.2], iris().contract)
+    ((position, note),) = range_notes([6.1, 2.8, value, 1.2], iris().contract)
     shown, bound = re.match(r"(\S+) is above (\S+), the highest value seen", note).groups()
     assert (position, float(shown), float(bound)) == (2, value, 6.9)

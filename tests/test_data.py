@@ -17,16 +17,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
-from iris_serve.artifact import load, open_model, save
-from iris_serve.card import make_card
-from iris_serve.columns import LEAST_ROWS, MOST_NAME
-from iris_serve.contract import Contract
-from iris_serve.data import Table, fingerprint, held_out, iris, split
-from iris_serve.files import MOST_COMPLAINTS, Complaint, TableError
+from iris_serve.data.contract import Contract
+from iris_serve.data.files import MAX_ISSUES, FileIssue, TableError
+from iris_serve.data.rows import RowError, check_row
+from iris_serve.data.table import Table, fingerprint, held_out, iris, split
+from iris_serve.data.tables import MAX_FEATURES, MAX_NAME, MIN_CLASS_ROWS, load_table, read_table
 from iris_serve.forest import Forest
-from iris_serve.rows import RowError, check_row
-from iris_serve.tables import MOST_FEATURES, load_table, read_table
-from iris_serve.train import Metrics, Params, cross_validate, fit, folds_of, make, score
+from iris_serve.model.card import make_card
+from iris_serve.model.load import load, open_model
+from iris_serve.model.save import save
+from iris_serve.model.train import (
+    Params,
+    Scores,
+    cross_validate,
+    cv_folds,
+    fit,
+    make_estimator,
+    score,
+)
 
 BUNCHES = {"wine": load_wine, "breast cancer": load_breast_cancer, "iris": load_iris}
 ROWS = [(f"{i}.5", f"{i * i}", "red" if i % 2 else "blue") for i in range(20)]
@@ -128,7 +136,7 @@ def test_a_csv_with_string_classes_becomes_a_model_bit_equal_to_scikit_learn(nam
     table = load_table(str(tmp_path / "table.csv"), "kind")
     params = Params(n_estimators=20)
     train, test = split(table, params.test_size)
-    estimator = fit(make(params), train)
+    estimator = fit(make_estimator(params), train)
     card = make_card("any", params, table, score(estimator, test), estimator)
     save(estimator, card, tmp_path / "model")
 
@@ -138,7 +146,9 @@ def test_a_csv_with_string_classes_becomes_a_model_bit_equal_to_scikit_learn(nam
     assert card.data.sha256 == fingerprint(table)
     assert card.contract == table.contract
     assert card.metrics.accuracy > 0.85
-    plain = make(params).fit(train.X, train.y)  # nothing of this project but the parameters
+    plain = make_estimator(params).fit(
+        train.X, train.y
+    )  # nothing of this project but the parameters
     assert forest.predict_proba(table.X).tobytes() == plain.predict_proba(table.X).tobytes()
     assert forest.predict(table.X).tolist() == plain.predict(table.X).tolist()
     assert load(tmp_path / "model")[0].classes_.tolist() == list(table.contract.classes)
@@ -276,7 +286,7 @@ def test_one_row_a_class_is_refused_with_row_column_and_value(refused):
 
 
 def test_a_class_needs_its_least_rows_and_no_more(accepted, refused):
-    rows = [(f"{i}", "few" if i < LEAST_ROWS else "many") for i in range(30)]
+    rows = [(f"{i}", "few" if i < MIN_CLASS_ROWS else "many") for i in range(30)]
     assert len(accepted(lines(rows, ["size", "kind"]))) == 30
     (complaint,) = refused(lines(rows[1:], ["size", "kind"])).complaints
     assert (complaint.row, complaint.value) == (1, "few")
@@ -323,7 +333,7 @@ def test_a_bad_cell_is_refused_with_row_column_and_value(text, problem, refused)
 
 def test_a_hole_in_the_target_is_refused_with_its_row(refused):
     (complaint,) = refused(changed(4, 2, "NA")).complaints
-    assert complaint == Complaint(5, "kind", "NA", "missing")
+    assert complaint == FileIssue(5, "kind", "NA", "missing")
 
 
 def test_parquet_is_refused_in_the_same_words(tmp_path):
@@ -375,13 +385,13 @@ def test_a_constant_column_is_refused_as_a_forest_sees_it(refused):
 def test_a_column_with_the_content_of_another_is_refused(refused):
     rows = [(a, b, a, c) for a, b, c in ROWS]
     (complaint,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).complaints
-    assert complaint == Complaint(None, "copy", None, "the same numbers as the column size")
+    assert complaint == FileIssue(None, "copy", None, "the same numbers as the column size")
 
 
 def test_columns_that_a_forest_cannot_tell_apart_are_the_same(refused):
     rows = [(a, b, f"{float(a) * (1 + 1e-12)!r}", c) for a, b, c in ROWS]
     (complaint,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).complaints
-    assert complaint == Complaint(None, "copy", None, "the same numbers as the column size")
+    assert complaint == FileIssue(None, "copy", None, "the same numbers as the column size")
 
 
 def test_two_columns_of_one_name_are_refused_and_not_renamed(refused):
@@ -415,14 +425,14 @@ def test_a_file_without_a_header_is_asked_for_one(refused):
     assert "is the header missing?" in refused(content, "kind").complaints[0].problem
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\0b", "x" * (MOST_NAME + 1), '"a\nb"'])
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "x" * (MAX_NAME + 1), '"a\nb"'])
 def test_a_feature_without_a_usable_name_is_refused(name, refused):
     error = refused(lines(ROWS, ["size", name, "kind"]))
     assert len(error.complaints) == 1
     assert str(error).count("\n") == 3  # whatever the name, it stays on its line
 
 
-ODD = ["a'b", 'a""b', "länge (µm)", "größe 緑 🌱", "x" * MOST_NAME, "a.b[0]"]
+ODD = ["a'b", 'a""b', "länge (µm)", "größe 緑 🌱", "x" * MAX_NAME, "a.b[0]"]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -436,7 +446,7 @@ def test_odd_names_are_kept_and_named_in_errors(name, accepted):
 
 
 def test_too_many_features_are_refused_before_a_row_is_read(refused):
-    names = [f"f{i}" for i in range(MOST_FEATURES + 1)]
+    names = [f"f{i}" for i in range(MAX_FEATURES + 1)]
     assert "features are needed" in str(refused(",".join([*names, "kind"]) + "\n"))
 
 
@@ -526,7 +536,7 @@ def test_everything_wrong_is_said_at_once_in_an_aligned_table(refused):
 def test_complaints_are_bounded_and_the_rest_is_counted(refused):
     rows = [["NA" if 0 < i < 900 else "1", f"{i}", "red" if i % 2 else "blue"] for i in range(1000)]
     error = refused(lines(rows))
-    assert (len(error.complaints), error.more) == (MOST_COMPLAINTS, 879)
+    assert (len(error.complaints), error.more) == (MAX_ISSUES, 879)
     assert [c.row for c in error.complaints] == list(range(2, 22))
     assert str(error).endswith("and 879 more")
 
@@ -573,7 +583,7 @@ def test_without_pyarrow_the_error_says_how_to_get_it(tmp_path, monkeypatch):
 def test_reading_csv_needs_neither_pandas_nor_pyarrow_nor_scikit_learn(tmp_path):
     (tmp_path / "t.csv").write_text(lines(ROWS))
     code = (
-        "import sys; from iris_serve.tables import load_table; load_table('t.csv', 'kind'); "
+        "import sys; from iris_serve.data.tables import load_table; load_table('t.csv', 'kind'); "
         "print([m for m in ('pandas', 'pyarrow', 'sklearn', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -630,7 +640,7 @@ def check_outcome(path):
     """Whatever the bytes: a valid table or a `TableError` with short lines."""
     table, error = outcome(path)
     if error:
-        assert 1 <= len(error.complaints) <= MOST_COMPLAINTS
+        assert 1 <= len(error.complaints) <= MAX_ISSUES
         assert all(line.isprintable() and len(line) < 500 for line in str(error).split("\n"))
         json.dumps([c.cells() for c in error.complaints])
         return
@@ -712,8 +722,8 @@ def test_the_folds_do_not_depend_on_the_order_of_the_rows():
     table = split(iris())[0]
     last = len(table) - 1
     turned = replace(table, X=table.X[::-1], y=table.y[::-1])
-    here = [set(examine.tolist()) for _, examine in folds_of(table, 5)]
-    there = [{last - i for i in examine.tolist()} for _, examine in folds_of(turned, 5)]
+    here = [set(examine.tolist()) for _, examine in cv_folds(table, 5)]
+    there = [{last - i for i in examine.tolist()} for _, examine in cv_folds(turned, 5)]
     duplicates = {i for i in range(len(table)) if (table.X[i] == table.X).all(axis=1).sum() > 1}
     assert [fold - duplicates for fold in here] == [fold - duplicates for fold in there]
 
@@ -721,7 +731,7 @@ def test_the_folds_do_not_depend_on_the_order_of_the_rows():
 def test_every_fold_has_its_share_of_every_class(accepted):
     frame = frame_of(load_breast_cancer())
     table = accepted(frame.to_csv(index=False))
-    for learn, examine in folds_of(table, 5):
+    for learn, examine in cv_folds(table, 5):
         assert not set(learn.tolist()) & set(examine.tolist())
         assert len(learn) + len(examine) == len(table)
         counts = np.unique(table.y[examine], return_counts=True)[1]
@@ -738,4 +748,4 @@ def test_cross_validation_refuses_a_class_with_fewer_rows_than_folds():
 
 def test_metrics_written_before_cross_validation_are_still_read():
     old = b'{"rows": 1, "accuracy": 1, "balanced_accuracy": 1, "confusion": [[1]]}'
-    assert msgspec.json.decode(old, type=Metrics).cross_validation is None
+    assert msgspec.json.decode(old, type=Scores).cross_validation is None

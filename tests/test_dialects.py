@@ -11,15 +11,15 @@ from questions import wine_as_a_file
 from sklearn.datasets import load_iris, load_wine
 
 from iris_serve.__main__ import main
-from iris_serve.app import create_app
-from iris_serve.artifact import load
-from iris_serve.framing import FRAME
-from iris_serve.live import LivePredictor
-from iris_serve.neighbours import make_neighbours
-from iris_serve.pinned import Versions
-from iris_serve.registry import Registry
-from iris_serve.retrain import Parameters, train
-from iris_serve.v2 import make_v2
+from iris_serve.model.load import load
+from iris_serve.protocols.framing import FRAME
+from iris_serve.protocols.platforms import make_platforms
+from iris_serve.protocols.v2 import make_v2
+from iris_serve.registry.registry import Registry
+from iris_serve.service.app import create_app
+from iris_serve.service.live import LivePredictor
+from iris_serve.service.versions import Versions
+from iris_serve.training.retrain import Parameters, train
 
 
 def on_the_cuts(estimator, data):
@@ -64,7 +64,7 @@ def asked(request, tmp_path_factory):
     return SimpleNamespace(
         name=name,
         models=folder / "models",
-        client=create_app(live, [make_v2(versions), make_neighbours(versions)]).test_client(),
+        client=create_app(live, [make_v2(versions), make_platforms(versions)]).test_client(),
         rows=rows.tolist(),
         names=live.now.contract.names,
         labels=live.now.contract.labels,

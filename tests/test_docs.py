@@ -14,11 +14,11 @@ from test_openapi import CONTRACTS, First
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
-from iris_serve.app import create_app
-from iris_serve.docs import KINDS, PAGE, SCRIPT, make_docs
-from iris_serve.predictor import Fixed
+from iris_serve.openapi.docs import ASSET_TYPES, PAGE, SCRIPT, make_docs
+from iris_serve.service.app import create_app
+from iris_serve.service.live import Fixed
 
-FILES = [f"/docs/{file}" for file in (*KINDS, "page.js")]
+FILES = [f"/docs/{file}" for file in (*ASSET_TYPES, "page.js")]
 
 
 def app_of(contract):
@@ -77,7 +77,7 @@ def test_the_package_with_the_files_is_not_imported_by_the_service():
 
 
 def test_a_missing_package_is_named(monkeypatch, client):
-    monkeypatch.setattr("iris_serve.docs.find_spec", lambda name: None)
+    monkeypatch.setattr("iris_serve.openapi.docs.find_spec", lambda name: None)
     assert client.get("/docs").status_code == 200
     with pytest.raises(ModuleNotFoundError, match="pip install flask-swagger-ui"):
         client.application.view_functions["docs.swagger-ui_css"]()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
 
-from iris_serve.artifact import load
-from iris_serve.audit import verify
-from iris_serve.registry import Registry, current, history
-from iris_serve.server import make_app
-from iris_serve.settings import Settings
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
+from iris_serve.model.load import load
+from iris_serve.registry.registry import Registry, current, history
+from iris_serve.registry.verify import verify
 
 LOADERS = {"wine": load_wine, "cancer": load_breast_cancer}
 

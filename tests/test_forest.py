@@ -46,19 +46,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
-from iris_serve.answers import CACHED
-from iris_serve.artifact import FOREST_FILE, open_model, save
-from iris_serve.card import CARD_FILE, make_card, read_card
-from iris_serve.contract import FLOAT32_LIMIT
-from iris_serve.data import iris
-from iris_serve.disk import ArtifactError, sha256
-from iris_serve.encoding import decode, encode
-from iris_serve.forest import Forest, freeze
-from iris_serve.leaves import Masks, Table, Walk, small_grid
-from iris_serve.registry import Registry
-from iris_serve.rows import RowError
-from iris_serve.train import Params, score
-from iris_serve.trees import HIGHEST, ForestError, FreezeError, check, exact_cuts, gather
+from iris_serve.data.contract import FLOAT32_LIMIT
+from iris_serve.data.rows import RowError
+from iris_serve.data.table import iris
+from iris_serve.forest import CACHED, Forest, freeze
+from iris_serve.forest.format import decode, encode
+from iris_serve.forest.leaves import AnswerGrid, Masks, Walk, small_grid
+from iris_serve.forest.trees import (
+    HIGHEST,
+    ForestError,
+    FreezeError,
+    check_arrays,
+    exact_cuts,
+    gather_arrays,
+)
+from iris_serve.model.atomic import ArtifactError, sha256
+from iris_serve.model.card import CARD_FILE, make_card, read_card
+from iris_serve.model.load import open_model
+from iris_serve.model.save import FOREST_FILE, save
+from iris_serve.model.train import Params, score
+from iris_serve.registry.registry import Registry
 
 FLOWER = [6.1, 2.8, 4.7, 1.2]
 DATA = ("iris", "wine", "cancer", "digits")
@@ -205,7 +212,7 @@ def test_numeric_classes_are_answered_and_kept_in_files_as_they_were_given(class
     X, y = dataset("iris")
     estimator = ExtraTreesClassifier(5, random_state=0).fit(X, np.array(classes)[y])
     assert_same(estimator, X)
-    answers = Forest(decode(encode(gather(estimator)))).predict(X)
+    answers = Forest(decode(encode(gather_arrays(estimator)))).predict(X)
     assert answers.tolist() == estimator.predict(X).tolist()
     assert answers.dtype == estimator.predict(X).dtype
 
@@ -222,7 +229,7 @@ def test_truth_values_as_classes_are_answered_and_kept_in_files(tmp_path):
 def test_a_single_class_is_answered_bit_for_bit(kind):
     X, _ = dataset("iris")
     estimator = kind(random_state=0).fit(X, np.full(len(X), 3))
-    assert len(gather(estimator).cuts) == 0
+    assert len(gather_arrays(estimator).cuts) == 0
     assert_same(estimator, hard_rows(estimator, np.random.default_rng(0), X, 200))
 
 
@@ -320,7 +327,7 @@ def test_each_way_of_asking_is_the_one_it_is_called(estimator):
     finders = {way: type(forest.single.finder) for way, forest in asked.items()}
     assert finders == {"masks": Masks, "walk": Walk, "table": Masks}
     tables = {way: type(forest.batch.table) for way, forest in asked.items()}
-    assert tables == {"masks": type(None), "walk": type(None), "table": Table}
+    assert tables == {"masks": type(None), "walk": type(None), "table": AnswerGrid}
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -329,7 +336,7 @@ def test_a_forest_that_outgrows_its_limits_still_answers_bit_for_bit(name):
     estimator = RandomForestClassifier(30, random_state=0).fit(X, y)
     with (
         mock.patch("iris_serve.forest.MASK_BYTES", 1000),
-        mock.patch("iris_serve.leaves.TABLE_BYTES", 1000),
+        mock.patch("iris_serve.forest.leaves.TABLE_BYTES", 1000),
     ):
         forest = freeze(estimator)
         assert isinstance(forest.single.finder, Walk)
@@ -415,7 +422,7 @@ def test_any_small_forest_answers_any_rows_bit_for_bit(count):
     def holds(case):
         estimator, rows, seed = case
         try:
-            gather(estimator)
+            gather_arrays(estimator)
         except ForestError:
             assume(False)
         beside = rows_beside_cuts(estimator, np.random.default_rng(seed), rows, 60)
@@ -431,7 +438,7 @@ def test_any_small_forest_comes_back_from_its_file(count):
     @given(small_forests())
     def holds(case):
         estimator, rows, _ = case
-        data = encode(gather(estimator))
+        data = encode(gather_arrays(estimator))
         forest = Forest(decode(data))
         assert encode(forest.arrays) == data
         sure, labels = answers_of(estimator, rows)
@@ -603,14 +610,14 @@ def test_nobody_waits_for_the_table_and_one_thread_makes_it(estimator):
     sure, made = estimator.predict_proba(X), []
     begun, finish = threading.Event(), threading.Event()
 
-    class Slow(Table):
+    class Slow(AnswerGrid):
         def __init__(self, *parts):
             made.append(threading.current_thread())
             begun.set()
             assert finish.wait(100)
             super().__init__(*parts)
 
-    with forced("table"), mock.patch("iris_serve.answers.Table", Slow):
+    with forced("table"), mock.patch("iris_serve.forest.Table", Slow):
         forest = freeze(estimator)
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(forest.predict_proba, X)
@@ -631,11 +638,11 @@ def test_a_table_that_cannot_be_made_is_tried_again(estimator):
     X = uniform_rows(np.random.default_rng(0), dataset("iris")[0], 200)
     with forced("table"):
         forest = freeze(estimator)
-        broken = mock.patch("iris_serve.answers.Table", side_effect=MemoryError)
+        broken = mock.patch("iris_serve.forest.Table", side_effect=MemoryError)
         with broken, pytest.raises(MemoryError):
             forest.predict_proba(X)
         assert differing(forest.predict_proba(X), estimator.predict_proba(X)) == 0
-        assert isinstance(forest.batch.table, Table)
+        assert isinstance(forest.batch.table, AnswerGrid)
 
 
 # Files
@@ -673,8 +680,6 @@ import sys
 from pathlib import Path
 from sklearn.datasets import load_wine
 from sklearn.ensemble import RandomForestClassifier
-from iris_serve.encoding import encode
-from iris_serve.forest import Forest, freeze
 
 X, y = load_wine(return_X_y=True, as_frame=False)
 names = [["red", "white", "rose"][c] for c in y]
@@ -696,16 +701,18 @@ def test_the_bytes_depend_on_nothing_but_the_forest(tmp_path):
 def test_an_estimator_fitted_by_two_threads_freezes_to_the_same_bytes():
     X, y = dataset("digits")
     for kind in FORESTS:
-        one, two = (encode(gather(kind(20, random_state=0, n_jobs=n).fit(X, y))) for n in (1, 2))
+        one, two = (
+            encode(gather_arrays(kind(20, random_state=0, n_jobs=n).fit(X, y))) for n in (1, 2)
+        )
         assert one == two
 
 
 def foreign_files(estimator):
     """Files that are no forests, by name."""
-    whole = encode(gather(estimator))
+    whole = encode(gather_arrays(estimator))
     dumped, zipped = io.BytesIO(), io.BytesIO()
     joblib.dump(estimator, dumped)
-    np.savez(zipped, nodes=gather(estimator).nodes)
+    np.savez(zipped, nodes=gather_arrays(estimator).nodes)
     header, huge = int.from_bytes(whole[:8], "little"), (1 << 40).to_bytes(8, "little")
     return {
         "empty": b"",
@@ -745,7 +752,7 @@ def test_a_file_that_is_too_long_is_refused_before_it_is_read_as_anything(tmp_pa
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_zero_below_zero_in_a_file_is_refused_or_answered_alike_in_every_way(way):
-    arrays = gather(DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1]))
+    arrays = gather_arrays(DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1]))
     rows = [[0.0], [1.0]] * 20
     with forced(way):
         try:
@@ -777,7 +784,7 @@ SIGNALLING = np.uint64(0x7FF0_0000_0000_0001).view(np.float64)  # a NaN that sum
     ],
 )
 def test_numbers_beyond_all_bounds_are_refused_without_a_warning(estimator, name, place, numbers):
-    arrays = gather(estimator)
+    arrays = gather_arrays(estimator)
     changed = getattr(arrays, name).copy()
     changed[place] = numbers
     with pytest.raises(ForestError, match=r"a cut|the cuts|a fraction|fractions|a node"):
@@ -786,7 +793,7 @@ def test_numbers_beyond_all_bounds_are_refused_without_a_warning(estimator, name
 
 def test_every_single_bit_of_a_file_counts(tmp_path):
     estimator = DecisionTreeClassifier(max_depth=2, random_state=0).fit(*dataset("iris"))
-    whole = encode(gather(estimator))
+    whole = encode(gather_arrays(estimator))
     for place in range(len(whole)):
         for bit in range(8):
             changed = bytearray(whole)
@@ -799,7 +806,7 @@ def test_every_single_bit_of_a_file_counts(tmp_path):
 
 
 def test_a_file_cut_anywhere_is_refused(estimator):
-    whole = encode(gather(estimator))
+    whole = encode(gather_arrays(estimator))
     for length in [*range(1000), *range(1000, len(whole), 997), len(whole) - 1]:
         with pytest.raises(ForestError):
             decode(whole[:length])
@@ -841,8 +848,6 @@ def test_a_changed_forest_is_refused_or_answers_within_its_means(tmp_path, kind,
 OPENING = """
 import resource, sys
 from pathlib import Path
-from iris_serve.forest import Forest
-from iris_serve.trees import ForestError
 
 resource.setrlimit(resource.RLIMIT_AS, (5 << 29, 5 << 29))
 try:
@@ -862,7 +867,7 @@ else:
     ids=["long", "many"],
 )
 def test_labels_of_any_length_take_no_more_memory_than_their_file_warrants(tmp_path, classes):
-    one = gather(DecisionTreeClassifier().fit([[0.0]], [0]))
+    one = gather_arrays(DecisionTreeClassifier().fit([[0.0]], [0]))
     values = np.eye(1, len(classes))
     path = tmp_path / "forest"
     path.write_bytes(encode(replace(one, values=values, classes=classes)))
@@ -871,7 +876,7 @@ def test_labels_of_any_length_take_no_more_memory_than_their_file_warrants(tmp_p
 
 @linux
 def test_a_small_file_with_very_many_features_is_refused_or_answers(tmp_path):
-    one = gather(DecisionTreeClassifier().fit([[0.0]], [0]))
+    one = gather_arrays(DecisionTreeClassifier().fit([[0.0]], [0]))
     path = tmp_path / "forest"
     path.write_bytes(encode(replace(one, n_features=100_000)))
     assert child(OPENING, path) in ("refused\n", "1.0\n")
@@ -896,13 +901,13 @@ class Counted(int):
 def test_a_tree_with_many_cuts_on_one_feature_is_not_searched_cut_by_cut(monkeypatch):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4_000, 1)), rng.integers(2, size=4_000)
-    arrays = gather(DecisionTreeClassifier(random_state=0).fit(X, y))
+    arrays = gather_arrays(DecisionTreeClassifier(random_state=0).fit(X, y))
 
     def counted_grid(arrays, nodes, values, edges):
         return small_grid(arrays, nodes, values, [list(map(Counted, axis)) for axis in edges])
 
-    monkeypatch.setattr("iris_serve.leaves.small_grid", counted_grid)
-    Table(arrays, check(arrays))
+    monkeypatch.setattr("iris_serve.forest.leaves.small_grid", counted_grid)
+    AnswerGrid(arrays, check_arrays(arrays))
     assert Counted.compared < 100 * len(arrays.nodes)
 
 
@@ -911,7 +916,7 @@ def test_a_tree_with_many_cuts_on_one_feature_is_not_searched_cut_by_cut(monkeyp
 HEAVY = ("sklearn", "scipy", "pandas", "joblib")
 SERVING = f"""
 import sys
-from iris_serve.server import make_app
+from iris_serve.cli.server import make_app
 
 reply = make_app().test_client().post("/predict", json={{"features": {FLOWER}}})
 assert reply.status_code == 200, reply.data
@@ -929,7 +934,6 @@ class Blocker(MetaPathFinder):
             raise ImportError(f"{{name}} is not installed here")
 
 sys.meta_path.insert(0, Blocker())
-from iris_serve.artifact import open_model
 try:
     import sklearn
 except ImportError:
@@ -989,7 +993,7 @@ def test_a_forest_with_named_classes_is_opened_frozen(tmp_path):
 TRAINING = """
 import sys
 from pathlib import Path
-from iris_serve.retrain import Parameters, train
+from iris_serve.training.retrain import Parameters, train
 
 train(Path(sys.argv[1]), Parameters(seed=3, n_estimators=15, max_depth=6))
 """
@@ -1061,7 +1065,7 @@ def test_another_forest_with_a_right_digest_is_refused_by_the_golden_rows(artifa
         replace(arrays, values=turned),
         replace(arrays, values=smaller),
         replace(arrays, cuts=lower),
-        gather(RandomForestClassifier(10, random_state=9).fit(*dataset("iris"))),
+        gather_arrays(RandomForestClassifier(10, random_state=9).fit(*dataset("iris"))),
     ]
     for other in others:
         exchange_forest(artifact, encode(other))

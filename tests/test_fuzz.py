@@ -26,8 +26,8 @@ from questions import ALL, CSV, FRAME, INFER, INVOKE, ONE, PREDICT, V1, Answer, 
 from services import Service
 from werkzeug.test import run_wsgi_app
 
-from iris_serve.server import make_app
-from iris_serve.settings import Settings
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
 
 SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(1 << 32))
 SLOW = pytest.mark.slow

@@ -12,18 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-import iris_serve.exam
-import iris_serve.retrain
-from iris_serve.artifact import FOREST_FILE, fill
-from iris_serve.card import CARD_FILE, Card, make_card, read_card
-from iris_serve.data import held_out, iris, split
-from iris_serve.disk import encoded
-from iris_serve.exam import FLIPS, TOLERANCE, chance, common_share, compare, passed
-from iris_serve.gate import Verdict, judge
-from iris_serve.record import read_run
-from iris_serve.registry import Registry, current, history, stage
-from iris_serve.retrain import Parameters, train
-from iris_serve.train import Params, fit, make, score
+import iris_serve.training.gate
+import iris_serve.training.retrain
+from iris_serve.data.table import held_out, iris, split
+from iris_serve.model.atomic import to_json
+from iris_serve.model.card import CARD_FILE, Card, make_card, read_card
+from iris_serve.model.save import FOREST_FILE, write_artifact
+from iris_serve.model.train import Params, fit, make_estimator, score
+from iris_serve.registry.records import read_run
+from iris_serve.registry.registry import Registry, current, history, stage
+from iris_serve.training.gate import (
+    FLIPS,
+    TOLERANCE,
+    Verdict,
+    common_share,
+    compare,
+    judge,
+    mcnemar_p,
+    passed,
+)
+from iris_serve.training.retrain import Parameters, train
 
 STUMP = Parameters(n_estimators=1, max_depth=1)
 
@@ -31,9 +39,9 @@ STUMP = Parameters(n_estimators=1, max_depth=1)
 def make_one(staged, table, **choices):
     params = Params(**{"n_estimators": 10} | choices)
     learn, examine = split(table, params.test_size)
-    estimator = fit(make(params), learn)
+    estimator = fit(make_estimator(params), learn)
     card = make_card("iris", params, table, score(estimator, examine), estimator)
-    return fill(staged, estimator, card)
+    return write_artifact(staged, estimator, card)
 
 
 def verdict_on(registry, table, wishes=None, **choices):
@@ -50,11 +58,11 @@ def shuffled(table, seed):
 @given(gained=st.integers(0, 300), lost=st.integers(0, 300))
 def test_the_p_value_is_the_one_of_scipy(gained, lost):
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert chance(gained, lost) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar_p(gained, lost) == pytest.approx(expected, rel=1e-9)
 
 
 def test_very_many_rows_have_a_p_value():
-    assert chance(10_000, 10_100) == pytest.approx(binomtest(10_000, 20_100).pvalue, rel=1e-6)
+    assert mcnemar_p(10_000, 10_100) == pytest.approx(binomtest(10_000, 20_100).pvalue, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -113,7 +121,7 @@ def test_an_exam_without_rows_is_none(registry):
 
 
 def test_without_a_common_row_nobody_is_promoted(registry, monkeypatch):
-    monkeypatch.setattr(iris_serve.exam, "table_of", lambda path, card: None)
+    monkeypatch.setattr(iris_serve.training.gate, "table_of", lambda path, card: None)
     verdict = verdict_on(registry, without_common_rows(iris()), test_size=0.5)
     assert (verdict.promoted, verdict.exams) == (False, ())
     assert verdict.why == "there is no row that neither has learned from"
@@ -174,7 +182,7 @@ def test_another_contract_is_never_promoted_by_auto(registry):
 def lie(card: Card) -> bytes:
     answers = tuple((a + 1) % 3 for a in card.golden.answers)
     golden = msgspec.structs.replace(card.golden, answers=answers)
-    return encoded(msgspec.structs.replace(card, golden=golden))
+    return to_json(msgspec.structs.replace(card, golden=golden))
 
 
 @pytest.mark.parametrize("promote", ["auto", "always"])
@@ -213,7 +221,7 @@ def test_a_model_fitted_elsewhere_is_not_promoted_over_another_by_auto(registry)
     with stage(registry) as staged:
         card = make_one(staged, iris())
         stranger = msgspec.structs.replace(card, parameters=None)
-        (staged / CARD_FILE).write_bytes(encoded(stranger))
+        (staged / CARD_FILE).write_bytes(to_json(stranger))
         verdict = judge(registry, staged, iris())
     assert not verdict.promoted
     assert "fitted elsewhere" in verdict.why
@@ -225,11 +233,11 @@ def test_a_run_that_was_overtaken_is_judged_again(tmp_path, monkeypatch):
 
     def judged_while_another_is_promoted(*given):
         verdict = real(*given)
-        monkeypatch.setattr(iris_serve.retrain, "judge", real)
+        monkeypatch.setattr(iris_serve.training.retrain, "judge", real)
         train(tmp_path, better)
         return verdict
 
-    monkeypatch.setattr(iris_serve.retrain, "judge", judged_while_another_is_promoted)
+    monkeypatch.setattr(iris_serve.training.retrain, "judge", judged_while_another_is_promoted)
     run, registry = train(tmp_path, STUMP), Registry(tmp_path)
     assert (run.promoted, run.verdict["current"]) == (False, current(registry).version)
     assert read_card(registry.path(current(registry).version)).metrics.accuracy > 0.9

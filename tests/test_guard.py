@@ -15,32 +15,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve import keys as keys_module
-from iris_serve import rate as rate_module
-from iris_serve.framing import FRAME
-from iris_serve.guard import (
-    PUBLIC,
+from iris_serve.protocols.framing import FRAME
+from iris_serve.service import keys as keys_module
+from iris_serve.service import rate_limit as rate_module
+from iris_serve.service.access import (
+    PUBLIC_ROUTES,
     HeadersError,
     HostError,
     HostsError,
     OriginsError,
     Policy,
     admit,
-    as_sent,
     check_headers,
     check_rate,
     cross_origin,
+    exposure_warning,
     host_allowed,
     is_loopback,
     is_public,
+    normalized_origin,
     preflight,
     read_hosts,
     read_origins,
-    warning,
 )
-from iris_serve.keys import LONGEST, Key, KeysError, check_name, make_key, read_keys, who
-from iris_serve.rate import MOST, Rate, next_due, rate_file
-from iris_serve.wire import STATUS, RateError, UnauthorizedError
+from iris_serve.service.errors import STATUS, RateError, UnauthorizedError
+from iris_serve.service.keys import (
+    MAX_SECRET,
+    Key,
+    KeysError,
+    authenticate,
+    check_key_name,
+    make_key,
+    read_keys,
+)
+from iris_serve.service.rate_limit import MOST, RateError, RateLimit, next_due, rate_file
 
 SECRET, DIGEST = make_key()
 OTHER_SECRET, OTHER = make_key()
@@ -59,31 +67,33 @@ def bearer(secret, **more):
 def test_a_key_made_here_is_recognised_by_its_digest_alone():
     assert hashlib.sha256(SECRET.encode()).hexdigest() == DIGEST
     assert SECRET not in repr(KEYS)
-    assert who(bearer(SECRET).get, KEYS) == "shop"
-    assert who({"x-api-key": OTHER_SECRET}.get, KEYS) == "lab"
+    assert authenticate(bearer(SECRET).get, KEYS) == "shop"
+    assert authenticate({"x-api-key": OTHER_SECRET}.get, KEYS) == "lab"
 
 
 def test_old_and_new_key_are_both_valid_while_a_secret_is_changed():
     old, new = read_keys(f"shop-1:{DIGEST}"), read_keys(f"shop-1:{DIGEST} shop-2:{OTHER}")
-    assert who(bearer(SECRET).get, old) == who(bearer(SECRET).get, new) == "shop-1"
-    assert who(bearer(OTHER_SECRET).get, new) == "shop-2"
+    assert (
+        authenticate(bearer(SECRET).get, old) == authenticate(bearer(SECRET).get, new) == "shop-1"
+    )
+    assert authenticate(bearer(OTHER_SECRET).get, new) == "shop-2"
     with pytest.raises(UnauthorizedError):
-        who(bearer(OTHER_SECRET).get, old)
+        authenticate(bearer(OTHER_SECRET).get, old)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   "])
 def test_the_name_of_the_scheme_is_read_as_http_reads_it(scheme):
-    assert who({"authorization": f"{scheme}{SECRET}"}.get, KEYS) == "shop"
+    assert authenticate({"authorization": f"{scheme}{SECRET}"}.get, KEYS) == "shop"
 
 
 def test_an_authorization_for_somebody_else_does_not_hide_the_key():
-    assert who({"authorization": "Basic eDp5", "x-api-key": SECRET}.get, KEYS) == "shop"
+    assert authenticate({"authorization": "Basic eDp5", "x-api-key": SECRET}.get, KEYS) == "shop"
 
 
 def test_the_same_secret_in_both_headers_is_fine_and_two_are_refused():
-    assert who(bearer(SECRET, **{"x-api-key": SECRET}).get, KEYS) == "shop"
+    assert authenticate(bearer(SECRET, **{"x-api-key": SECRET}).get, KEYS) == "shop"
     with pytest.raises(UnauthorizedError, match="hold different keys"):
-        who(bearer(SECRET, **{"x-api-key": OTHER_SECRET}).get, KEYS)
+        authenticate(bearer(SECRET, **{"x-api-key": OTHER_SECRET}).get, KEYS)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_the_same_secret_in_both_headers_is_fine_and_two_are_refused():
 )
 def test_whoever_sends_no_key_or_a_wrong_one_is_told_how_and_reads_nothing_back(headers):
     with pytest.raises(UnauthorizedError) as refused:
-        who(headers.get, KEYS)
+        authenticate(headers.get, KEYS)
     assert "`Authorization: Bearer SECRET` or `X-API-Key: SECRET`" in str(refused.value)
     assert SECRET not in str(refused.value)
     assert DIGEST not in str(refused.value)
@@ -117,7 +127,7 @@ def test_whoever_sends_no_key_or_a_wrong_one_is_told_how_and_reads_nothing_back(
 def test_no_header_crashes_the_guard_or_comes_through_it(text, header):
     for value in (text, f"Bearer {text}", f"Bearer {text}{SECRET}x"):
         with pytest.raises(UnauthorizedError) as refused:
-            who({header: value}.get, KEYS)
+            authenticate({header: value}.get, KEYS)
         assert len(text) < 10 or text not in str(refused.value)
 
 
@@ -126,9 +136,9 @@ def test_a_secret_that_is_too_long_is_not_even_hashed(monkeypatch):
         raise AssertionError(f"{len(data)} bytes were hashed")
 
     monkeypatch.setattr(keys_module.hashlib, "sha256", never)
-    for secret in ("x" * (LONGEST + 1), "x" * 10**6, "\xff"):
+    for secret in ("x" * (MAX_SECRET + 1), "x" * 10**6, "\xff"):
         with pytest.raises(UnauthorizedError):
-            who(bearer(secret).get, KEYS)
+            authenticate(bearer(secret).get, KEYS)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OTHER_SECRET, "wrong"])
@@ -141,12 +151,12 @@ def test_every_key_is_compared_whichever_it_is(monkeypatch, secret):
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     with contextlib.suppress(UnauthorizedError):
-        who(bearer(secret).get, KEYS)
+        authenticate(bearer(secret).get, KEYS)
     assert compared == [DIGEST, OTHER]
 
 
 def test_without_keys_everybody_is_nobody():
-    assert who(bearer("whatever").get, ()) == ""
+    assert authenticate(bearer("whatever").get, ()) == ""
     assert read_keys("") == read_keys(" ,\n") == ()
 
 
@@ -154,7 +164,7 @@ def test_a_header_without_a_secret_is_not_the_secret_of_nothing():
     empty = (Key("empty", hashlib.sha256(b"").hexdigest()),)
     for headers in ({}, {"x-api-key": ""}, {"authorization": "Bearer "}):
         with pytest.raises(UnauthorizedError):
-            who(headers.get, empty)
+            authenticate(headers.get, empty)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +211,7 @@ def test_keys_may_stand_on_lines_as_well():
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "a" * 33, "käse", "a\n", "a:b"])
 def test_a_name_is_short_and_plain(name):
     with pytest.raises(KeysError, match="1 to 32 characters"):
-        check_name(name)
+        check_key_name(name)
 
 
 # Rates
@@ -239,7 +249,7 @@ def test_what_another_life_left_behind_is_never_waited_for_longer_than_a_burst(d
 
 
 def test_each_key_has_a_bucket_of_its_own(tmp_path):
-    rate = Rate(tmp_path / "rate", ["shop", "lab"], per_minute=1, burst=2)
+    rate = RateLimit(tmp_path / "rate", ["shop", "lab"], per_minute=1, burst=2)
     for name in ("shop", "lab", "") * 2:
         rate.take(name)
     for name in ("shop", "lab", ""):
@@ -249,7 +259,7 @@ def test_each_key_has_a_bucket_of_its_own(tmp_path):
 
 
 def test_a_refusal_says_who_how_often_and_when_to_come_again(tmp_path):
-    rate = Rate(tmp_path / "rate", ["shop"], per_minute=2)
+    rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=2)
     for name in ("shop", "") * 2:
         rate.take(name)
     said = "may ask 2 times a minute, 2 of them at once; ask again in"
@@ -261,7 +271,7 @@ def test_a_refusal_says_who_how_often_and_when_to_come_again(tmp_path):
 
 
 def test_after_the_time_that_was_named_there_is_another_request(tmp_path):
-    rate = Rate(tmp_path / "rate", [], per_minute=600, burst=1)
+    rate = RateLimit(tmp_path / "rate", [], per_minute=600, burst=1)
     started = time.monotonic()
     for _ in range(4):
         while True:
@@ -278,23 +288,23 @@ def test_after_the_time_that_was_named_there_is_another_request(tmp_path):
 )
 def test_a_rate_that_makes_no_sense_is_refused(tmp_path, per_minute, burst):
     with pytest.raises(ValueError, match="1 to 1000000 requests"):
-        Rate(tmp_path / "rate", [], per_minute, burst)
+        RateLimit(tmp_path / "rate", [], per_minute, burst)
 
 
 def test_the_greatest_rate_fits_into_a_slot(tmp_path):
-    Rate(tmp_path / "slow", [], per_minute=1, burst=MOST).take("")
-    Rate(tmp_path / "fast", [], per_minute=MOST, burst=MOST).take("")
+    RateLimit(tmp_path / "slow", [], per_minute=1, burst=MOST).take("")
+    RateLimit(tmp_path / "fast", [], per_minute=MOST, burst=MOST).take("")
 
 
 def test_the_same_keys_in_another_order_find_their_own_buckets_and_others_do_not(tmp_path):
     names = ["shop", "lab"]
-    rate = Rate(rate_file(tmp_path, names), names, per_minute=1)
+    rate = RateLimit(rate_file(tmp_path, names), names, per_minute=1)
     rate.take("lab")
-    again = Rate(rate_file(tmp_path, names[::-1]), names[::-1], per_minute=1)
+    again = RateLimit(rate_file(tmp_path, names[::-1]), names[::-1], per_minute=1)
     with pytest.raises(RateError, match="the key lab"):
         again.take("lab")
     again.take("shop")
-    fewer = Rate(rate_file(tmp_path, ["lab"]), ["lab"], per_minute=1)
+    fewer = RateLimit(rate_file(tmp_path, ["lab"]), ["lab"], per_minute=1)
     fewer.take("lab")
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -302,7 +312,7 @@ def test_the_same_keys_in_another_order_find_their_own_buckets_and_others_do_not
 @pytest.mark.parametrize("content", [b"\xff" * 16, b"\x7f" * 16, b"\xff\x7f", b"x" * 100])
 def test_a_leftover_file_is_taken_as_it_is_and_never_shortened(tmp_path, content):
     (tmp_path / "rate").write_bytes(content)
-    rate = Rate(tmp_path / "rate", ["shop"], per_minute=1, burst=5)
+    rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=1, burst=5)
     for _ in range(5):
         rate.take("shop")
     with pytest.raises(RateError):
@@ -315,7 +325,7 @@ def test_a_file_that_cannot_be_made_is_an_error_at_the_start(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for wrong in (tmp_path, tmp_path / "none" / "rate", tmp_path / "link"):
         with pytest.raises(OSError, match=str(wrong)):
-            Rate(wrong, [], per_minute=1)
+            RateLimit(wrong, [], per_minute=1)
 
 
 def hesitant(*bucket):
@@ -333,19 +343,19 @@ def test_no_thread_takes_the_lock_of_the_file_away_from_another(tmp_path, monkey
         lockf(descriptor, operation)
 
     monkeypatch.setattr(rate_module, "lockf", watched)
-    Rate(tmp_path / "rate", [], per_minute=1).take("")
+    RateLimit(tmp_path / "rate", [], per_minute=1).take("")
     assert locked == [True] * 4  # to open, and to take
 
 
 def test_a_full_disk_is_an_error_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(rate_module.os, "write", lambda descriptor, data: len(data) - 1)
     with pytest.raises(OSError, match="no room"):
-        Rate(tmp_path / "rate", [], per_minute=1)
+        RateLimit(tmp_path / "rate", [], per_minute=1)
 
 
 def test_threads_count_together(tmp_path, monkeypatch):
     monkeypatch.setattr(rate_module, "next_due", hesitant)
-    rates = [Rate(tmp_path / "rate", [], per_minute=1, burst=500) for _ in range(2)]
+    rates = [RateLimit(tmp_path / "rate", [], per_minute=1, burst=500) for _ in range(2)]
     accepted, start = [], threading.Barrier(8)
 
     def ask(rate):
@@ -368,8 +378,6 @@ def test_threads_count_together(tmp_path, monkeypatch):
 ASK = """
 import os, sys, time
 from pathlib import Path
-from iris_serve import rate
-from iris_serve.rate import Rate, RateError, next_due
 
 def hesitant(*bucket):
     result = next_due(*bucket)
@@ -378,7 +386,7 @@ def hesitant(*bucket):
 
 rate.next_due = hesitant
 path, turns, forks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-rate, accepted = Rate(Path(path), ["shop"], per_minute=1, burst=turns), 0
+rate, accepted = RateLimit(Path(path), ["shop"], per_minute=1, burst=turns), 0
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(forks):
@@ -425,7 +433,7 @@ def test_a_worker_that_is_killed_keeps_no_lock(tmp_path):
     for process in endless:
         process.stdin.write("go\n")
         process.stdin.flush()
-    rate = Rate(tmp_path / "rate", ["shop"], per_minute=MOST)
+    rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=MOST)
     for process in endless:
         for _ in range(1_000):
             rate.take("")
@@ -439,7 +447,7 @@ def test_a_worker_that_is_killed_keeps_no_lock(tmp_path):
 
 @pytest.fixture
 def policy(tmp_path):
-    rate = Rate(tmp_path / "rate", [key.name for key in KEYS], per_minute=1)
+    rate = RateLimit(tmp_path / "rate", [key.name for key in KEYS], per_minute=1)
     return Policy(host="localhost", address="127.0.0.1", keys=KEYS, rate=rate)
 
 
@@ -479,7 +487,7 @@ def test_nobody_without_the_secret_empties_a_bucket(policy):
     assert asked(policy, bearer(SECRET, host="localhost")) == "shop"
 
 
-@pytest.mark.parametrize("route", sorted(PUBLIC))
+@pytest.mark.parametrize("route", sorted(PUBLIC_ROUTES))
 def test_public_routes_need_no_key_and_are_not_counted(policy, route):
     for method in ("GET", "HEAD"):
         assert [asked(policy, {"host": "localhost"}, route, method) for _ in range(3)] == [None] * 3
@@ -487,7 +495,7 @@ def test_public_routes_need_no_key_and_are_not_counted(policy, route):
         asked(policy, {"host": "evil.example"}, route, "GET")
 
 
-@pytest.mark.parametrize("route", sorted(PUBLIC))
+@pytest.mark.parametrize("route", sorted(PUBLIC_ROUTES))
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "get", "", "GET "])
 def test_a_public_route_is_public_for_reading_only(policy, route, method):
     with pytest.raises(UnauthorizedError):
@@ -517,14 +525,14 @@ def test_everything_else_needs_a_key_whatever_it_looks_like(policy, path):
 
 
 def test_more_routes_can_be_made_public():
-    more = Policy(keys=KEYS, public=PUBLIC | {"/health-of-the-platform"})
+    more = Policy(keys=KEYS, public=PUBLIC_ROUTES | {"/health-of-the-platform"})
     assert asked(more, {"host": "x"}, "/health-of-the-platform", "GET") is None
     with pytest.raises(UnauthorizedError):
         asked(more, {"host": "x"}, "/health-of-the-platform", "POST")
 
 
 def test_a_rate_without_keys_is_one_for_all(tmp_path):
-    policy = Policy(rate=Rate(tmp_path / "rate", [], per_minute=2))
+    policy = Policy(rate=RateLimit(tmp_path / "rate", [], per_minute=2))
     assert [asked(policy, bearer(x)) for x in ("a", "b")] == ["", ""]
     with pytest.raises(RateError, match="all clients together"):
         asked(policy, bearer("c"))
@@ -565,16 +573,16 @@ def test_headers_are_counted_in_bytes_with_their_names():
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
 def test_the_loopback_is_known_in_all_its_forms(host):
     assert is_loopback(host)
-    assert warning(host, None, ()) is None
+    assert exposure_warning(host, None, ()) is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "iris.example", "localhost.evil"])  # noqa: S104
 def test_listening_further_without_keys_is_worth_a_warning(host):
-    said = warning(host, None, ())
+    said = exposure_warning(host, None, ())
     assert host in said
     assert "python -m iris_serve key NAME" in said
-    assert warning(host, None, KEYS) is None
-    assert warning(host, "127.0.0.1", ()) is None
+    assert exposure_warning(host, None, KEYS) is None
+    assert exposure_warning(host, "127.0.0.1", ()) is None
 
 
 @PRINT
@@ -643,7 +651,7 @@ def test_origins_as_browsers_write_them_are_accepted():
 @PRINT
 @given(st.text() | st.from_regex(r"https?://[A-Za-z0-9.:/-]+", fullmatch=True))
 def test_what_is_proposed_instead_of_a_wrong_origin_is_right(text):
-    right = as_sent(text)
+    right = normalized_origin(text)
     assert right == "" or read_origins(right) == (right,)
 
 
@@ -692,8 +700,6 @@ def test_each_refusal_has_its_status():
 
 
 def test_the_guard_knows_no_flask():
-    code = (
-        "import sys, iris_serve.guard; print(any(m in sys.modules for m in ('flask', 'werkzeug')))"
-    )
+    code = "import sys, iris_serve.service.access; print(any(m in sys.modules for m in ('flask', 'werkzeug')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.strip() == b"False"

@@ -22,17 +22,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer
 
-from iris_serve.app import create_app
-from iris_serve.artifact import load
-from iris_serve.contract import Contract, Feature
-from iris_serve.data import iris
-from iris_serve.predictor import EstimatorPredictor, open_predictor
-from iris_serve.question import LIMITS, check_asked, plain_row, read_asked
-from iris_serve.registry import Registry
-from iris_serve.rows import RowError, check_row
-from iris_serve.server import make_app
-from iris_serve.settings import Settings
-from iris_serve.wire import BodyError
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
+from iris_serve.data.contract import Contract, Feature
+from iris_serve.data.rows import RowError, check_row
+from iris_serve.data.table import iris
+from iris_serve.model.load import EstimatorPredictor, load
+from iris_serve.registry.registry import Registry, open_predictor
+from iris_serve.service.app import create_app
+from iris_serve.service.errors import BodyError
+from iris_serve.service.predict import DEFAULT_LIMITS, check_request, parse_body, tutorial_row
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +92,11 @@ def test_a_wrong_body_is_a_400_that_names_what_is_wrong(client, name):
 
 
 def test_a_body_over_the_limit_is_a_413(client):
-    assert_teaches(client.post("/predict", data=b" " * (LIMITS.body + 1)), 413)
-    assert client.post("/predict", data=GOOD + b" " * (LIMITS.body - len(GOOD))).status_code == 200
+    assert_teaches(client.post("/predict", data=b" " * (DEFAULT_LIMITS.body + 1)), 413)
+    assert (
+        client.post("/predict", data=GOOD + b" " * (DEFAULT_LIMITS.body - len(GOOD))).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,9 +190,9 @@ def test_who_asks_for_a_websocket_is_told_that_there_is_none(client):
 
 
 def test_a_length_over_the_limit_is_a_413_before_the_body_comes(client):
-    declared = {"CONTENT_LENGTH": str(LIMITS.body + 2)}
+    declared = {"CONTENT_LENGTH": str(DEFAULT_LIMITS.body + 2)}
     answer = client.post("/predict", data=b"", environ_overrides=declared)
-    assert_teaches(answer, 413, f"{LIMITS.body} bytes")
+    assert_teaches(answer, 413, f"{DEFAULT_LIMITS.body} bytes")
 
 
 @pytest.mark.parametrize("body", [b'{"a', b'{"a\n": 1}', b'{"features": ["x\ty"]}'])
@@ -403,7 +405,7 @@ def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
 @pytest.mark.parametrize(
     ("body", "packing", "status"),
-    [(b" " * (LIMITS.body + 1), "identity", 413), (b"x", "gzip", 400), (b"x", "br", 415)],
+    [(b" " * (DEFAULT_LIMITS.body + 1), "identity", 413), (b"x", "gzip", 400), (b"x", "br", 415)],
 )
 def test_lines_that_could_not_be_read_are_shown_right_ones(client, kind, body, packing, status):
     packed = {"Content-Encoding": packing}
@@ -483,13 +485,16 @@ class Echo:
 
 def test_more_rows_than_the_limit_are_a_413_and_never_a_part_of_them(client):
     for body, kind in (
-        (json.dumps({"features": [ROWS[0]] * (LIMITS.rows + 1)}), None),
-        ("6.1,2.8,4.7,1.2\n" * (LIMITS.rows + 1), "text/csv"),
-        ("[6.1,2.8,4.7,1.2]\n" * (LIMITS.rows + 1), "application/x-ndjson"),
+        (json.dumps({"features": [ROWS[0]] * (DEFAULT_LIMITS.rows + 1)}), None),
+        ("6.1,2.8,4.7,1.2\n" * (DEFAULT_LIMITS.rows + 1), "text/csv"),
+        ("[6.1,2.8,4.7,1.2]\n" * (DEFAULT_LIMITS.rows + 1), "application/x-ndjson"),
     ):
         assert_teaches(client.post("/predict", data=body, content_type=kind), 413, "rows")
-    rows = [ROWS[0]] * LIMITS.rows
-    assert client.post("/predict", json={"features": rows}).json["predictions"] == [1] * LIMITS.rows
+    rows = [ROWS[0]] * DEFAULT_LIMITS.rows
+    assert (
+        client.post("/predict", json={"features": rows}).json["predictions"]
+        == [1] * DEFAULT_LIMITS.rows
+    )
 
 
 def test_a_thousand_complaints_are_a_hundred_and_a_count(client):
@@ -519,10 +524,12 @@ def test_the_plainest_question_is_read_as_the_careful_reading_reads_it(values, n
     contract = iris().contract
     body = f'{space}{{"{name}":{space}[{",".join(map(str, values))}]{space}}}'.encode()
     try:
-        careful = check_asked(read_asked(body, "", contract, LIMITS), contract, LIMITS).rows[0]
+        careful = check_request(
+            parse_body(body, "", contract, DEFAULT_LIMITS), contract, DEFAULT_LIMITS
+        ).rows[0]
     except (BodyError, RowError):
         careful = None
-    quick = plain_row(body, contract)
+    quick = tutorial_row(body, contract)
     assert quick is None or quick == careful
     assert quick is not None or careful is None or space == "\ufeff"
 
@@ -532,5 +539,5 @@ def test_the_plainest_question_is_read_as_the_careful_reading_reads_it(values, n
 def test_a_number_is_the_same_float_however_it_is_written(value, digits, form):
     text = f"{value:.{digits}{form}}"
     body = f'{{"features": [{text}, 1, 1, 1]}}'.encode()
-    (quick, *_) = plain_row(body, iris().contract)
+    (quick, *_) = tutorial_row(body, iris().contract)
     assert (quick + 0.0).hex() == (float(text) + 0.0).hex()  # no sign of zero

@@ -12,28 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from iris_serve.app import create_app
-from iris_serve.card import CARD_FILE
-from iris_serve.disk import encoded, sha256, write_file
-from iris_serve.guard import Policy, host_allowed
-from iris_serve.lineage import make_lineage
-from iris_serve.live import LivePredictor
-from iris_serve.pinned import Versions
-from iris_serve.record import NOTEBOOK_FILE, PAGE_FILE, read_run
-from iris_serve.registry import Registry, promote
-from iris_serve.retrain import Parameters, train
-from iris_serve.server import make_app
-from iris_serve.settings import Settings
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
+from iris_serve.model.atomic import sha256, to_json, write_new_file
+from iris_serve.model.card import CARD_FILE
+from iris_serve.registry.records import NOTEBOOK_FILE, PAGE_FILE, read_run
+from iris_serve.registry.registry import Registry, promote
+from iris_serve.service.access import Policy, host_allowed
+from iris_serve.service.app import create_app
+from iris_serve.service.lineage import make_lineage
+from iris_serve.service.live import LivePredictor
+from iris_serve.service.versions import Versions
+from iris_serve.training.retrain import Parameters, train
 
 HOSTILE = b"<script>alert(1)</script><meta http-equiv=refresh content='0;url=//evil.example/'>"
 
 
 def give_notebook(path, page):
     """A notebook and its page, as a run with a notebook leaves them in a version."""
-    write_file(path / NOTEBOOK_FILE, b'{"cells": []}')
-    write_file(path / PAGE_FILE, page)
+    write_new_file(path / NOTEBOOK_FILE, b'{"cells": []}')
+    write_new_file(path / PAGE_FILE, page)
     run = replace(read_run(path), made_by="retrain", notebook=sha256(b'{"cells": []}'))
-    (path / "run.json").write_bytes(encoded(run))
+    (path / "run.json").write_bytes(to_json(run))
 
 
 @pytest.fixture(scope="module")

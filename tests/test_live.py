@@ -19,24 +19,23 @@ from questions import telling_rows
 from services import Service, until
 from sklearn.linear_model import LogisticRegression
 
-from iris_serve import live as following
-from iris_serve import pinned as by_number
-from iris_serve.artifact import FOREST_FILE, MODEL_FILE, fill
-from iris_serve.audit import rollback
-from iris_serve.card import CARD_FILE, make_card, read_card
-from iris_serve.data import iris, split
-from iris_serve.disk import ArtifactError, encoded, sha256, write_file
-from iris_serve.lineage import card_of
-from iris_serve.live import LivePredictor, glance
-from iris_serve.pinned import PickleError, UntrustedError, Versions, is_loaded
-from iris_serve.record import Run, read_run
-from iris_serve.registry import NoModelError, Registry, current, promote, publish, stage
-from iris_serve.retrain import Parameters, train
-from iris_serve.server import make_app
-from iris_serve.settings import Settings
-from iris_serve.staging import numbers
-from iris_serve.train import fit, score
-from iris_serve.v2 import index
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
+from iris_serve.data.table import iris, split
+from iris_serve.model.atomic import ArtifactError, numbered, sha256, to_json, write_new_file
+from iris_serve.model.card import CARD_FILE, make_card, read_card
+from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
+from iris_serve.model.train import fit, score
+from iris_serve.protocols.v2 import repository_index
+from iris_serve.registry.records import Run, read_run
+from iris_serve.registry.registry import NoModelError, Registry, current, promote, publish, stage
+from iris_serve.registry.verify import rollback
+from iris_serve.service import live as following
+from iris_serve.service import versions as by_number
+from iris_serve.service.lineage import card_of
+from iris_serve.service.live import LivePredictor, poll
+from iris_serve.service.versions import PickleError, UntrustedError, Versions, is_loaded
+from iris_serve.training.retrain import Parameters, train
 
 FULL = 200
 
@@ -59,8 +58,8 @@ def promote_by_hand(registry, version, card=None):
     folder = registry.folder / "aliases" / "current"
     digest = card or sha256((registry.path(version) / CARD_FILE).read_bytes())
     event = replace(current(registry), version=version, card=digest)
-    write_file(folder / ".by-hand", encoded(event))
-    os.link(folder / ".by-hand", folder / f"{numbers(folder, '.json')[-1] + 1}.json")
+    write_new_file(folder / ".by-hand", to_json(event))
+    os.link(folder / ".by-hand", folder / f"{numbered(folder, '.json')[-1] + 1}.json")
     (folder / ".by-hand").unlink()
 
 
@@ -68,9 +67,9 @@ def mend(path):
     """Let card and run record describe what is in `path` now, as a careful forger would."""
     card = read_card(path)
     files = {name: sha256((path / name).read_bytes()) for name in card.files}
-    (path / CARD_FILE).write_bytes(encoded(replace(card, files=files)))
+    (path / CARD_FILE).write_bytes(to_json(replace(card, files=files)))
     run = replace(read_run(path), card=sha256((path / CARD_FILE).read_bytes()))
-    (path / "run.json").write_bytes(encoded(run))
+    (path / "run.json").write_bytes(to_json(run))
 
 
 class Load:
@@ -197,7 +196,7 @@ def test_a_damaged_version_under_a_live_service_changes_nothing_but_readiness(li
     digest = sha256((path / CARD_FILE).read_bytes())
     damage(path)
     promote_by_hand(registry, 2, None if damage is forge else digest)
-    glance(live)
+    poll(live)
     assert live.pin() is before
     assert (live.swaps, live.failed_swaps) == (0, 1)
     assert DAMAGE[damage] in live.trouble
@@ -230,12 +229,12 @@ def test_a_live_server_tells_its_trouble_and_recovers(three):
 def test_a_damaged_event_is_trouble_and_the_next_one_ends_it(live):
     folder = live.folder
     (folder / "2.json").write_bytes(b'{"version": 2')
-    glance(live)
+    poll(live)
     assert "2.json is no promotion" in live.trouble
     assert str(folder.parent) not in live.trouble
     (folder / "2.json").unlink()
     promote(live.registry, 3, "whole")
-    glance(live)
+    poll(live)
     assert (live.pin().version, live.trouble) == (3, None)
 
 
@@ -269,7 +268,7 @@ def test_a_worker_starts_with_the_newest_good_version_whatever_is_wrong_with_the
 
 def test_a_glance_that_finds_nothing_new_asks_the_system_once(live, monkeypatch):
     os.utime(live.folder, (1, 1))
-    glance(live)
+    poll(live)
     asked, genuine = [], os.stat
 
     def stat(path, **options):
@@ -278,13 +277,13 @@ def test_a_glance_that_finds_nothing_new_asks_the_system_once(live, monkeypatch)
 
     monkeypatch.setattr(os, "stat", stat)
     monkeypatch.setattr(os, "listdir", asked.append)
-    glance(live)
+    poll(live)
     assert asked == [live.folder]
 
 
 def test_an_alias_that_vanished_is_trouble_and_the_old_model_stays(live):
     shutil.rmtree(live.folder)
-    glance(live)
+    poll(live)
     assert live.pin().version == 1
     assert "none is promoted" in live.trouble
 
@@ -293,17 +292,17 @@ def test_a_failed_swap_is_tried_again_when_it_is_due_and_not_before(live):
     truncate(live.registry.path(2))
     promote_by_hand(live.registry, 2)
     for _ in range(5):
-        glance(live)
+        poll(live)
     assert live.failed_swaps == 1
     live.due = 0
-    glance(live)
+    poll(live)
     assert live.failed_swaps == 2
 
 
 def test_a_request_keeps_the_model_it_pinned(live):
     pinned = live.pin()
     promote(live.registry, 2, "onwards")
-    glance(live)
+    poll(live)
     assert (pinned.version, live.pin().version) == (1, 2)
     assert pinned.predict([[6.1, 2.8, 4.7, 1.2]])
 
@@ -314,7 +313,7 @@ def test_two_promotions_in_the_same_tick_of_the_clock_are_both_noticed(live):
     for version in (2, 3):
         promote(live.registry, version, "quick")
         os.utime(live.folder, ns=(tick.st_atime_ns, tick.st_mtime_ns))
-        glance(live)
+        poll(live)
         assert live.pin().version == version
 
 
@@ -474,7 +473,7 @@ def test_one_trouble_is_said_once_in_a_while_however_often_it_is_met(live, caplo
     assert met(50) == 2
     clock[0] += by_number.RETRY
     assert met(50) == 4
-    assert len(by_number.SAID) == 2
+    assert len(by_number.LOGGED) == 2
 
 
 def test_who_asks_a_service_without_a_model_hears_when_to_come_again(tmp_path):
@@ -503,7 +502,7 @@ def test_to_ask_whether_a_version_is_loaded_keeps_no_version_and_opens_none(live
     versions.get(3)
     order = list(versions.kept)
     assert [is_loaded(versions, version) for version in (1, 2, 3, 9)] == [True, True, True, False]
-    index(versions)
+    repository_index(versions)
     assert list(versions.kept) == order == [2, 3]
 
 
@@ -528,7 +527,7 @@ def test_a_damaged_version_is_never_pinned_and_evicts_nobody(live, damage):
 def test_a_card_that_the_run_record_does_not_name_is_refused(live):
     path = live.registry.path(2)
     changed = replace(read_card(path), source="0" * 64)
-    (path / CARD_FILE).write_bytes(encoded(changed))
+    (path / CARD_FILE).write_bytes(to_json(changed))
     with pytest.raises(UntrustedError, match="is not the card"):
         Versions(live).get(2)
 
@@ -540,7 +539,7 @@ def test_a_pickle_is_opened_by_number_only_with_permission(live):
     seen = read_run(live.registry.path(1)).started
     run = Run(made_by="a test", started=seen, finished=seen, promoted=False, why="new")
     with stage(live.registry) as staged:
-        fill(staged, line, card)
+        write_artifact(staged, line, card)
         version = publish(live.registry, staged, run)
     with pytest.raises(PickleError, match="IRIS_SERVE_PICKLES"):
         Versions(live).get(version)

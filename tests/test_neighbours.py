@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from services import Service, free_port
 
-from iris_serve.app import create_app
-from iris_serve.artifact import load
-from iris_serve.data import iris
-from iris_serve.guard import Policy
-from iris_serve.keys import make_key, read_keys
-from iris_serve.live import LivePredictor
-from iris_serve.neighbours import Platform, PlatformError, make_neighbours, read_platform
-from iris_serve.operations import OPERATIONS
-from iris_serve.pinned import Versions
-from iris_serve.registry import Registry
-from iris_serve.v2 import make_v2
+from iris_serve.data.table import iris
+from iris_serve.model.load import load
+from iris_serve.openapi.routes import OPERATIONS
+from iris_serve.protocols.platforms import Platform, PlatformError, make_platforms, read_platform
+from iris_serve.protocols.v2 import make_v2
+from iris_serve.registry.registry import Registry
+from iris_serve.service.access import Policy
+from iris_serve.service.app import create_app
+from iris_serve.service.keys import make_key, read_keys
+from iris_serve.service.live import LivePredictor
+from iris_serve.service.versions import Versions
 
 NAMES = iris().contract.names
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
@@ -43,7 +43,7 @@ VERTEX = {
 def client(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    return create_app(live, [make_neighbours(Versions(live), read_platform(VERTEX))]).test_client()
+    return create_app(live, [make_platforms(Versions(live), read_platform(VERTEX))]).test_client()
 
 
 @pytest.fixture(scope="module")
@@ -458,7 +458,7 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
     live.stop()
     environment = {"AIP_PREDICT_ROUTE": path, "AIP_HEALTH_ROUTE": "/ping"}
     client = create_app(
-        live, [make_neighbours(Versions(live), read_platform(environment))]
+        live, [make_platforms(Versions(live), read_platform(environment))]
     ).test_client()
     question = {"instances": ROWS, "parameters": {}}
     assert client.post(path, json=question).json == {"predictions": expected["1"]}
@@ -468,7 +468,7 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
 def test_who_is_not_admitted_where_vertex_asks_reads_it_in_its_form(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    neighbours = make_neighbours(Versions(live), Platform(predict="/vertex/predict"))
+    neighbours = make_platforms(Versions(live), Platform(predict="/vertex/predict"))
     policy = Policy(keys=read_keys(f"shop:{make_key()[1]}"))
     client = create_app(live, [neighbours], policy).test_client()
     assert_refused(client.post("/vertex/predict", json={"instances": ROWS}), 401)
@@ -480,7 +480,7 @@ def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwh
     live.stop()
     versions, turns = Versions(live), []
     client = create_app(
-        live, [make_v2(versions), make_neighbours(versions, read_platform(VERTEX))]
+        live, [make_v2(versions), make_platforms(versions, read_platform(VERTEX))]
     ).test_client()
     pin = live.pin
     live.pin = lambda: turns.append("pinned") or pin()
@@ -494,7 +494,7 @@ def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwh
 def test_without_a_platform_its_routes_are_not_there(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    client = create_app(live, [make_neighbours(Versions(live))]).test_client()
+    client = create_app(live, [make_platforms(Versions(live))]).test_client()
     assert_refused(client.post(VERTEX["AIP_PREDICT_ROUTE"], json={"instances": ROWS}), 404)
 
 
@@ -505,7 +505,7 @@ def test_what_is_not_ready_is_alive_and_says_503_in_every_dialect(tmp_path):
     (tmp_path / "empty").mkdir()
     live = LivePredictor(Registry(tmp_path / "empty"), patient=True)
     versions = Versions(live)
-    blueprints = [make_v2(versions), make_neighbours(versions, read_platform(VERTEX))]
+    blueprints = [make_v2(versions), make_platforms(versions, read_platform(VERTEX))]
     client = create_app(live, blueprints).test_client()
     assert client.get("/v2/health/live").status_code == 200
     assert client.get("/v2").status_code == client.get("/v1/models").status_code == 200

@@ -19,23 +19,40 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-import iris_serve.log
-import iris_serve.slots
-from iris_serve.exposition import exposition
-from iris_serve.log import LONGEST, said, say_by, writer
-from iris_serve.metrics import FAMILIES, LAYOUT, SECONDS, Metrics, sync
-from iris_serve.observe import Asked, Observer, make_observer, request_id
-from iris_serve.predictor import NotReadyError
-from iris_serve.slots import Slots, locked, place, snapshot
+import iris_serve.service.access_log
+import iris_serve.service.metrics
+from iris_serve.service.access_log import (
+    MAX_LINE,
+    Observer,
+    RequestInfo,
+    configure_logging,
+    log_line,
+    make_observer,
+    nonblocking_writer,
+    request_id,
+)
+from iris_serve.service.live import NotReadyError
+from iris_serve.service.metrics import (
+    FAMILIES,
+    LAYOUT,
+    SECONDS,
+    Metrics,
+    WorkerCells,
+    allocate,
+    directory_lock,
+    metrics_text,
+    snapshot,
+    sync_live,
+)
 
 SOME = settings(print_blob=True, max_examples=50, deadline=None)
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-ASKED = Asked("an-id", "POST", "/predict", 34)
+ASKED = RequestInfo("an-id", "POST", "/predict", 34)
 
 
 def samples(metrics, accept=None, live=None):
     """All samples of the page, as {(name, labels): value}."""
-    body, content_type = exposition(metrics, accept, live)
+    body, content_type = metrics_text(metrics, accept, live)
     plain = content_type.startswith("text/plain")
     parse = text_string_to_metric_families if plain else openmetrics_families
     found = [sample for family in parse(body.decode()) for sample in family.samples]
@@ -98,28 +115,32 @@ FIELDS = st.text(st.characters(codec=None), max_size=400)
 @given(method=FIELDS, path=FIELDS, body=st.binary(max_size=3000), values=st.booleans())
 def test_a_line_is_json_on_one_line_that_no_pipe_tears(method, path, body, values):
     kept = Lines()
-    asked = Asked(request_id(None), method, path, len(body), "a key", body)
+    asked = RequestInfo(request_id(None), method, path, len(body), "a key", body)
     Observer(kept, kept.lines.append, values).observe(
         "<none>", 404, 0.001, (), "UnknownPathError", 3, asked
     )
     (line,) = kept.lines
     assert line.endswith(b"\n")
     assert len(line.decode().splitlines()) == 1
-    assert len(line) <= LONGEST
+    assert len(line) <= MAX_LINE
     assert all(character.isprintable() for character in line[:-1].decode())
-    said = json.loads(line)
-    assert ("body" in said) == (values and body != b"")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said["time"])
-    assert (said["status"], said["rows"], said["bytes_in"]) == (404, 0, len(body))
-    assert (said["key"], said["error"], said["version"]) == ("a key", "UnknownPathError", "3")
+    log_line = json.loads(line)
+    assert ("body" in log_line) == (values and body != b"")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", log_line["time"])
+    assert (log_line["status"], log_line["rows"], log_line["bytes_in"]) == (404, 0, len(body))
+    assert (log_line["key"], log_line["error"], log_line["version"]) == (
+        "a key",
+        "UnknownPathError",
+        "3",
+    )
 
 
 def test_a_body_is_logged_only_if_that_is_asked_for():
-    asked = Asked("an-id", "POST", "/predict", 26, body=b'{"features": [6.1, 2.8, 4.7, 1.2]}')
+    asked = RequestInfo("an-id", "POST", "/predict", 26, body=b'{"features": [6.1, 2.8, 4.7, 1.2]}')
     for access_log, expected in (("on", None), ("values", asked.body.decode())):
         end, start = os.pipe()
         make_observer(Lines(), access_log, start).observe("/predict", 200, 0.001, [1], asked=asked)
-        assert json.loads(os.read(end, LONGEST)).get("body") == expected
+        assert json.loads(os.read(end, MAX_LINE)).get("body") == expected
         os.close(end)
         os.close(start)
 
@@ -127,7 +148,7 @@ def test_a_body_is_logged_only_if_that_is_asked_for():
 @pytest.mark.parametrize("way", ["a second opening", "looking for room"])
 def test_a_full_pipe_loses_lines_and_makes_nobody_wait(way, monkeypatch):
     if way == "looking for room":
-        monkeypatch.setattr(iris_serve.log, "reopened", refused)
+        monkeypatch.setattr(iris_serve.service.access_log, "reopened", refused)
     end, start = os.pipe()
     kept = Lines()
     observer = make_observer(kept, "on", start)
@@ -149,16 +170,13 @@ def test_a_full_pipe_loses_lines_and_makes_nobody_wait(way, monkeypatch):
 def test_a_closed_stream_is_no_reason_to_fail_and_its_number_is_not_written_to():
     program = """
 import os, sys
-from iris_serve.exposition import exposition
-from iris_serve.metrics import Metrics
-from iris_serve.observe import make_observer
 early = make_observer(Metrics(), "on")
 os.close(2)
 late = make_observer(Metrics(), "on")
 assert os.open(sys.argv[1], os.O_CREAT | os.O_RDWR) == 2
 early.observe("/", 200, 0.001)
 late.observe("/", 200, 0.001)
-assert b"log_lines_dropped_total 1.0" in exposition(late.counts)[0]
+assert b"log_lines_dropped_total 1.0" in metrics_text(late.counts)[0]
 assert os.fstat(2).st_size == 0
 """
     done = run(program, "innocent", stderr=subprocess.PIPE)
@@ -169,7 +187,6 @@ assert os.fstat(2).st_size == 0
 def test_lines_in_a_file_and_what_others_write_there_do_not_overwrite_each_other():
     program = """
 import os
-from iris_serve.observe import make_observer
 class Nobody:
     def observe(self, *_): pass
     def dropped(self): raise AssertionError
@@ -190,12 +207,11 @@ for _ in range(50):
 def test_lines_of_several_workers_never_mix():
     program = """
 import sys
-from iris_serve.observe import Asked, make_observer
 class Nobody:
     def observe(self, *_): pass
     def dropped(self): pass
 observer = make_observer(Nobody(), "values")
-asked = Asked("an-id", "POST", "/predict", body=b"x" * 900)
+asked = RequestInfo("an-id", "POST", "/predict", body=b"x" * 900)
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(300):
@@ -225,7 +241,7 @@ def test_a_socket_is_written_to_without_waiting():
         kept = Lines()
         observer = make_observer(kept, "on", theirs.fileno())
         observer.observe("/", 200, 0.001)
-        assert json.loads(ours.recv(LONGEST))["route"] == "/"
+        assert json.loads(ours.recv(MAX_LINE))["route"] == "/"
         for _ in range(10_000):
             observer.observe("/", 200, 0.001)
         assert kept.lost > 0
@@ -248,8 +264,8 @@ def test_whatever_is_said_is_json_on_one_line_that_no_pipe_tears(name, message, 
     except OSError:
         wrong = sys.exc_info()
     record = logging.LogRecord(name, logging.ERROR, "", 0, "%s", (message * 30,), wrong)
-    line = said(record)
-    assert len(line) <= LONGEST
+    line = log_line(record)
+    assert len(line) <= MAX_LINE
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert json.loads(line)["level"] == "ERROR"
@@ -259,7 +275,7 @@ def test_what_is_said_to_a_full_pipe_is_lost_and_counted_and_nobody_waits():
     end, start = os.pipe()
     lost, logger = [], logging.getLogger("iris_serve_test.full")
     logger.propagate = False
-    say_by(writer(start), lambda: lost.append(1), logger.name)
+    configure_logging(nonblocking_writer(start), lambda: lost.append(1), logger.name)
     for _ in range(1000):
         logger.error("no answer %s", "x" * 300)
     read = os.read(end, 1 << 20)
@@ -328,7 +344,7 @@ def test_counts_are_exact_even_if_threads_change_within_an_addition():
         for _ in range(100):
             metrics.observe("/predict", 400, 0.001, [1], "RowError")
             metrics.dropped()
-            sync(metrics, live)
+            sync_live(metrics, live)
 
     together(8, work)
     assert total(metrics, "iris_serve_requests_total") == 800
@@ -338,10 +354,10 @@ def test_counts_are_exact_even_if_threads_change_within_an_addition():
 
 
 def test_a_worker_takes_its_slot_only_while_nobody_looks_at_the_slots(tmp_path):
-    first = Slots(tmp_path)
+    first = WorkerCells(tmp_path)
     made = []
-    thread = threading.Thread(target=lambda: made.append(Slots(tmp_path)))
-    with locked(tmp_path):
+    thread = threading.Thread(target=lambda: made.append(WorkerCells(tmp_path)))
+    with directory_lock(tmp_path):
         thread.start()
         thread.join(0.2)
         assert made == []
@@ -352,7 +368,6 @@ def test_a_worker_takes_its_slot_only_while_nobody_looks_at_the_slots(tmp_path):
 WORKER = """
 import sys
 from pathlib import Path
-from iris_serve.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
 print(metrics.slots.number, flush=True)
 for line in sys.stdin:
@@ -412,8 +427,6 @@ def test_numbers_of_several_processes_add_up_through_a_kill_and_its_replacement(
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
-from iris_serve.exposition import exposition
-from iris_serve.metrics import Metrics
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 from prometheus_client.parser import text_string_to_metric_families
 here, before = Metrics(folder), {}
@@ -427,7 +440,7 @@ for kill in range(kills):
             metrics.observe("/predict", 200, 0.001, [kill % 3, 5], "RowError")
     os.read(end, 1)
     for again in range(3):
-        text = exposition(here)[0].decode()
+        text = metrics_text(here)[0].decode()
         if again == 1:
             time.sleep(0.001 * kill)
             os.kill(child, signal.SIGKILL)
@@ -460,11 +473,11 @@ def test_nothing_goes_backwards_and_no_file_is_left_by_workers_killed_while_they
 
 
 def test_a_name_that_was_cut_off_by_a_kill_is_written_over(tmp_path):
-    slots = Slots(tmp_path)
-    place(slots, ("requests", "/", "200"), most=9)
+    slots = WorkerCells(tmp_path)
+    allocate(slots, ("requests", "/", "200"), most=9)
     with (tmp_path / "names").open("ab") as file:
         file.write(b'[1, "requests", "/pre')
-    second = place(slots, ("requests", "/", "404"), most=9)
+    second = allocate(slots, ("requests", "/", "404"), most=9)
     assert snapshot(slots).first == {
         ("requests", "/", "200"): second - 1,
         ("requests", "/", "404"): second,
@@ -492,7 +505,7 @@ def test_series_are_bounded_over_all_workers_and_what_is_beyond_is_still_counted
 
 def test_a_disk_without_room_for_a_name_counts_under_other(tmp_path, monkeypatch):
     metrics = Metrics(tmp_path)
-    monkeypatch.setattr(iris_serve.slots, "add_name", refused)
+    monkeypatch.setattr(iris_serve.service.metrics, "add_name", refused)
     metrics.observe("/predict", 200, 0.001, [1])
     assert samples(metrics)["iris_serve_predictions_total", (("class", "other"),)] == 1
     assert total(metrics, "iris_serve_requests_total") == 1
@@ -535,7 +548,7 @@ def test_both_formats_say_the_same():
     ],
 )
 def test_any_accept_header_gets_a_page_and_is_not_repeated(accept):
-    content_type = exposition(Metrics(), accept)[1]
+    content_type = metrics_text(Metrics(), accept)[1]
     assert content_type in (
         "text/plain; version=0.0.4; charset=utf-8",
         "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
@@ -556,9 +569,9 @@ def made_live(version=3, swaps=0, failed=0, trouble=None, loaded=1000.0):
 
 def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path):
     one, two = Metrics(tmp_path), Metrics(tmp_path)
-    sync(one, made_live(3, swaps=2, loaded=1000.0))
-    sync(two, made_live(4, swaps=3, failed=1, trouble="why", loaded=2000.0))
-    sync(two, made_live(4, swaps=3, failed=1, trouble="why", loaded=2000.0))
+    sync_live(one, made_live(3, swaps=2, loaded=1000.0))
+    sync_live(two, made_live(4, swaps=3, failed=1, trouble="why", loaded=2000.0))
+    sync_live(two, made_live(4, swaps=3, failed=1, trouble="why", loaded=2000.0))
     found = samples(one)
     assert found["iris_serve_model_swaps_total", ()] == 5
     assert found["iris_serve_model_swap_failures_total", ()] == 1
@@ -574,7 +587,7 @@ def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path
     three = Metrics(tmp_path)
     assert three.slots.number == two.slots.number
     assert ("iris_serve_model_workers", (("version", "4"),)) not in samples(one)
-    sync(three, made_live(4, swaps=1))
+    sync_live(three, made_live(4, swaps=1))
     assert samples(one)["iris_serve_model_swaps_total", ()] == 6
 
 
@@ -595,8 +608,8 @@ def test_a_worker_without_a_model_tells_its_trouble_and_no_version(tmp_path):
 def test_counting_imports_neither_the_library_nor_anything_of_training():
     program = """
 import sys
-import iris_serve.exposition, iris_serve.metrics, iris_serve.observe
-iris_serve.metrics.Metrics().observe("/", 200, 0.1, [1])
+import iris_serve.service.metrics, iris_serve.service.metrics, iris_serve.service.access_log
+iris_serve.service.metrics.Metrics().observe("/", 200, 0.1, [1])
 heavy = {"prometheus_client", "sklearn", "scipy", "pandas", "joblib", "flask"} & set(sys.modules)
 assert not heavy, heavy
 """

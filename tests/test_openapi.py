@@ -13,18 +13,18 @@ import pytest
 from openapi_spec_validator import validate
 from services import Service
 
-from iris_serve.app import create_app, routes
-from iris_serve.contract import Contract, Feature
-from iris_serve.data import iris
-from iris_serve.docs import make_docs
-from iris_serve.guard import PUBLIC, Policy
-from iris_serve.keys import Key, make_key
-from iris_serve.openapi import document
-from iris_serve.operations import OPERATIONS, refusals
-from iris_serve.predictor import Fixed
-from iris_serve.server import make_app
-from iris_serve.settings import Settings
-from iris_serve.wire import STATUS
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
+from iris_serve.data.contract import Contract, Feature
+from iris_serve.data.table import iris
+from iris_serve.openapi.docs import make_docs
+from iris_serve.openapi.document import document
+from iris_serve.openapi.routes import OPERATIONS, error_statuses
+from iris_serve.service.access import PUBLIC_ROUTES, Policy
+from iris_serve.service.app import create_app, routes
+from iris_serve.service.errors import STATUS
+from iris_serve.service.keys import Key, make_key
+from iris_serve.service.live import Fixed
 
 HERE = Path(__file__).parent
 NASTY = (
@@ -104,7 +104,7 @@ def test_every_status_of_the_wire_is_documented_where_it_can_come(said):
     listed = {s for item in said["paths"].values() for o in item.values() for s in o["responses"]}
     # A method that a path does not have is no operation of it.
     assert {str(status) for status in STATUS.values()} - listed == {"405"}
-    assert all(500 in refusals(route) for route in OPERATIONS)
+    assert all(500 in error_statuses(route) for route in OPERATIONS)
 
 
 def test_nothing_refers_to_what_is_not_there_and_nothing_is_there_in_vain(said):
@@ -133,7 +133,7 @@ def test_the_document_describes_the_version_that_is_served(app, said):
 
 def test_the_document_is_made_once_for_each_version_and_anew_for_the_next(monkeypatch):
     made = []
-    monkeypatch.setattr("iris_serve.docs.document", lambda *words: made.append(words) or {})
+    monkeypatch.setattr("iris_serve.openapi.docs.document", lambda *words: made.append(words) or {})
     live = Fixed(First(CONTRACTS["iris"]))
     client = create_app(live, [make_docs(live)]).test_client()
     for version, times in ((3, 1), (3, 1), (4, 2), (4, 2)):
@@ -148,7 +148,7 @@ def test_keys_are_optional_unless_they_are_set_and_health_never_needs_one():
         found = document(predictor, OPERATIONS, Policy(keys=keys))
         assert ({} in found["security"]) is not bool(keys)
         assert "security" not in found["paths"]["/predict"]["post"]
-        for route in PUBLIC:
+        for route in PUBLIC_ROUTES:
             path = route.replace("<", "{").replace(">", "}")
             assert found["paths"][path]["get"]["security"] == []
 

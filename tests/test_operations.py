@@ -32,10 +32,9 @@ from questions import (
 )
 from services import Service
 
-from iris_serve.artifact import FOREST_FILE
-from iris_serve.predictor import open_predictor
-from iris_serve.registry import Registry, current, promote
-from iris_serve.slots import OWN, mapped
+from iris_serve.model.save import FOREST_FILE
+from iris_serve.registry.registry import Registry, current, open_predictor, promote
+from iris_serve.service.metrics import RESERVED, map_cells
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
@@ -193,7 +192,7 @@ def test_metrics_are_what_the_clients_saw_through_workers_that_die(models, tmp_p
         assert len(seen.batches) > times // 3
         assert set(seen.refusals) == {error for *_, error in REFUSED.values()}
         for counts in shared.glob("*/*.counts"):  # each worker had its share
-            assert sum(mapped(counts)[OWN:]) > times // 10
+            assert sum(map_cells(counts)[RESERVED:]) > times // 10
         names = sorted(path.name for path in shared.glob("*/*"))
         assert names == ["1.counts", "1.lock", "2.counts", "2.lock", "lock", "names"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from services import Service
 
-from iris_serve.retrain import Parameters, train
+from iris_serve.training.retrain import Parameters, train
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PAIRS = re.findall(r"```sh\n([^`]*?\bcurl\b[^`]*)```\s+```json\n(.*?)```", README, re.DOTALL)

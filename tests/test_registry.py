@@ -24,33 +24,34 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-import iris_serve.audit
+import iris_serve.registry.verify
 from iris_serve.__main__ import main
-from iris_serve.add import EstimatorError, add
-from iris_serve.artifact import FOREST_FILE, MODEL_FILE, open_model
-from iris_serve.audit import resolve, rollback, standing, verify
-from iris_serve.card import CARD_FILE, read_card
-from iris_serve.compose import mend
-from iris_serve.data import iris
-from iris_serve.disk import ArtifactError, encoded, sha256, write_file
-from iris_serve.live import LivePredictor
-from iris_serve.pinned import UntrustedError, Versions
-from iris_serve.predictor import open_predictor, open_version
-from iris_serve.record import read_run, who_am_i
-from iris_serve.registry import (
+from iris_serve.data.table import iris
+from iris_serve.data.tables import read_table
+from iris_serve.model.atomic import ArtifactError, acquire, sha256, to_json, write_new_file
+from iris_serve.model.card import CARD_FILE, read_card
+from iris_serve.model.load import open_model
+from iris_serve.model.save import FOREST_FILE, MODEL_FILE
+from iris_serve.registry.records import read_run, user_name
+from iris_serve.registry.registry import (
     ConflictError,
     NoModelError,
     Registry,
     aliases,
     current,
     history,
+    open_predictor,
+    open_version,
     promote,
+    remove_leftovers,
     stage,
-    sweep,
 )
-from iris_serve.retrain import Parameters, train
-from iris_serve.staging import claim
-from iris_serve.tables import read_table
+from iris_serve.registry.verify import effective_history, resolve, rollback, verify
+from iris_serve.service.live import LivePredictor
+from iris_serve.service.versions import UntrustedError, Versions
+from iris_serve.training.import_model import EstimatorError, add
+from iris_serve.training.retrain import Parameters, train
+from iris_serve.wsgi import finish_first_promotion
 
 
 @pytest.fixture
@@ -67,7 +68,6 @@ def start(code, *arguments, **options):
 AT_ONCE = """
 import os, sys
 from pathlib import Path
-from iris_serve.retrain import Parameters, retrain, train
 children = []
 for i in range(8):
     child = os.fork()
@@ -104,7 +104,6 @@ def die(*arguments):
         os.kill(os.getpid(), 9)
     return real(*arguments)
 {module}.{function} = die
-from iris_serve.retrain import Parameters, retrain, train
 train(Path(sys.argv[1]), Parameters(n_estimators=1, promote="always"))
 """
 
@@ -141,11 +140,6 @@ def test_whoever_dies_at_any_write_leaves_old_or_new(models, module, function, c
 KILL_AT_EVERY_STEP = """
 import json, os, shutil, sys
 from pathlib import Path
-from iris_serve.data import iris
-from iris_serve.add import add
-from iris_serve.audit import rollback, verify
-from iris_serve.registry import *
-from iris_serve.retrain import Parameters, retrain, train
 
 def retrain_one(models):
     retrain(models, Parameters(n_estimators=2, promote="always"))
@@ -231,7 +225,6 @@ def test_whoever_is_killed_at_any_step_leaves_old_or_new_and_leftovers_that_are_
 HOLD = """
 import sys
 from pathlib import Path
-from iris_serve.registry import Registry, stage
 with stage(Registry(Path(sys.argv[1]))) as staged:
     (staged / "half").write_text("done")
     print(staged.name, flush=True)
@@ -244,7 +237,7 @@ def test_leftovers_are_swept_only_when_no_living_process_holds_their_lock(regist
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with start(HOLD, models, **pipes) as worker:
         name = worker.stdout.readline().strip()
-        assert sweep(registry) == []
+        assert remove_leftovers(registry) == []
         with stage(registry):
             assert (registry.folder / name / "half").exists()
         worker.kill()
@@ -257,16 +250,16 @@ def test_leftovers_are_swept_only_when_no_living_process_holds_their_lock(regist
 def test_a_staged_directory_without_a_lock_and_a_lock_without_a_directory_are_swept(registry):
     (registry.folder / ".staged-one").mkdir()
     (registry.folder / ".staged-two.lock").touch()
-    assert sweep(registry) == [".staged-one", ".staged-two"]
+    assert remove_leftovers(registry) == [".staged-one", ".staged-two"]
     assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
 
 
 def test_a_claim_whose_lock_was_swept_before_it_was_locked_tries_another_name(
     registry, monkeypatch
 ):
-    from iris_serve import staging as module
+    from iris_serve.model import atomic as module
 
-    real, tries = module.lock, []
+    real, tries = module.try_lock, []
 
     def swept_first(file, wait=False):
         tries.append(file.name)
@@ -275,17 +268,17 @@ def test_a_claim_whose_lock_was_swept_before_it_was_locked_tries_another_name(
         return real(file, wait)
 
     monkeypatch.setattr(module, "lock", swept_first)
-    staged, file = claim(registry.folder)
+    staged, file = acquire(registry.folder)
     with file:
         assert len(tries) == 2
-        assert sweep(registry) == []
+        assert remove_leftovers(registry) == []
         assert staged.is_dir()
 
 
 def test_a_file_system_without_locks_can_be_used_and_is_never_swept(registry, monkeypatch):
-    monkeypatch.setattr("iris_serve.staging.lock", lambda file, wait=False: False)
+    monkeypatch.setattr("iris_serve.model.atomic.try_lock", lambda file, wait=False: False)
     with stage(registry) as staged:
-        assert sweep(registry) == []
+        assert remove_leftovers(registry) == []
         assert staged.is_dir()
     assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
 
@@ -384,14 +377,14 @@ def test_leftovers_among_the_promotions_are_never_events(registry):
 def test_a_promotion_that_comes_second_names_the_one_before_it(registry, monkeypatch):
     train(registry.folder.parent, Parameters(n_estimators=1, promote="never"))
     train(registry.folder.parent, Parameters(n_estimators=1, promote="never"))
-    real = write_file
+    real = write_new_file
 
     def overtaken(path, data):
-        monkeypatch.setattr("iris_serve.registry.write_file", real)
+        monkeypatch.setattr("iris_serve.registry.registry.write_file", real)
         promote(registry, 2, "the faster one")
         real(path, data)
 
-    monkeypatch.setattr("iris_serve.registry.write_file", overtaken)
+    monkeypatch.setattr("iris_serve.registry.registry.write_file", overtaken)
     promote(registry, 3, "the slower one")
     assert [(e.version, e.previous) for e in history(registry)] == [(1, None), (2, 1), (3, 2)]
 
@@ -432,10 +425,10 @@ def test_a_damaged_version_is_found_by_verify_and_never_promoted(registry, name,
 
 def exchange(path, card, number=None):
     """Let the version in `path` have this `card`, with a run record that agrees with it."""
-    (path / CARD_FILE).write_bytes(encoded(card))
-    record = replace(read_run(path), card=sha256(encoded(card)))
+    (path / CARD_FILE).write_bytes(to_json(card))
+    record = replace(read_run(path), card=sha256(to_json(card)))
     record = record if number is None else replace(record, version=number)
-    (path / "run.json").write_bytes(encoded(record))
+    (path / "run.json").write_bytes(to_json(record))
 
 
 def test_a_version_that_answers_its_golden_rows_wrongly_is_never_promoted(registry):
@@ -472,7 +465,7 @@ def plant(path, trap, *, card=False, record=False):
     (path / FOREST_FILE).unlink(missing_ok=True)
     described = replace(read_card(path), files={MODEL_FILE: sha256(planted)})
     if card:
-        (path / CARD_FILE).write_bytes(encoded(described))
+        (path / CARD_FILE).write_bytes(to_json(described))
     if record:
         exchange(path, described)
 
@@ -494,7 +487,7 @@ def test_nothing_is_unpickled_where_card_record_and_promotion_contradict(pair, t
         lambda: open_predictor(pair, 1),
         lambda: rollback(pair),
         lambda: Versions(stopped(pair), pickles=True).get(1),
-        lambda: mend(pair, pickles=True),
+        lambda: finish_first_promotion(pair, pickles=True),
     ):
         with contextlib.suppress(ArtifactError, UntrustedError):
             failing()
@@ -528,19 +521,19 @@ def test_a_damaged_record_alone_keeps_a_pickle_closed(pair, trap):
 def test_a_start_without_promotions_opens_no_pickle_unless_pickles_are_allowed(registry, trap):
     plant(registry.path(1), trap, card=True, record=True)
     shutil.rmtree(registry.folder / "aliases")
-    mend(registry)
+    finish_first_promotion(registry)
     assert not (registry.folder / "aliases").exists()
     assert not Path(trap.marker).exists()
     with pytest.raises(ArtifactError):
-        mend(registry, pickles=True)
+        finish_first_promotion(registry, pickles=True)
     assert Path(trap.marker).exists()  # so that the trap would have told above
 
 
 def test_a_start_passes_over_a_pickle_and_finishes_the_first_promotion_of_a_forest(pair, trap):
     plant(pair.path(1), trap, card=True, record=True)
-    (pair.path(2) / "run.json").write_bytes(encoded(replace(read_run(pair.path(2)), promoted=True)))
+    (pair.path(2) / "run.json").write_bytes(to_json(replace(read_run(pair.path(2)), promoted=True)))
     shutil.rmtree(pair.folder / "aliases")
-    mend(pair)
+    finish_first_promotion(pair)
     assert current(pair).version == 2
     assert not Path(trap.marker).exists()
 
@@ -636,7 +629,7 @@ def test_an_event_says_who_and_never_a_path(registry, monkeypatch):
     assert (event.who, event.alias, event.why) == ("ada", "canary", "two lines [31m")
     for name in ("/home/ada", "C:\\Users\\ada", "\n"):
         monkeypatch.setenv("LOGNAME", name)
-        assert who_am_i() == "unknown"
+        assert user_name() == "unknown"
     monkeypatch.setattr("getpass.getuser", lambda: {}["nobody"])
     assert promote(registry, 1, "again").who == "unknown"
 
@@ -653,14 +646,14 @@ def test_a_promotion_that_expects_something_else_is_a_conflict(pair):
 
 
 def test_of_two_that_expect_the_same_version_one_wins(pair, monkeypatch):
-    real = write_file
+    real = write_new_file
 
     def overtaken(path, data):
-        monkeypatch.setattr("iris_serve.registry.write_file", real)
+        monkeypatch.setattr("iris_serve.registry.registry.write_file", real)
         promote(pair, 1, "the faster one", expected=2)
         real(path, data)
 
-    monkeypatch.setattr("iris_serve.registry.write_file", overtaken)
+    monkeypatch.setattr("iris_serve.registry.registry.write_file", overtaken)
     with pytest.raises(ConflictError):
         promote(pair, 2, "the slower one", expected=2)
     assert [event.why for event in history(pair)][-1] == "the faster one"
@@ -688,7 +681,7 @@ def test_rollback_goes_back_like_undo(pair):
     with pytest.raises(NoModelError, match="nothing stood before"):
         rollback(pair)
     assert [event.rollback for event in history(pair)] == [0, 0, 0, 1, 0, 1, 1]
-    assert standing(history(pair)) == [1]
+    assert effective_history(history(pair)) == [1]
 
 
 def test_rollback_skips_a_promotion_of_the_same_version_again(pair):
@@ -704,13 +697,13 @@ def test_rollback_to_a_damaged_version_is_refused(pair):
 
 
 def test_a_rollback_is_refused_if_anybody_has_promoted_meanwhile_even_the_same(pair, monkeypatch):
-    read, before = iris_serve.audit.standing, len(history(pair))
+    read, before = iris_serve.registry.verify.standing, len(history(pair))
 
     def interrupted(past):
         promote(pair, 2, "the same once more")
         return read(past)
 
-    monkeypatch.setattr(iris_serve.audit, "standing", interrupted)
+    monkeypatch.setattr(iris_serve.registry.verify, "standing", interrupted)
     with pytest.raises(ConflictError, match="somebody else has promoted to current meanwhile"):
         rollback(pair)
     assert len(history(pair)) == before + 1
@@ -720,14 +713,14 @@ def test_a_rollback_is_refused_if_anybody_has_promoted_meanwhile_even_the_same(p
 def test_verify_finds_a_version_that_says_promoted_and_never_was(registry):
     shutil.copytree(registry.path(1), registry.folder / "2")
     record = replace(read_run(registry.path(1)), version=2)
-    (registry.path(2) / "run.json").write_bytes(encoded(record))
+    (registry.path(2) / "run.json").write_bytes(to_json(record))
     (trouble,) = verify(registry)
     assert trouble.startswith("version 2: its run record says promoted, and no alias")
     assert verify(registry, 2) == [trouble]
     assert verify(registry, 1) == []
-    (registry.path(2) / "run.json").write_bytes(encoded(replace(record, promoted=False)))
+    (registry.path(2) / "run.json").write_bytes(to_json(replace(record, promoted=False)))
     assert verify(registry) == []
-    (registry.path(2) / "run.json").write_bytes(encoded(record))
+    (registry.path(2) / "run.json").write_bytes(to_json(record))
     promote(registry, 2, "it is wanted", alias="canary")
     assert verify(registry) == []
 
@@ -806,7 +799,7 @@ def test_of_two_models_added_at_once_auto_promotes_one_and_the_records_say_which
         promote(shelf, 1, "quicker")
         return promote(*names, **wishes)
 
-    monkeypatch.setattr("iris_serve.add.promote", overtaken)
+    monkeypatch.setattr("iris_serve.training.import_model.promote", overtaken)
     late = add(shelf, tmp_path / "own.pkl", FLOWERS)
     assert (late.version, late.promoted, current(shelf).version) == (2, False, 1)
     assert read_run(shelf.path(2)) == late

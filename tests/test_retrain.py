@@ -19,23 +19,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import iris_serve.page
-import iris_serve.reproduce
-import iris_serve.retrain
-import iris_serve.runner
-from iris_serve.artifact import MODEL_FILE, load
-from iris_serve.audit import verify
-from iris_serve.card import CARD_FILE, read_card, retraining_notebook
-from iris_serve.disk import ArtifactError, encoded, sha256
-from iris_serve.files import TableError
-from iris_serve.page import RetrainError, page
-from iris_serve.parameters import Parameters, check_parameters, parse_value
-from iris_serve.predictor import open_predictor
-from iris_serve.record import PAGE_FILE, plain, read_run
-from iris_serve.registry import Registry, current, history, promote
-from iris_serve.reproduce import reproduce
-from iris_serve.retrain import Session, build, retrain, train
-from iris_serve.runner import MOST_FAILED, keep_failed
+import iris_serve.training.report
+import iris_serve.training.reproduce
+import iris_serve.training.retrain
+import iris_serve.training.runner
+from iris_serve.data.files import TableError
+from iris_serve.model.atomic import ArtifactError, sha256, to_json
+from iris_serve.model.card import CARD_FILE, read_card, retraining_notebook
+from iris_serve.model.load import load
+from iris_serve.model.save import MODEL_FILE
+from iris_serve.registry.records import PAGE_FILE, one_line, read_run
+from iris_serve.registry.registry import Registry, current, history, open_predictor, promote
+from iris_serve.registry.verify import verify
+from iris_serve.training.parameters import Parameters, check_parameters, parse_value
+from iris_serve.training.report import RetrainError, notebook_page
+from iris_serve.training.reproduce import reproduce
+from iris_serve.training.retrain import Session, build, retrain, train
+from iris_serve.training.runner import MAX_FAILED, keep_failed
 
 SMALL = Parameters(seed=7, n_estimators=10)
 
@@ -50,7 +50,7 @@ def ending(models, notebook_source, monkeypatch):
     notebook["cells"][-1]["source"] = notebook_source
     (models.parent / "changed.ipynb").write_text(json.dumps(notebook))
     monkeypatch.setattr(
-        iris_serve.retrain, "retraining_notebook", lambda: models.parent / "changed.ipynb"
+        iris_serve.training.retrain, "retraining_notebook", lambda: models.parent / "changed.ipynb"
     )
     return retrain(models, SMALL)
 
@@ -71,8 +71,8 @@ def test_another_seed_makes_another_model(tmp_path):
 
 @pytest.mark.parametrize("variables", [{"PYTHONHASHSEED": "1"}, {"OMP_NUM_THREADS": "2"}])
 def test_the_bytes_do_not_depend_on_the_process(tmp_path, variables):
-    code = "import sys; from pathlib import Path; from iris_serve.parameters import Parameters; "
-    code += "from iris_serve.retrain import train; "
+    code = "import sys; from pathlib import Path; from iris_serve.training.parameters import Parameters; "
+    code += "from iris_serve.training.retrain import train; "
     code += "train(Path(sys.argv[1]), Parameters(seed=7, n_estimators=10))"
     environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"} | variables
     subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, check=True)
@@ -116,9 +116,9 @@ def test_the_newest_failed_notebooks_are_kept_and_other_files_are_left_alone(reg
     folder.mkdir()
     for name in ("notes.txt", "20260101.ipynb", "00000000T000000000000Z.ipynb.bak"):
         (folder / name).write_text("mine")
-    kept = [keep_failed(registry, tmp_path / "executed.ipynb") for _ in range(MOST_FAILED + 5)]
-    assert [path.exists() for path in kept] == [False] * 5 + [True] * MOST_FAILED
-    assert len(list(folder.iterdir())) == MOST_FAILED + 3
+    kept = [keep_failed(registry, tmp_path / "executed.ipynb") for _ in range(MAX_FAILED + 5)]
+    assert [path.exists() for path in kept] == [False] * 5 + [True] * MAX_FAILED
+    assert len(list(folder.iterdir())) == MAX_FAILED + 3
 
 
 def test_failed_notebooks_are_not_kept_through_a_link(registry, tmp_path):
@@ -135,7 +135,7 @@ def test_a_full_disk_hides_no_reason_and_leaves_no_half_notebook(models, monkeyp
         path.write_bytes(data[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(iris_serve.runner, "write_file", full)
+    monkeypatch.setattr(iris_serve.training.runner, "write_file", full)
     with pytest.raises(RetrainError, match=r"division by zero .*not be kept: No space left"):
         ending(models, "1 / 0", monkeypatch)
     assert list((Registry(models).folder / "failed").iterdir()) == []
@@ -297,7 +297,7 @@ def test_a_run_that_was_overtaken_is_judged_again_and_its_record_says_so(models,
             train(models, Parameters(n_estimators=20, promote="always"))
         return genuine(registry, version, why, **wishes)
 
-    monkeypatch.setattr(iris_serve.retrain, "promote", overtaken)
+    monkeypatch.setattr(iris_serve.training.retrain, "promote", overtaken)
     run = retrain(models, Parameters(n_estimators=10))
     assert read_run(registry.path(2)).why == run.why
     assert run.verdict["current"] == 3
@@ -306,7 +306,7 @@ def test_a_run_that_was_overtaken_is_judged_again_and_its_record_says_so(models,
     last = json.loads((registry.path(2) / "retrain.ipynb").read_text())["cells"][-1]["source"]
     assert "the run record has a later verdict" in last
     assert run.why not in last
-    assert history(registry)[-1].why == plain(run.why)
+    assert history(registry)[-1].why == one_line(run.why)
     assert [event.version for event in history(registry)] == [1, 3, 2]
     assert verify(registry) == []
 
@@ -430,7 +430,7 @@ def test_a_bad_table_is_refused_before_papermill_starts(tmp_path, wine, monkeypa
     lines = wine.read_text().splitlines()
     lines[3] = "cheap" + lines[3][lines[3].index(",") :]
     (tmp_path / "bad.csv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(iris_serve.retrain, "run_notebook", None)
+    monkeypatch.setattr(iris_serve.training.retrain, "run_notebook", None)
     for run in (retrain, train):
         with pytest.raises(TableError, match=r"3 +\| alcohol +\| \"cheap\""):
             run(tmp_path / "models", of_wine("bad.csv"))
@@ -448,7 +448,7 @@ def test_a_bad_table_is_refused_before_papermill_starts(tmp_path, wine, monkeypa
 def test_what_the_table_cannot_bear_is_refused_by_name_before_a_kernel(
     tmp_path, wine, monkeypatch, asked, words
 ):
-    monkeypatch.setattr(iris_serve.retrain, "run_notebook", None)
+    monkeypatch.setattr(iris_serve.training.retrain, "run_notebook", None)
     for run in (retrain, train):
         with pytest.raises(ValueError, match=words):
             run(tmp_path / "models", of_wine(wine, **asked))
@@ -480,7 +480,7 @@ def test_bare_papermill_takes_a_file_too(tmp_path, wine):
 
 
 def test_a_large_file_is_not_copied_and_has_to_be_named(tmp_path, wine, monkeypatch):
-    monkeypatch.setattr(iris_serve.retrain, "MOST_KEPT", 10)
+    monkeypatch.setattr(iris_serve.training.retrain, "MOST_KEPT", 10)
     train(tmp_path, of_wine(wine))
     (lost,) = reproduce(tmp_path, "wine", 1).differences
     assert lost == "data: no copy of wine.csv was kept; name the file"
@@ -492,7 +492,7 @@ def test_a_large_file_is_not_copied_and_has_to_be_named(tmp_path, wine, monkeypa
 
 
 def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
-    code = "import sys; from pathlib import Path; from iris_serve.reproduce import reproduce; "
+    code = "import sys; from pathlib import Path; from iris_serve.training.reproduce import reproduce; "
     code += "print(reproduce(Path(sys.argv[1]), 'wine', 1))"
     (tmp_path / "elsewhere").mkdir()
     done = subprocess.run(
@@ -536,7 +536,7 @@ def test_a_changed_copy_of_the_data_is_found_by_verify_and_a_removed_one_is_none
 
 
 def test_a_changed_source_is_named(wines, monkeypatch):
-    monkeypatch.setattr(iris_serve.reproduce, "source_digest", lambda: "0" * 64)
+    monkeypatch.setattr(iris_serve.training.reproduce, "source_digest", lambda: "0" * 64)
     assert reproduce(wines, "wine", 1).differences == ("code: the source that trains is another",)
 
 
@@ -545,7 +545,7 @@ def test_another_library_is_named(wines, library):
     path = Registry(wines, "wine").path(1)
     card = read_card(path)
     older = msgspec.structs.replace(card, versions=card.versions | {library: "1.0"})
-    (path / CARD_FILE).write_bytes(encoded(older))
+    (path / CARD_FILE).write_bytes(to_json(older))
     (found,) = reproduce(wines, "wine", 1).differences
     assert found.startswith(f"library: {library} was 1.0, is ")
 
@@ -560,7 +560,7 @@ def test_another_result_is_named_and_the_recorded_notebook_is_what_runs(wines):
     with pytest.raises(ValueError, match=r"not the notebook that run.json describes"):
         reproduce(wines, "wine", 1)
     changed = msgspec.structs.replace(run, notebook=sha256(other))
-    (path / "run.json").write_bytes(encoded(changed))
+    (path / "run.json").write_bytes(to_json(changed))
     again = reproduce(wines, "wine", 1)
     assert "result: the model file differs" in again.differences
     assert card == read_card(path)
@@ -639,13 +639,13 @@ def notebook_with(text):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_cell_is_harmless_on_the_page(text):
-    assert_harmless(page(notebook_with(text)).decode())
+    assert_harmless(notebook_page(notebook_with(text)).decode())
 
 
 @settings(max_examples=10, deadline=None, print_blob=True)
 @given(pieces=st.lists(st.sampled_from([*HOSTILE, "<", ">", "'", '"', "&lt;", "\n\n", "`"])))
 def test_no_mixture_of_hostile_cells_does_any_harm(pieces):
-    assert_harmless(page(notebook_with("".join(pieces))).decode())
+    assert_harmless(notebook_page(notebook_with("".join(pieces))).decode())
 
 
 def test_the_page_of_a_run_loads_nothing_and_shows_the_report(cellar):
@@ -657,9 +657,9 @@ def test_the_page_of_a_run_loads_nothing_and_shows_the_report(cellar):
 
 
 def test_without_the_packages_the_page_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(iris_serve.page, "find_spec", lambda name: None)
+    monkeypatch.setattr(iris_serve.training.report, "find_spec", lambda name: None)
     with pytest.raises(RetrainError, match=r"nbconvert: pip install 'iris_serve\[retrain\]'"):
-        page(b"{}")
+        notebook_page(b"{}")
 
 
 def test_hostile_names_in_a_table_neither_stop_a_run_nor_reach_the_page(tmp_path):
@@ -690,7 +690,7 @@ def test_names_that_no_font_has_bring_no_warning_into_the_report(tmp_path):
 
 
 def test_a_kernel_that_cannot_start_is_told_with_its_last_words(models, monkeypatch):
-    genuine = iris_serve.runner.write_spec
+    genuine = iris_serve.training.runner.write_spec
 
     def speechless(folder, environment):
         genuine(folder, environment)
@@ -698,7 +698,7 @@ def test_a_kernel_that_cannot_start_is_told_with_its_last_words(models, monkeypa
         argv = [sys.executable, "-c", "raise SystemExit('no kernel in this house')"]
         spec.write_text(json.dumps(json.loads(spec.read_text()) | {"argv": argv}))
 
-    monkeypatch.setattr(iris_serve.runner, "write_spec", speechless)
+    monkeypatch.setattr(iris_serve.training.runner, "write_spec", speechless)
     with pytest.raises(RetrainError, match="its last words: no kernel in this house"):
         retrain(models, SMALL)
     assert Registry(models).versions() == [1]
@@ -721,7 +721,7 @@ def test_ctrl_c_publishes_nothing_and_says_so_and_no_more(models, tmp_path, then
     code = f"""
 import json, sys
 from pathlib import Path
-import iris_serve.retrain as r
+import iris_serve.training.retrain as r
 notebook = json.loads(r.retraining_notebook().read_text())
 waits = "from pathlib import Path; import time; Path({str(tmp_path / "started")!r}).touch()"
 notebook["cells"][-1]["source"] = waits + chr(10) + {then!r}

@@ -20,12 +20,11 @@ import pytest
 from bad_bodies import BAD, GOOD
 from services import Service, until
 
-from iris_serve.address import AddressError, listen_alone
-from iris_serve.compose import mend
-from iris_serve.registry import Registry, current, promote
-from iris_serve.retrain import Parameters, train
-from iris_serve.server import make_app
-from iris_serve.settings import Settings, SettingsError
+from iris_serve.cli.server import AddressError, listen_alone, make_app
+from iris_serve.cli.settings import Settings, SettingsError
+from iris_serve.registry.registry import Registry, current, promote
+from iris_serve.training.retrain import Parameters, train
+from iris_serve.wsgi import finish_first_promotion
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
@@ -256,7 +255,7 @@ def test_a_promotion_to_another_alias_does_not_hide_a_first_one_that_was_cut_off
     registry = Registry(models)
     shutil.rmtree(registry.folder / "aliases")
     promote(registry, 1, "a trial", alias="canary")
-    mend(registry)
+    finish_first_promotion(registry)
     assert current(registry).version == 1
 
 

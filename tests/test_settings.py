@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve.settings import EXAMPLES, PREFIX, Settings, SettingsError, read_settings
+from iris_serve.cli.settings import ENV_PREFIX, EXAMPLES, Settings, SettingsError, read_settings
 
 FIELDS = Settings.__struct_fields__
 
@@ -24,29 +24,29 @@ def misspelt(word):
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_variable_misspelt_by_one_letter_is_refused_by_name(name):
     for wrong in set(misspelt(name.upper())) - {other.upper() for other in FIELDS}:
-        with pytest.raises(SettingsError, match=f"^unknown variable {PREFIX}{wrong}; "):
-            read_settings({PREFIX + wrong: EXAMPLES[name]})
+        with pytest.raises(SettingsError, match=f"^unknown variable {ENV_PREFIX}{wrong}; "):
+            read_settings({ENV_PREFIX + wrong: EXAMPLES[name]})
 
 
 @pytest.mark.parametrize("word", ["X", "CPUS", "DEBUG", "LOGLEVEL"])
 def test_a_variable_that_resembles_no_setting_is_answered_with_all_of_them(word):
     with pytest.raises(
-        SettingsError, match=f"^unknown variable {PREFIX}{word}; there are "
+        SettingsError, match=f"^unknown variable {ENV_PREFIX}{word}; there are "
     ) as told:
-        read_settings({PREFIX + word: "1"})
-    assert [name for name in FIELDS if PREFIX + name.upper() not in str(told.value)] == []
+        read_settings({ENV_PREFIX + word: "1"})
+    assert [name for name in FIELDS if ENV_PREFIX + name.upper() not in str(told.value)] == []
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
 @pytest.mark.parametrize("port", ["80", "65535"])
 def test_every_variable_that_kubernetes_injects_for_the_service_is_ignored(protocol, port):
-    url, each = f"{protocol}://10.0.0.1:{port}", f"{PREFIX}PORT_{port}_{protocol.upper()}"
+    url, each = f"{protocol}://10.0.0.1:{port}", f"{ENV_PREFIX}PORT_{port}_{protocol.upper()}"
     injected = {
-        f"{PREFIX}SERVICE_HOST": "10.0.0.1",
-        f"{PREFIX}SERVICE_PORT": port,
-        f"{PREFIX}SERVICE_PORT_HTTP": port,
-        f"{PREFIX}SERVICE_PORT_HTTP_METRICS": port,
-        f"{PREFIX}PORT": url,
+        f"{ENV_PREFIX}SERVICE_HOST": "10.0.0.1",
+        f"{ENV_PREFIX}SERVICE_PORT": port,
+        f"{ENV_PREFIX}SERVICE_PORT_HTTP": port,
+        f"{ENV_PREFIX}SERVICE_PORT_HTTP_METRICS": port,
+        f"{ENV_PREFIX}PORT": url,
         each: url,
         f"{each}_PROTO": protocol,
         f"{each}_PORT": port,
@@ -57,10 +57,10 @@ def test_every_variable_that_kubernetes_injects_for_the_service_is_ignored(proto
 
 def test_what_kubernetes_injects_for_a_neighbour_service_is_ignored():
     injected = {
-        f"{PREFIX}CANARY_SERVICE_HOST": "10.0.0.2",
-        f"{PREFIX}CANARY_SERVICE_PORT": "80",
-        f"{PREFIX}CANARY_PORT": "tcp://10.0.0.2:80",
-        f"{PREFIX}CANARY_PORT_80_TCP_ADDR": "10.0.0.2",
+        f"{ENV_PREFIX}CANARY_SERVICE_HOST": "10.0.0.2",
+        f"{ENV_PREFIX}CANARY_SERVICE_PORT": "80",
+        f"{ENV_PREFIX}CANARY_PORT": "tcp://10.0.0.2:80",
+        f"{ENV_PREFIX}CANARY_PORT_80_TCP_ADDR": "10.0.0.2",
     }
     assert read_settings(injected) == Settings()
 
@@ -81,7 +81,7 @@ def test_an_option_beats_the_environment_and_the_environment_beats_the_default(n
         }[kind.__name__]
     )
     (first, one), (second, other) = words.items()
-    variable = {PREFIX + name.upper(): first}
+    variable = {ENV_PREFIX + name.upper(): first}
     assert getattr(read_settings({}), name) == getattr(Settings(), name)
     assert getattr(read_settings(variable), name) == one
     assert getattr(read_settings(variable, **{name: None}), name) == one
@@ -95,7 +95,7 @@ def test_variables_of_other_programs_are_not_looked_at():
 @settings(max_examples=200, print_blob=True)
 @given(name=st.sampled_from(FIELDS), value=st.text(max_size=20))
 def test_any_value_is_a_setting_or_a_complaint_that_names_the_variable(name, value):
-    variable = PREFIX + name.upper()
+    variable = ENV_PREFIX + name.upper()
     try:
         assert isinstance(read_settings({variable: value}), Settings)
     except SettingsError as error:

@@ -19,20 +19,18 @@ from hypothesis.extra import numpy as hnp
 from services import Service
 from sklearn.svm import LinearSVC
 
-from iris_serve.app import create_app
-from iris_serve.artifact import load
-from iris_serve.data import iris
-from iris_serve.datatypes import NUMBERS
-from iris_serve.framing import FRAME
-from iris_serve.guard import Policy
-from iris_serve.infer import infer
-from iris_serve.live import LivePredictor
-from iris_serve.pinned import Versions
-from iris_serve.predictor import EstimatorPredictor
-from iris_serve.registry import Registry
-from iris_serve.tensors import Output, read_tensor, write
-from iris_serve.v2 import make_v2
-from iris_serve.wire import Reply
+from iris_serve.data.table import iris
+from iris_serve.model.load import EstimatorPredictor, load
+from iris_serve.protocols.framing import FRAME
+from iris_serve.protocols.infer import infer_reply
+from iris_serve.protocols.tensors import DATATYPES, Output, read_tensor, write_output
+from iris_serve.protocols.v2 import make_v2
+from iris_serve.registry.registry import Registry
+from iris_serve.service.access import Policy
+from iris_serve.service.app import create_app
+from iris_serve.service.errors import Reply
+from iris_serve.service.live import LivePredictor
+from iris_serve.service.versions import Versions
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
 FLAT = [value for row in ROWS for value in row]
@@ -85,7 +83,7 @@ def in_bytes(*inputs, extra=b"", **more):
     """The body and the headers of a request with its tensors behind the JSON."""
     heads, tail = [], b""
     for tensor in inputs:
-        raw = np.array(tensor["data"], NUMBERS[tensor["datatype"]]).tobytes()
+        raw = np.array(tensor["data"], DATATYPES[tensor["datatype"]]).tobytes()
         head = tensor | {"parameters": {"binary_data_size": len(raw)}}
         del head["data"]
         heads.append(head)
@@ -127,7 +125,7 @@ def test_outputs_have_the_shapes_and_datatypes_that_the_metadata_announce(client
         assert found["shape"] == [3 if size == -1 else size for size in output["shape"]]
 
 
-@pytest.mark.parametrize("datatype", list(NUMBERS))
+@pytest.mark.parametrize("datatype", list(DATATYPES))
 def test_every_number_type_is_accepted(client, estimators, datatype):
     whole = [5, 3, 1, 0]
     for values in (whole, [float(value) for value in whole]):
@@ -300,7 +298,7 @@ def test_bytes_may_be_asked_for_one_output_only(client):
 
 def test_classes_that_are_strings_are_bytes_with_their_lengths():
     label = Output("label", "BYTES", (2,), ["a", "bcd"])
-    assert write(label, binary=True)[1] == bytes.fromhex("01000000 61 03000000 626364")
+    assert write_output(label, binary=True)[1] == bytes.fromhex("01000000 61 03000000 626364")
 
 
 def test_a_classification_names_the_most_probable_classes_first(client, estimators):
@@ -321,7 +319,7 @@ def test_a_model_without_probabilities_has_one_output():
     table = iris()
     machine = LinearSVC(random_state=0).fit(table.X, table.y)
     predictor = EstimatorPredictor(machine, "iris", 1, table.contract, "")
-    reply = infer(json.dumps({"inputs": [TABLE]}).encode(), predictor)
+    reply = infer_reply(json.dumps({"inputs": [TABLE]}).encode(), predictor)
     assert [output["name"] for output in json.loads(reply.body)["outputs"]] == ["label"]
     assert list(reply.answers) == machine.predict(ROWS).tolist()
 
@@ -777,11 +775,11 @@ def test_a_path_that_only_begins_like_the_protocols_is_refused_as_a_problem(clie
 # Any tensor whatsoever
 
 
-@pytest.mark.parametrize("datatype", list(NUMBERS))
+@pytest.mark.parametrize("datatype", list(DATATYPES))
 @settings(max_examples=30, deadline=None, print_blob=True)
 @given(st.data())
 def test_bytes_are_read_as_the_numbers_that_they_are(datatype, data):
-    dtype = NUMBERS[datatype]
+    dtype = DATATYPES[datatype]
     finite = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
     elements = hnp.from_dtype(dtype, **finite).filter(lambda x: abs(float(x)) < 3.4e38)
     array = data.draw(
@@ -877,6 +875,8 @@ def test_a_connection_goes_on_after_every_error(models):
 
 
 def test_a_reply_tells_its_answers_for_the_metrics(trained):
-    reply = infer(json.dumps({"inputs": [TABLE]}).encode(), LivePredictor(Registry(trained)).now)
+    reply = infer_reply(
+        json.dumps({"inputs": [TABLE]}).encode(), LivePredictor(Registry(trained)).now
+    )
     assert isinstance(reply, Reply)
     assert list(reply.answers) == [0, 1, 2]

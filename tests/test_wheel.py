@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from iris_serve.artifact import MODEL_FILE
+from iris_serve.model.save import MODEL_FILE
 
 ROOT = Path(__file__).parent.parent
 ROW = ["6.1", "2.8", "4.7", "1.2"]
