@@ -166,9 +166,7 @@ def ensure_model(settings: Settings) -> None:
     if registry.versions():
         finish_first_promotion(registry, settings.pickles)
         return
-    from iris_serve.training.report import (
-        missing_extra,  # only whoever has to train waits for this import
-    )
+    from iris_serve.training.runner import missing_extra  # only a start that trains needs it
 
     print(f"{settings.name} has no version yet; training the first one", file=sys.stderr)
     command = [sys.executable, "-m", "iris_serve", "train" if missing_extra() else "retrain"]

@@ -21,7 +21,7 @@ def exit_code(error: Exception) -> int | None:
     """The exit code for an `error` that was raised on purpose; None for a bug."""
     from iris_serve.model.atomic import ArtifactError
     from iris_serve.registry.registry import ConflictError, NoModelError
-    from iris_serve.training.report import RetrainError
+    from iris_serve.training.runner import RetrainError
 
     called = subprocess.CalledProcessError
     failed = (ArtifactError, NoModelError, ConflictError, RetrainError, OSError, called)

@@ -19,7 +19,7 @@ from msgspec.structs import asdict
 
 from .commands import with_settings
 from .settings import Settings, registry_of
-from ..data.contract import shorten
+from ..data.wording import shorten
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #5d8cedce
 def aligned_columns(rows: list[list[str]]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .contract import shorten
+from .wording import shorten
 
 # %% ../../nbs/1_data/04_files.ipynb #5e088880
 class FileIssue(Struct, frozen=True):

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import FLOAT32_LIMIT, join_names, shorten
+from .contract import FLOAT32_LIMIT
 from .files import FileIssue, FileIssues, Opened, file_error, open_table
 from .table import Table, derive_contract, iris
+from .wording import join_names, shorten
 
 # %% ../../nbs/1_data/05_tables.ipynb #0ed50fc0
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.I)

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from ..data.contract import FLOAT32_LIMIT, Contract, Feature, shorten
+from ..data.contract import FLOAT32_LIMIT, Contract, Feature
+from ..data.wording import shorten
 from ..model.load import Predictor
 from .types import Schema, reference
 from ..protocols.row_formats import INVOCATIONS, V1, VERTEX, RowFormat

@@ -16,8 +16,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..data.contract import Contract, describe_json
+from ..data.contract import Contract
 from ..data.rows import Issue, Where
+from ..data.wording import describe_json
 from iris_serve.protocols.tensors import (
     MAX_COLLECTED,
     Output,

@@ -15,8 +15,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..data.contract import Contract, describe_json, feature_list
-from ..data.rows import MAX_SHOWN, Issue, IssuesError, Where, did_you_mean
+from ..data.contract import Contract, feature_list
+from ..data.rows import MAX_SHOWN, Issue, IssuesError, Where
+from ..data.wording import describe_json, did_you_mean
 from ..model.load import Predictor
 from iris_serve.protocols.framing import (
     join_frame,

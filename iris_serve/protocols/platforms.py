@@ -30,7 +30,6 @@ from iris_serve.protocols.row_formats import (
     read_rows,
     row_format_example,
 )
-from .v2 import answer_in, requested_predictor
 from ..service.app import ready_reply
 from ..service.bodies import Limits, media_type, read_json
 from iris_serve.service.errors import (
@@ -50,8 +49,14 @@ from iris_serve.service.predict import (
     predict_rows,
     read_lined,
 )
-from ..service.request import current_predictor, policy_of, to_response, use_plain_errors
-from ..service.versions import Versions
+from iris_serve.service.request import (
+    answer_in,
+    current_predictor,
+    policy_of,
+    to_response,
+    use_plain_errors,
+)
+from ..service.versions import Versions, requested_predictor
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #3adc4415
 def predictions(rows: list[list[float]], predictor: Predictor) -> Reply:

@@ -10,7 +10,7 @@ __all__ = ['V1', 'VERTEX', 'INVOCATIONS', 'list_rows', 'column_table_issues', 'c
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..data.contract import Contract, describe_json, feature_list, number_error
+from ..data.contract import Contract, feature_list, number_error
 from iris_serve.data.rows import (
     Issue,
     JsonObject,
@@ -21,6 +21,7 @@ from iris_serve.data.rows import (
     unknown_names,
     value_issues,
 )
+from ..data.wording import describe_json
 from ..service.bodies import Limits
 from ..service.errors import MAX_DETAILS, BodyError
 from ..service.predict import DEFAULT_LIMITS, check_row_count, check_rows

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from ..data.contract import FLOAT32_LIMIT, describe_json, number_error
+from ..data.contract import FLOAT32_LIMIT, number_error
 from ..data.rows import Issue, Where
+from ..data.wording import describe_json
 from ..service.bodies import Limits
 from ..service.errors import BodyError
 from ..service.predict import check_row_count

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Expected', 'NAME_PATTERN', 'NoModelError', 'ConflictError', 'check_name', 'Registry', 'alias_folder', 'read_event',
            'alias_names', 'promoted_cards', 'stage', 'remove_leftovers', 'publish', 'history', 'add_event', 'promote',
-           'current', 'recorded_card', 'aliases', 'open_version', 'open_predictor']
+           'current', 'recorded_card', 'aliases', 'open_version', 'open_predictor', 'replace_run']
 
 # %% ../../nbs/4_registry/01_registry.ipynb #add230a2
 import os
@@ -286,3 +286,16 @@ def open_predictor(registry: Registry, version: int | None = None) -> VersionPre
         event = current(registry)
         return open_version(registry, event.version, event.card)
     return open_version(registry, version, recorded_card(registry, version))
+
+# %% ../../nbs/4_registry/01_registry.ipynb #93626639
+def replace_run(registry: Registry, run: Run) -> Run:
+    """Let `run`, judged again, take the place of the record of its version, in one step."""
+    path = registry.path(run.version)
+    said = "judged again, for somebody else promoted at the same moment"
+    said += "; the executed notebook has the verdict before that" if run.notebook else ""
+    why, card = f"{run.why} ({said})", read_run(path).card
+    run = msgspec.structs.replace(run, why=why, card=card)
+    with stage(registry) as aside:
+        write_new_file(aside / RUN_FILE, to_json(run))
+        os.replace(aside / RUN_FILE, path / RUN_FILE)
+    return run

@@ -27,7 +27,7 @@ from typing import Protocol
 from msgspec import Struct, structs, to_builtins
 from msgspec.json import Encoder
 
-from ..data.contract import shorten
+from ..data.wording import shorten
 
 # %% ../../nbs/6_service/11_access_log.ipynb #0ad5bcbb
 MAX_LINE = 4096  # bytes in one line: what a pipe does not tear apart

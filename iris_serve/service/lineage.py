@@ -27,10 +27,11 @@ from iris_serve.registry.registry import (
     alias_names,
     read_event,
 )
-from . import errors as wire
+from . import errors
 from .app import predict_response
+from .errors import UntrustedError
 from .request import error_response, to_response
-from .versions import UntrustedError, Versions, resolve_version, untrusted_errors
+from .versions import Versions, resolve_version, untrusted_errors
 
 # %% ../../nbs/6_service/13_lineage.ipynb #9450f678
 def or_trouble(what: Callable[[], Any]) -> dict[str, Any]:
@@ -150,7 +151,7 @@ PAGE_HEADERS = {
 # %% ../../nbs/6_service/13_lineage.ipynb #7b9c5b75
 def document_response(document: dict[str, Any], version: int | None = None) -> Response:
     """`document` as a response that nobody keeps; about `version`, if it is about one."""
-    response = to_response(wire.json_reply(200, document))
+    response = to_response(errors.json_reply(200, document))
     response.headers["Cache-Control"] = "no-store"
     if version is not None:
         response.headers["X-Model-Version"] = str(version)

@@ -27,7 +27,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, cast
 from zlib import crc32
 
 from ..model.atomic import numbered, try_lock
-from .live import Live, NotReadyError
+from .errors import NotReadyError
+from .live import Live
 
 # %% ../../nbs/6_service/12_metrics.ipynb #e50f889d
 CELLS = 2048

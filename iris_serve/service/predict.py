@@ -21,19 +21,19 @@ from msgspec import Struct
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
-from ..data.contract import FLOAT32_LIMIT, Contract, describe_json, feature_list
+from ..data.contract import FLOAT32_LIMIT, Contract, feature_list
 from iris_serve.data.rows import (
     Issue,
     IssuesError,
     RowError,
     Where,
     corrected_row,
-    did_you_mean,
     in_feature_order,
     range_notes,
     row_issues,
     unknown_names,
 )
+from ..data.wording import describe_json, did_you_mean
 from ..model.load import Predictor
 from iris_serve.service.bodies import (
     Limits,

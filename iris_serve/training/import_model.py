@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'EstimatorError', 'check_readable', 'load_pickle', 'open_estimator', 'nested_estimators',
-           'check_feature_names', 'fitted_on', 'check_estimator', 'make_added_card', 'added_verdict', 'replace_run',
-           'promote_added', 'add']
+           'check_feature_names', 'fitted_on', 'check_estimator', 'make_added_card', 'added_verdict', 'promote_added',
+           'add']
 
 # %% ../../nbs/5_training/07_import_model.ipynb #3a83b76e
-import os
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,15 +16,17 @@ from typing import Any
 
 import msgspec
 
+from ..registry.registry import replace_run
+
 # %% ../../nbs/5_training/07_import_model.ipynb #0a0c6186
-from ..data.contract import join_names, shorten
 from ..data.table import Table, split
-from ..model.atomic import ArtifactError, numbered, to_json, write_new_file
+from ..data.wording import join_names, shorten
+from ..model.atomic import ArtifactError, numbered
 from ..model.card import Card, make_card
 from ..model.load import open_model
 from ..model.save import write_artifact
 from ..model.train import score
-from ..registry.records import RUN_FILE, Run, one_line, read_run
+from ..registry.records import Run, one_line, read_run
 from iris_serve.registry.registry import (
     ConflictError,
     Registry,
@@ -164,19 +165,6 @@ def added_verdict(registry: Registry, rule: str) -> tuple[bool, str]:
     if rule == "always":
         return True, f"promote is 'always'; {SEEN}"
     return False, f"{SEEN}, so it cannot be compared; promote it by hand"
-
-# %% ../../nbs/5_training/07_import_model.ipynb #93626639
-def replace_run(registry: Registry, run: Run) -> Run:
-    """Let `run`, judged again, take the place of the record of its version, in one step."""
-    path = registry.path(run.version)
-    said = "judged again, for somebody else promoted at the same moment"
-    said += "; the executed notebook has the verdict before that" if run.notebook else ""
-    why, card = f"{run.why} ({said})", read_run(path).card
-    run = msgspec.structs.replace(run, why=why, card=card)
-    with stage(registry) as aside:
-        write_new_file(aside / RUN_FILE, to_json(run))
-        os.replace(aside / RUN_FILE, path / RUN_FILE)
-    return run
 
 # %% ../../nbs/5_training/07_import_model.ipynb #b1fabf4d
 def promote_added(registry: Registry, run: Run, rule: str) -> Run:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 # %% ../../nbs/5_training/02_parameters.ipynb #5ca845ea
-from ..data.contract import shorten
+from ..data.wording import shorten
 from ..model.train import Params
 from ..registry.registry import NAME_PATTERN
 

@@ -26,8 +26,7 @@ from ..registry.records import NOTEBOOK_FILE, check_notebook, read_run
 from ..registry.registry import Registry, stage
 from .gate import kept_data
 from .parameters import Parameters
-from .report import RetrainError, check_extra
-from .runner import run_notebook
+from .runner import RetrainError, check_extra, run_notebook
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #632d175b
 @dataclass(frozen=True)

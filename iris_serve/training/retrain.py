@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 # %% ../../nbs/5_training/01_retrain.ipynb #c132b922
-from ..data.contract import shorten
 from ..data.table import Table, fingerprint, split
+from ..data.wording import shorten
 from ..model.atomic import sha256, write_new_file
 from ..model.card import Card, make_card, read_card, retraining_notebook
 from ..model.save import write_artifact
+from ..registry.registry import replace_run
 from .gate import DATA_FILES, Verdict, judge
-from .import_model import replace_run
 from .parameters import Parameters
-from .report import RetrainError, check_extra, keep_report
+from .report import keep_report
+from .runner import RetrainError, check_extra
 
 # %% ../../nbs/5_training/01_retrain.ipynb #574c4782
 from ..data.tables import load_table

@@ -31,7 +31,7 @@ from iris_serve.cli.settings import Settings
 
 SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(1 << 32))
 SLOW = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 INSIDE = [
     *(b"Traceback", b'File "', b"site-packages", b".py:", b"0x7f", b"<class"),
     *(str(path).encode() for path in (ROOT, sys.prefix, tempfile.gettempdir(), Path.home())),

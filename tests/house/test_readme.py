@@ -12,7 +12,7 @@ from services import Service
 
 from iris_serve.training.retrain import Parameters, train
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PAIRS = re.findall(r"```sh\n([^`]*?\bcurl\b[^`]*)```\s+```json\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"```sh\n([^`]*?\bcurl\b[^`]*)```", README)
 

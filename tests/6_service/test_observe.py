@@ -31,7 +31,7 @@ from iris_serve.service.access_log import (
     nonblocking_writer,
     request_id,
 )
-from iris_serve.service.live import NotReadyError
+from iris_serve.service.errors import NotReadyError
 from iris_serve.service.metrics import (
     FAMILIES,
     LAYOUT,

@@ -47,8 +47,9 @@ from iris_serve.registry.registry import (
     stage,
 )
 from iris_serve.registry.verify import effective_history, resolve, rollback, verify
+from iris_serve.service.errors import UntrustedError
 from iris_serve.service.live import LivePredictor
-from iris_serve.service.versions import UntrustedError, Versions
+from iris_serve.service.versions import Versions
 from iris_serve.training.import_model import EstimatorError, add
 from iris_serve.training.retrain import Parameters, train
 from iris_serve.wsgi import finish_first_promotion

@@ -13,7 +13,7 @@ import pytest
 
 from iris_serve.model.save import MODEL_FILE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROW = ["6.1", "2.8", "4.7", "1.2"]
 pytestmark = pytest.mark.timeout(900)
 

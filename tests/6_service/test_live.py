@@ -32,9 +32,10 @@ from iris_serve.registry.registry import NoModelError, Registry, current, promot
 from iris_serve.registry.verify import rollback
 from iris_serve.service import live as following
 from iris_serve.service import versions as by_number
+from iris_serve.service.errors import UntrustedError
 from iris_serve.service.lineage import card_of
 from iris_serve.service.live import LivePredictor, poll
-from iris_serve.service.versions import PickleError, UntrustedError, Versions, is_loaded
+from iris_serve.service.versions import PickleError, Versions, is_loaded
 from iris_serve.training.retrain import Parameters, train
 
 FULL = 200

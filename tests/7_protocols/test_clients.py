@@ -18,7 +18,7 @@ from sklearn.datasets import load_iris, load_wine
 
 from iris_serve.training.retrain import Parameters, train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv-clients"
 PYTHON = PLACE / ("bin/python" if os.name == "posix" else "Scripts/python.exe")
 pytestmark = [

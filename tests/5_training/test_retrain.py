@@ -32,10 +32,10 @@ from iris_serve.registry.records import PAGE_FILE, one_line, read_run
 from iris_serve.registry.registry import Registry, current, history, open_predictor, promote
 from iris_serve.registry.verify import verify
 from iris_serve.training.parameters import Parameters, check_parameters, parse_value
-from iris_serve.training.report import RetrainError, notebook_page
+from iris_serve.training.report import notebook_page
 from iris_serve.training.reproduce import reproduce
 from iris_serve.training.retrain import Session, build, retrain, train
-from iris_serve.training.runner import MAX_FAILED, keep_failed
+from iris_serve.training.runner import MAX_FAILED, RetrainError, keep_failed
 
 SMALL = Parameters(seed=7, n_estimators=10)
 
@@ -324,7 +324,7 @@ def test_never_does_not_promote_even_the_first(tmp_path):
 
 
 def test_the_notebook_of_the_wheel_is_the_one_of_the_repository(tmp_path):
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     code = "from setuptools import setup; import runpy, sys; sys.argv = ['setup.py', 'build', "
     code += f"'--build-base', {str(tmp_path)!r}]; runpy.run_path('setup.py', run_name='__main__')"
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True)
@@ -498,7 +498,7 @@ def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, os.path.relpath(wines, tmp_path / "elsewhere")],
         cwd=tmp_path / "elsewhere",
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=True,
@@ -732,7 +732,7 @@ try:
 except KeyboardInterrupt as error:
     print(error)
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-c", code, models],
         env=environment,
