@@ -34,7 +34,6 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author=settings["author"],
-    author_email=settings["author_email"],
     url=settings["git_url"],
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-dev"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-LOCK = ROOT / "requirements-dev.txt"
+LOCK = ROOT / "requirements/dev.txt"
 CLIENTS = ROOT / ".venv-clients"
-CLIENTS_LOCK = ROOT / "requirements-clients.txt"
+CLIENTS_LOCK = ROOT / "requirements/clients.txt"
 SOURCES = ["nbs", "tests", "scripts", "setup.py"]
 
 

@@ -218,7 +218,7 @@ def test_the_commands_in_the_readme_exist():
     assert [name for name in scripts if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-clients.txt"])
+@pytest.mark.parametrize("name", ["requirements/dev.txt", "requirements/clients.txt"])
 def test_a_lock_names_no_index_and_hashes_everything(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
@@ -230,7 +230,7 @@ def test_a_lock_names_no_index_and_hashes_everything(name):
 
 def test_the_clients_are_locked_as_they_were_asked_for():
     asked = tomllib.loads((ROOT / "tests" / "clients" / "pyproject.toml").read_text("utf-8"))
-    lock = (ROOT / "requirements-clients.txt").read_text(encoding="utf-8")
+    lock = (ROOT / "requirements/clients.txt").read_text(encoding="utf-8")
     pins = [re.sub(r"\[.*\]", "", pin) for pin in asked["dependency-groups"]["clients"]]
     assert [pin for pin in pins if f"\n{pin} \\\n" not in lock] == []
 

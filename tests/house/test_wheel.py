@@ -36,7 +36,7 @@ def place(tmp_path_factory):
     """An empty directory with a new virtual environment beside it, locked to our versions."""
     folder = tmp_path_factory.mktemp("place")
     venv.create(folder / "venv", with_pip=True)
-    lock = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+    lock = (ROOT / "requirements/dev.txt").read_text(encoding="utf-8")
     pins = re.findall(r"^([\w.-]+==[^\\\n]+?)\s*\\$", lock, re.M)
     (folder / "constraints.txt").write_text("\n".join(pins))
     (folder / "empty").mkdir()
