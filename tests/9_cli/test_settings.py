@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iris_serve.cli.settings import ENV_PREFIX, EXAMPLES, Settings, SettingsError, read_settings
+from iris_serve.cli.settings import ENV_PREFIX, SCHEMA, Settings, SettingsError, read_settings
 
 FIELDS = Settings.__struct_fields__
 
@@ -25,7 +25,7 @@ def misspelt(word):
 def test_every_variable_misspelt_by_one_letter_is_refused_by_name(name):
     for wrong in set(misspelt(name.upper())) - {other.upper() for other in FIELDS}:
         with pytest.raises(SettingsError, match=f"^unknown variable {ENV_PREFIX}{wrong}; "):
-            read_settings({ENV_PREFIX + wrong: EXAMPLES[name]})
+            read_settings({ENV_PREFIX + wrong: str(SCHEMA[name]["examples"][0])})
 
 
 @pytest.mark.parametrize("word", ["X", "CPUS", "DEBUG", "LOGLEVEL"])
@@ -99,4 +99,5 @@ def test_any_value_is_a_setting_or_a_complaint_that_names_the_variable(name, val
     try:
         assert isinstance(read_settings({variable: value}), Settings)
     except SettingsError as error:
-        assert str(error).startswith(f"{variable}: ")  # noqa: PT017
+        assert str(error).startswith(f"{variable} must be ")  # noqa: PT017
+        assert "; for example " in str(error)  # noqa: PT017
