@@ -45,9 +45,14 @@ class Held(Service):
 
     program = (
         "-c",
-        "from iris_serve import __main__, server\n"
-        "look = server.look\n"
-        "server.look = lambda *words: (print('checked', flush=True), input(), look(*words))[-1]\n"
+        "from iris_serve import __main__\n"
+        "from iris_serve.cli import server\n"
+        "check = server.check_loadable\n"
+        "def held(*words):\n"
+        "    print('checked', flush=True)\n"
+        "    input()\n"
+        "    check(*words)\n"
+        "server.check_loadable = held\n"
         "__main__.main()",
     )
 
@@ -57,10 +62,11 @@ class Breaking(Service):
 
     program = (
         "-c",
-        "from iris_serve import __main__, native\n"
+        "from iris_serve import __main__\n"
+        "from iris_serve.model.load import ForestPredictor\n"
         "def breaks(*_):\n"
         "    raise OSError('the model is on fire')\n"
-        "native.predict = breaks\n"
+        "ForestPredictor.predict = breaks\n"
         "__main__.main()",
     )
 
