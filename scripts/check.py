@@ -3,6 +3,7 @@
 python3 scripts/check.py               all checks
 python3 scripts/check.py -- -k http    all checks; what follows is passed on to pytest
 python3 scripts/check.py -- -m slow    all checks, and of the tests those with the full counts
+python3 scripts/check.py -- -n 0       all checks, with the tests one after another
 
 The environment is `.venv-dev`; it is made anew when the lock or the requirements have changed.
 Beside it is `.venv-clients`, from a lock of its own: the clients that the tests run as programs.
@@ -23,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-dev"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-LOCK = ROOT / "requirements/dev.txt"
+LOCK = ROOT / "requirements" / "dev.txt"
 CLIENTS = ROOT / ".venv-clients"
-CLIENTS_LOCK = ROOT / "requirements/clients.txt"
+CLIENTS_LOCK = ROOT / "requirements" / "clients.txt"
 SOURCES = ["nbs", "tests", "scripts", "setup.py"]
 
 
@@ -123,12 +124,12 @@ def main() -> None:
         run("ruff", BIN / "ruff", "check", ".", env=env)
         run("ruff format", BIN / "ruff", "format", "--check", *SOURCES, env=env)
         run("mypy", BIN / "mypy", env=env)
-        run("nbdev_test", BIN / "nbdev_test", "--n_workers", "2", env=env)
         papermill_twice(Path(folder))
         if tree() != before:
             fail(f"running the notebooks changed the working tree:\n{tree()}")
         print("\n== pytest", flush=True)
-        code = subprocess.call([BIN / "python", "-m", "pytest", *asked], cwd=ROOT, env=env)
+        command = [BIN / "python", "-m", "pytest", "-n", "auto", "--maxprocesses", "4", *asked]
+        code = subprocess.call(command, cwd=ROOT, env=env)
     if not code and tree() != before:
         fail(f"the tests changed the working tree:\n{tree()}")
     sys.exit(code)
