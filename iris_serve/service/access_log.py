@@ -120,7 +120,7 @@ def access_record(
     error: str | None = None,
     values: bool = False,
 ) -> AccessRecord:
-    """The record of `asked`, a request that is over now; `values` adds the beginning of its body."""
+    """The record of the finished request `asked`; `values` adds the beginning of its body."""
     body = asked.body[:MAX_BODY].decode("utf-8", "backslashreplace") if values else ""
     return AccessRecord(
         time=timestamp(time.time()),
