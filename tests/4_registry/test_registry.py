@@ -1,4 +1,4 @@
-"""Versions are numbered, whole and never lost, whoever adds them and whenever somebody dies."""
+"""Versions are numbered, whole and never lost, however many processes add them or are killed."""
 
 import contextlib
 import dataclasses
@@ -28,11 +28,12 @@ import iris_serve.registry.verify
 from iris_serve.__main__ import main
 from iris_serve.data.table import iris
 from iris_serve.data.tables import read_table
-from iris_serve.model.atomic import ArtifactError, acquire, sha256, to_json, write_new_file
+from iris_serve.model import atomic
+from iris_serve.model.atomic import ArtifactError, sha256, to_json, write_new_file
 from iris_serve.model.card import CARD_FILE, read_card
 from iris_serve.model.load import open_model
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE
-from iris_serve.registry.records import read_run, user_name
+from iris_serve.registry.records import RUN_FILE, read_run, user_name
 from iris_serve.registry.registry import (
     ConflictError,
     NoModelError,
@@ -43,7 +44,7 @@ from iris_serve.registry.registry import (
     open_predictor,
     open_version,
     promote,
-    remove_leftovers,
+    replace_run,
     stage,
 )
 from iris_serve.registry.verify import effective_history, resolve, rollback, verify
@@ -66,9 +67,18 @@ def start(code, *arguments, **options):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **options)
 
 
+def entries(registry):
+    """The names of everything in the registry's directory."""
+    return sorted(path.name for path in registry.folder.iterdir())
+
+
+# Many processes, and processes that are killed
+
+
 AT_ONCE = """
 import os, sys
 from pathlib import Path
+from iris_serve.training.retrain import Parameters, train
 children = []
 for i in range(8):
     child = os.fork()
@@ -88,59 +98,64 @@ def test_eight_processes_that_publish_and_promote_at_once_make_one_history(tmp_p
     assert sorted(event.version for event in past) == list(range(1, 9))
     assert [event.previous for event in past] == [None, *(event.version for event in past[:-1])]
     assert verify(registry) == []
-    assert sorted(p.name for p in registry.folder.iterdir()) == sorted([*"12345678", "aliases"])
+    assert entries(registry) == sorted([*"12345678", "aliases"])
 
 
 DIE = """
-import os, sys
+import importlib, os, sys
 from pathlib import Path
-from iris_serve import {module}
-calls = 0
-real = {module}.{function}
+from iris_serve.training.retrain import Parameters, train
+models, module, function, left, after = Path(sys.argv[1]), *sys.argv[2:4], *map(int, sys.argv[4:])
+module = importlib.import_module(module)
+real = getattr(module, function)
 def die(*arguments):
-    global calls
-    calls += 1
-    if calls == {call}:
-        if {after}: real(*arguments)
+    global left
+    left -= 1
+    if not left:
+        if after: real(*arguments)
         os.kill(os.getpid(), 9)
     return real(*arguments)
-{module}.{function} = die
-train(Path(sys.argv[1]), Parameters(n_estimators=1, promote="always"))
+setattr(module, function, die)
+train(models, Parameters(n_estimators=1, promote="always"))
 """
+SAVE, REGISTRY = "iris_serve.model.save", "iris_serve.registry.registry"
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
-    ("module", "function", "call"),
+    ("module", "function", "call", "left_before", "left_after"),
     [
-        ("artifact", "write_file", 1),
-        ("artifact", "write_file", 2),
-        ("registry", "write_file", 1),
-        ("registry", "write_file", 2),
-        ("registry", "settle", 1),
-        ("registry.os", "link", 1),
+        (SAVE, "write_new_file", 1, "nothing", "nothing"),
+        (SAVE, "write_new_file", 2, "nothing", "nothing"),
+        (REGISTRY, "write_new_file", 1, "nothing", "nothing"),
+        (REGISTRY, "publish_dir", 1, "nothing", "published"),
+        (REGISTRY, "write_new_file", 2, "published", "published"),
+        ("os", "link", 1, "published", "promoted"),
     ],
 )
-def test_whoever_dies_at_any_write_leaves_old_or_new(models, module, function, call, after):
-    code = DIE.format(module=module, function=function, call=call, after=after)
-    code = code.replace("import registry.os", "import registry")
-    done = subprocess.run([sys.executable, "-c", code, models], check=False, capture_output=True)
+def test_a_kill_at_any_write_leaves_the_old_state_or_the_new_one(
+    models, module, function, call, left_before, left_after, after
+):
+    arguments = [str(models), module, function, str(call), str(int(after))]
+    done = subprocess.run([sys.executable, "-c", DIE, *arguments], check=False, capture_output=True)
     assert done.returncode == -9, done.stderr.decode()
-    registry = Registry(models)
-    published = (module, function) == ("registry.os", "link") or (
-        module == "registry" and ((function == "settle" and after) or call == 2)
-    )
-    assert registry.versions() == ([1, 2] if published else [1])
-    linked = (module, after) == ("registry.os", True)
-    assert current(registry).version == (2 if linked else 1)
+    registry, left = Registry(models), left_after if after else left_before
+    assert registry.versions() == ([1] if left == "nothing" else [1, 2])
+    assert current(registry).version == (2 if left == "promoted" else 1)
     for version in registry.versions():
         assert read_run(registry.path(version)).version == version
-    assert train(models, Parameters(n_estimators=1)).version == (3 if published else 2)
+    following = train(models, Parameters(n_estimators=1)).version
+    assert following == (2 if left == "nothing" else 3)
 
 
 KILL_AT_EVERY_STEP = """
 import json, os, shutil, sys
 from pathlib import Path
+from iris_serve.data.table import iris
+from iris_serve.registry.registry import Registry, current, history, promote, stage
+from iris_serve.registry.verify import rollback, verify
+from iris_serve.training.import_model import add
+from iris_serve.training.retrain import Parameters, retrain, train
 
 def retrain_one(models):
     retrain(models, Parameters(n_estimators=2, promote="always"))
@@ -166,12 +181,12 @@ def die_at(step, models):
 def look_at(registry, old):
     there, now = registry.versions(), current(registry).version
     cut_off = 3 in there and 3 not in [event.version for event in history(registry)]
-    said = [trouble.partition(",")[0] for trouble in verify(registry)]
-    assert said == ["version 3: its run record says promoted"] * cut_off, verify(registry)
+    found = [issue.partition(",")[0] for issue in verify(registry)]
+    assert found == ["version 3: its run record says promoted"] * cut_off, verify(registry)
     assert there in (old, [*old, 3]), there
     names = set(os.listdir(registry.folder)) - set(map(str, there)) - {"aliases"}
     assert all(name.startswith(".staged-") for name in names), names
-    sweep(registry)
+    with stage(registry): pass
     assert set(os.listdir(registry.folder)) == set(map(str, there)) | {"aliases"}
     promote(registry, 1, "the next one")
     return now
@@ -207,7 +222,7 @@ print(json.dumps(seen))
         pytest.param("retrain_one", 3, 1, marks=pytest.mark.slow),
     ],
 )
-def test_whoever_is_killed_at_any_step_leaves_old_or_new_and_leftovers_that_are_swept(
+def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one_and_leftovers_are_removed(
     pair, action, new, stride
 ):
     models = pair.folder.parent
@@ -223,9 +238,13 @@ def test_whoever_is_killed_at_any_step_leaves_old_or_new_and_leftovers_that_are_
     assert len(seen) * stride >= 8
 
 
+# Staged directories and what is left of them
+
+
 HOLD = """
 import sys
 from pathlib import Path
+from iris_serve.registry.registry import Registry, stage
 with stage(Registry(Path(sys.argv[1]))) as staged:
     (staged / "half").write_text("done")
     print(staged.name, flush=True)
@@ -233,55 +252,56 @@ with stage(Registry(Path(sys.argv[1]))) as staged:
 """
 
 
-def test_leftovers_are_swept_only_when_no_living_process_holds_their_lock(registry):
-    models = registry.folder.parent
+def test_a_staged_directory_is_removed_only_when_no_living_process_has_its_lock(registry):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with start(HOLD, models, **pipes) as worker:
+    with start(HOLD, registry.folder.parent, **pipes) as worker:
         name = worker.stdout.readline().strip()
-        assert remove_leftovers(registry) == []
         with stage(registry):
             assert (registry.folder / name / "half").exists()
         worker.kill()
         worker.wait(timeout=30)
     with stage(registry):
         assert not (registry.folder / name).exists()
-    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+    assert entries(registry) == ["1", "aliases"]
 
 
-def test_a_staged_directory_without_a_lock_and_a_lock_without_a_directory_are_swept(registry):
+def test_a_staged_directory_without_a_lock_and_a_lock_without_a_directory_are_removed(registry):
     (registry.folder / ".staged-one").mkdir()
     (registry.folder / ".staged-two.lock").touch()
-    assert remove_leftovers(registry) == [".staged-one", ".staged-two"]
-    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+    with stage(registry) as staged:
+        assert entries(registry) == [staged.name, f"{staged.name}.lock", "1", "aliases"]
+    assert entries(registry) == ["1", "aliases"]
 
 
-def test_a_claim_whose_lock_was_swept_before_it_was_locked_tries_another_name(
+def test_a_lock_that_was_removed_before_it_was_locked_is_made_again_by_another_name(
     registry, monkeypatch
 ):
-    from iris_serve.model import atomic as module
+    real, tries = atomic.try_lock, []
 
-    real, tries = module.try_lock, []
-
-    def swept_first(file, wait=False):
+    def removed_first(file, wait=False):
         tries.append(file.name)
         if len(tries) == 1:
             os.unlink(file.name)
         return real(file, wait)
 
-    monkeypatch.setattr(module, "lock", swept_first)
-    staged, file = acquire(registry.folder)
-    with file:
-        assert len(tries) == 2
-        assert remove_leftovers(registry) == []
-        assert staged.is_dir()
-
-
-def test_a_file_system_without_locks_can_be_used_and_is_never_swept(registry, monkeypatch):
-    monkeypatch.setattr("iris_serve.model.atomic.try_lock", lambda file, wait=False: False)
+    monkeypatch.setattr(atomic, "try_lock", removed_first)
     with stage(registry) as staged:
-        assert remove_leftovers(registry) == []
+        assert len(tries) == len(set(tries)) == 2
+        assert atomic.remove_stale(registry.folder) == []
         assert staged.is_dir()
-    assert sorted(p.name for p in registry.folder.iterdir()) == ["1", "aliases"]
+    assert entries(registry) == ["1", "aliases"]
+
+
+def test_a_file_system_without_locks_can_be_used_and_nothing_is_removed_from_it(
+    registry, monkeypatch
+):
+    monkeypatch.setattr(atomic, "try_lock", lambda file, wait=False: False)
+    with stage(registry) as staged:
+        with stage(registry) as other:
+            assert staged.is_dir()
+            assert other.is_dir()
+        assert staged.is_dir()
+    assert entries(registry) == ["1", "aliases"]
 
 
 def no_links(*arguments, **options):
@@ -296,6 +316,9 @@ def test_a_file_system_without_hard_links_promotes_all_the_same(pair, monkeypatc
     assert verify(pair) == []
 
 
+# Names, numbers and what lies in between
+
+
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "a/b", "a\\b", "A", "1", "a" * 65, "a\n", "ä", "-x"]
 )
@@ -306,88 +329,125 @@ def test_a_name_that_could_leave_the_directory_is_refused(tmp_path, registry, na
         promote(registry, 1, "why", alias=name)
 
 
-def test_leftovers_are_never_listed(registry):
+def test_only_numbers_are_listed_as_versions(registry):
     for name in (".staged-1", "2.bak", "02", "-3", "x"):
         (registry.folder / name).mkdir()
     assert registry.versions() == [1]
 
 
-def test_a_damaged_promotion_is_an_error_and_not_ignored(registry):
-    (registry.folder / "aliases" / "current" / "2.json").write_text('{"version": 1')
-    with pytest.raises(ArtifactError, match="is no promotion"):
-        current(registry)
-
-
-def test_a_record_that_is_nested_too_deeply_is_an_error_of_the_artifact(registry):
-    deep = b'{"version":' + b"[" * 100_000
-    (registry.path(1) / "run.json").write_bytes(deep)
-    with pytest.raises(ArtifactError, match="is not a run record"):
-        read_run(registry.path(1))
-    (registry.folder / "aliases" / "current" / "1.json").write_bytes(deep)
-    with pytest.raises(ArtifactError, match="is no promotion"):
-        history(registry)
-
-
-def test_a_promotion_that_was_deleted_does_not_stop_the_next(registry):
-    promote(registry, 1, "again")
-    (registry.folder / "aliases" / "current" / "1.json").unlink()
-    promote(registry, 1, "and again")
-    assert [event.why for event in history(registry)] == ["again", "and again"]
-
-
-def test_a_damaged_run_record_is_named(registry):
-    (registry.path(1) / "run.json").write_text(json.dumps({"version": 1}))
-    with pytest.raises(ArtifactError, match="is not a run record"):
-        read_run(registry.path(1))
-
-
-def test_what_is_not_there_says_what_to_do(tmp_path, registry):
-    with pytest.raises(NoModelError, match="python -m iris_serve train"):
-        current(Registry(tmp_path / "empty"))
-    with pytest.raises(NoModelError, match=r"promote VERSION"):
-        current(Registry(registry.folder.parent, "iris"), alias="canary")
-
-
-def test_a_promotion_with_a_byte_that_is_no_text_is_an_artifact_error(registry):
-    (registry.folder / "aliases" / "current" / "2.json").write_bytes(b'{"why": "\xff"}')
-    with pytest.raises(ArtifactError, match="is no promotion"):
-        current(registry)
-
-
-def test_a_run_record_with_a_byte_that_is_no_text_is_an_artifact_error(registry):
-    (registry.path(1) / "run.json").write_bytes(b'{"why": "\xff"}')
-    with pytest.raises(ArtifactError, match="is not a run record"):
-        read_run(registry.path(1))
-
-
-def test_a_promotion_deleted_in_the_middle_does_not_stop_the_next(registry):
-    promote(registry, 1, "second")
-    promote(registry, 1, "third")
-    (registry.folder / "aliases" / "current" / "2.json").unlink()
-    promote(registry, 1, "fourth")
-    assert [event.why for event in history(registry)][1:] == ["third", "fourth"]
-
-
-def test_leftovers_among_the_promotions_are_never_events(registry):
+def test_only_numbers_are_read_as_promotions(registry):
     folder = registry.folder / "aliases" / "current"
     for name in (".0123456789abcdef", "2.json.bak", "02.json", "x.json", "-3.json", "0.json"):
         (folder / name).write_text("junk")
     assert [event.version for event in history(registry)] == [1]
 
 
+def test_a_missing_version_or_alias_is_answered_with_what_to_do(tmp_path, registry):
+    with pytest.raises(NoModelError, match="python -m iris_serve train"):
+        current(Registry(tmp_path / "empty"))
+    with pytest.raises(NoModelError, match=r'no alias "canary" \(aliases: current\).*promote VERS'):
+        current(registry, alias="canary")
+
+
+DAMAGED_JSON = {
+    "cut off": b'{"version": 1',
+    "incomplete": b'{"version": 1}',
+    "nested too deeply": b'{"version":' + b"[" * 100_000,
+    "not text": b'{"why": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_JSON.values(), ids=DAMAGED_JSON)
+def test_a_damaged_promotion_is_an_error_and_not_skipped(registry, damaged):
+    (registry.folder / "aliases" / "current" / "2.json").write_bytes(damaged)
+    for read in (current, history):
+        with pytest.raises(ArtifactError, match=r"2\.json is no promotion"):
+            read(registry)
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_JSON.values(), ids=DAMAGED_JSON)
+def test_a_damaged_run_record_is_an_error_that_names_it(registry, damaged):
+    (registry.path(1) / RUN_FILE).write_bytes(damaged)
+    with pytest.raises(ArtifactError, match=r"run\.json is not a run record"):
+        read_run(registry.path(1))
+
+
+@pytest.mark.parametrize("deleted", [1, 2])
+def test_a_promotion_that_was_deleted_does_not_stop_the_next_one(registry, deleted):
+    promote(registry, 1, "second")
+    promote(registry, 1, "third")
+    first = history(registry)[0].why
+    (registry.folder / "aliases" / "current" / f"{deleted}.json").unlink()
+    promote(registry, 1, "fourth")
+    left = [first, "second", "third"]
+    del left[deleted - 1]
+    assert [event.why for event in history(registry)] == [*left, "fourth"]
+
+
+def overtake(monkeypatch, *arguments, **options):
+    """Let another promotion come first, just before the next one writes its event."""
+
+    def overtaken(path, data):
+        monkeypatch.setattr("iris_serve.registry.registry.write_new_file", write_new_file)
+        promote(*arguments, **options)
+        write_new_file(path, data)
+
+    monkeypatch.setattr("iris_serve.registry.registry.write_new_file", overtaken)
+
+
 def test_a_promotion_that_comes_second_names_the_one_before_it(registry, monkeypatch):
     train(registry.folder.parent, Parameters(n_estimators=1, promote="never"))
     train(registry.folder.parent, Parameters(n_estimators=1, promote="never"))
-    real = write_new_file
-
-    def overtaken(path, data):
-        monkeypatch.setattr("iris_serve.registry.registry.write_file", real)
-        promote(registry, 2, "the faster one")
-        real(path, data)
-
-    monkeypatch.setattr("iris_serve.registry.registry.write_file", overtaken)
+    overtake(monkeypatch, registry, 2, "the faster one")
     promote(registry, 3, "the slower one")
     assert [(e.version, e.previous) for e in history(registry)] == [(1, None), (2, 1), (3, 2)]
+
+
+def test_of_two_promotions_that_expect_the_same_version_one_wins(pair, monkeypatch):
+    overtake(monkeypatch, pair, 1, "the faster one", expected=2)
+    with pytest.raises(ConflictError):
+        promote(pair, 2, "the slower one", expected=2)
+    assert [event.why for event in history(pair)][-1] == "the faster one"
+
+
+def test_a_promotion_that_expects_another_version_is_a_conflict(pair):
+    with pytest.raises(
+        ConflictError, match="current points at version 2 now, and not at version 1"
+    ):
+        promote(pair, 1, "better", expected=1)
+    with pytest.raises(ConflictError, match="and not at no version"):
+        promote(pair, 1, "the first", expected=None)
+    with pytest.raises(ConflictError, match="canary points at no version now"):
+        promote(pair, 1, "better", alias="canary", expected=1)
+    assert promote(pair, 1, "the first", alias="canary", expected=None).previous is None
+    assert promote(pair, 1, "better", expected=2).previous == 2
+
+
+def test_the_number_of_a_version_that_was_removed_is_never_used_again(pair):
+    shutil.rmtree(pair.path(2))
+    run = train(pair.folder.parent, Parameters(n_estimators=2, promote="never"))
+    assert run.version == 3
+    # Now it is renamed by hand, and its record adapted.
+    pair.path(3).rename(pair.folder / "2")
+    exchange(pair.path(2), read_card(pair.path(2)), number=2)
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        resolve(pair, "current")
+    assert any("is not the card that was promoted" in issue for issue in verify(pair))
+
+
+@pytest.mark.parametrize("notebook", [None, "0" * 64])
+def test_a_run_record_is_replaced_in_one_step_and_says_so(registry, notebook):
+    before = read_run(registry.path(1))
+    wanted = replace(before, card="", promoted=False, why="not better", notebook=notebook)
+    written = replace_run(registry, wanted)
+    assert read_run(registry.path(1)) == written
+    assert (written.card, written.promoted) == (before.card, False)
+    assert written.why.startswith("not better (judged again, because another version")
+    assert ("the executed notebook shows the earlier verdict" in written.why) == bool(notebook)
+    assert entries(registry) == ["1", "aliases"]
+
+
+# Damaged and exchanged versions
 
 
 def flip(path):
@@ -410,7 +470,7 @@ def replace_by_pipe(path):
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE, FOREST_FILE, "run.json"])
+@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE, FOREST_FILE, RUN_FILE])
 @pytest.mark.parametrize(
     "damage",
     [flip, truncate, os.unlink, replace_by_link, replace_by_pipe],
@@ -418,7 +478,9 @@ def replace_by_pipe(path):
 )
 def test_a_damaged_version_is_found_by_verify_and_never_promoted(registry, name, damage):
     damage(registry.path(1) / name)
-    assert [t for t in verify(registry) if t.startswith("version 1: ") and name in t]
+    assert [
+        issue for issue in verify(registry) if issue.startswith("version 1: ") and name in issue
+    ]
     with pytest.raises(ArtifactError, match=name):
         promote(registry, 1, "it looked fine")
     assert len(history(registry)) == 1
@@ -429,7 +491,7 @@ def exchange(path, card, number=None):
     (path / CARD_FILE).write_bytes(to_json(card))
     record = replace(read_run(path), card=sha256(to_json(card)))
     record = record if number is None else replace(record, version=number)
-    (path / "run.json").write_bytes(to_json(record))
+    (path / RUN_FILE).write_bytes(to_json(record))
 
 
 def test_a_version_that_answers_its_golden_rows_wrongly_is_never_promoted(registry):
@@ -440,10 +502,10 @@ def test_a_version_that_answers_its_golden_rows_wrongly_is_never_promoted(regist
     exchange(path, replace(card, golden=wrong))
     with pytest.raises(ArtifactError, match="golden rows wrongly"):
         promote(registry, run.version, "it looked fine")
-    assert any("golden rows wrongly" in trouble for trouble in verify(registry))
+    assert any("golden rows wrongly" in issue for issue in verify(registry))
 
 
-def test_a_version_that_was_exchanged_as_a_whole_is_not_what_any_alias_promoted(pair):
+def test_a_version_that_was_exchanged_as_a_whole_is_not_the_one_that_was_promoted(pair):
     promote(pair, 1, "for the auditors", alias="audited")
     exchange(pair.path(1), replace(read_card(pair.path(1)), source="another program"))
     for alias in ("current", "canary"):
@@ -451,9 +513,9 @@ def test_a_version_that_was_exchanged_as_a_whole_is_not_what_any_alias_promoted(
             promote(pair, 1, "it agrees with itself", alias)
     with pytest.raises(ArtifactError, match="another card than the one that was promoted"):
         open_predictor(pair, 1)
-    (trouble,) = verify(pair)
-    assert trouble.startswith("version 1: ")
-    assert trouble.endswith("is not the card that was promoted")
+    (issue,) = verify(pair)
+    assert issue.startswith("version 1: ")
+    assert issue.endswith("is not the card that was promoted")
 
 
 def plant(path, trap, *, card=False, record=False):
@@ -479,9 +541,9 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("made", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_nothing_is_unpickled_where_card_record_and_promotion_contradict(pair, trap, made):
+def test_no_pickle_is_opened_where_card_record_and_promotion_contradict(pair, trap, made):
     plant(pair.path(1), trap, **made)
-    assert [t for t in verify(pair) if t.startswith("version 1: ")]
+    assert [issue for issue in verify(pair) if issue.startswith("version 1: ")]
     assert verify(pair, 1)
     for failing in (
         lambda: promote(pair, 1, "it looked fine"),
@@ -512,7 +574,7 @@ def stopped(registry):
 def test_a_damaged_record_alone_keeps_a_pickle_closed(pair, trap):
     plant(pair.path(1), trap, card=True, record=True)
     shutil.rmtree(pair.folder / "aliases")
-    (pair.path(1) / "run.json").write_text("{")
+    (pair.path(1) / RUN_FILE).write_text("{")
     assert verify(pair, 1)
     with pytest.raises(ArtifactError):
         open_version(pair, 1, sha256((pair.path(1) / CARD_FILE).read_bytes()))
@@ -530,9 +592,9 @@ def test_a_start_without_promotions_opens_no_pickle_unless_pickles_are_allowed(r
     assert Path(trap.marker).exists()  # so that the trap would have told above
 
 
-def test_a_start_passes_over_a_pickle_and_finishes_the_first_promotion_of_a_forest(pair, trap):
+def test_a_start_skips_a_pickle_and_finishes_the_first_promotion_of_a_forest(pair, trap):
     plant(pair.path(1), trap, card=True, record=True)
-    (pair.path(2) / "run.json").write_bytes(to_json(replace(read_run(pair.path(2)), promoted=True)))
+    (pair.path(2) / RUN_FILE).write_bytes(to_json(replace(read_run(pair.path(2)), promoted=True)))
     shutil.rmtree(pair.folder / "aliases")
     finish_first_promotion(pair)
     assert current(pair).version == 2
@@ -576,27 +638,27 @@ def test_no_planted_pickle_runs_while_another_process_exchanges_files(pair, trap
     assert 0 < promoted < times  # it met both the one and the other
 
 
-def test_verify_finds_what_an_alias_points_at_missing_or_damaged_and_a_stolen_event(pair):
+def test_verify_finds_a_missing_version_and_a_damaged_and_a_copied_event(pair):
     folder = pair.folder / "aliases"
     shutil.copytree(folder / "current", folder / "canary")
     shutil.rmtree(pair.folder / "1")
     (folder / "current" / "2.json").write_text("{")
     found = verify(pair)
-    assert any("alias current: iris has no version 1" in trouble for trouble in found)
-    assert any("2.json is no promotion" in trouble for trouble in found)
-    assert any("is no promotion of canary, but of current" in trouble for trouble in found)
-    assert [t for t in verify(pair, 2) if not t.startswith("alias ")] == []
+    assert any("alias current: iris has no version 1" in issue for issue in found)
+    assert any("2.json is no promotion" in issue for issue in found)
+    assert any("is a promotion of current, not of canary" in issue for issue in found)
+    assert [issue for issue in verify(pair, 2) if not issue.startswith("alias ")] == []
 
 
 def test_verify_finds_another_notebook_and_another_number(pair):
     path = pair.path(2)
-    record = json.loads((path / "run.json").read_text())
-    (path / "run.json").write_text(json.dumps(record | {"notebook": "0" * 64}))
-    assert any("no readable retrain.ipynb" in trouble for trouble in verify(pair, 2))
+    record = json.loads((path / RUN_FILE).read_text())
+    (path / RUN_FILE).write_text(json.dumps(record | {"notebook": "0" * 64}))
+    assert any("no readable retrain.ipynb" in issue for issue in verify(pair, 2))
     (path / "retrain.ipynb").write_text("{}")
-    assert any("is not the notebook" in trouble for trouble in verify(pair, 2))
+    assert any("is not the notebook" in issue for issue in verify(pair, 2))
     path.rename(pair.folder / "5")
-    assert any("is the run record of version 2" in trouble for trouble in verify(pair, 5))
+    assert any("is the run record of version 2" in issue for issue in verify(pair, 5))
 
 
 @pytest.mark.parametrize("place", ["1", "aliases", "aliases/current", ""])
@@ -624,6 +686,30 @@ def test_the_models_directory_itself_may_be_a_link(registry, tmp_path):
     assert len(history(registry)) == 2
 
 
+def test_verify_finds_a_version_that_says_promoted_and_never_was(registry):
+    shutil.copytree(registry.path(1), registry.folder / "2")
+    record = replace(read_run(registry.path(1)), version=2)
+    (registry.path(2) / RUN_FILE).write_bytes(to_json(record))
+    (issue,) = verify(registry)
+    assert issue.startswith("version 2: its run record says promoted, and no alias")
+    assert verify(registry, 2) == [issue]
+    assert verify(registry, 1) == []
+    (registry.path(2) / RUN_FILE).write_bytes(to_json(replace(record, promoted=False)))
+    assert verify(registry) == []
+    (registry.path(2) / RUN_FILE).write_bytes(to_json(record))
+    promote(registry, 2, "it is wanted", alias="canary")
+    assert verify(registry) == []
+
+
+def test_an_alias_whose_card_was_exchanged_does_not_resolve(pair):
+    shutil.copy(pair.path(1) / CARD_FILE, pair.path(2) / CARD_FILE)
+    with pytest.raises(ArtifactError, match="not the card that was promoted"):
+        resolve(pair, "current")
+
+
+# Who and why
+
+
 def test_an_event_says_who_and_never_a_path(registry, monkeypatch):
     monkeypatch.setenv("LOGNAME", "ada")
     event = promote(registry, 1, "two\nlines \x1b[31m", alias="canary")
@@ -635,41 +721,7 @@ def test_an_event_says_who_and_never_a_path(registry, monkeypatch):
     assert promote(registry, 1, "again").who == "unknown"
 
 
-def test_a_promotion_that_expects_something_else_is_a_conflict(pair):
-    with pytest.raises(ConflictError, match="current means 2 by now, and not 1"):
-        promote(pair, 1, "better", expected=1)
-    with pytest.raises(ConflictError, match="and not nothing"):
-        promote(pair, 1, "the first", expected=None)
-    with pytest.raises(ConflictError, match="canary means nothing by now"):
-        promote(pair, 1, "better", alias="canary", expected=1)
-    assert promote(pair, 1, "the first", alias="canary", expected=None).previous is None
-    assert promote(pair, 1, "better", expected=2).previous == 2
-
-
-def test_of_two_that_expect_the_same_version_one_wins(pair, monkeypatch):
-    real = write_new_file
-
-    def overtaken(path, data):
-        monkeypatch.setattr("iris_serve.registry.registry.write_file", real)
-        promote(pair, 1, "the faster one", expected=2)
-        real(path, data)
-
-    monkeypatch.setattr("iris_serve.registry.registry.write_file", overtaken)
-    with pytest.raises(ConflictError):
-        promote(pair, 2, "the slower one", expected=2)
-    assert [event.why for event in history(pair)][-1] == "the faster one"
-
-
-def test_the_number_of_a_version_that_was_removed_is_never_used_again(pair):
-    shutil.rmtree(pair.path(2))
-    run = train(pair.folder.parent, Parameters(n_estimators=2, promote="never"))
-    assert run.version == 3
-    # Somebody renames it, and mends the record.
-    pair.path(3).rename(pair.folder / "2")
-    exchange(pair.path(2), read_card(pair.path(2)), number=2)
-    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
-        resolve(pair, "current")
-    assert any("is not the card that was promoted" in trouble for trouble in verify(pair))
+# Rollback
 
 
 def test_rollback_goes_back_like_undo(pair):
@@ -697,33 +749,22 @@ def test_rollback_to_a_damaged_version_is_refused(pair):
     assert current(pair).version == 2
 
 
-def test_a_rollback_is_refused_if_anybody_has_promoted_meanwhile_even_the_same(pair, monkeypatch):
-    read, before = iris_serve.registry.verify.standing, len(history(pair))
+def test_a_rollback_is_refused_after_any_other_promotion_even_of_the_same_version(
+    pair, monkeypatch
+):
+    before = len(history(pair))
 
     def interrupted(past):
         promote(pair, 2, "the same once more")
-        return read(past)
+        return effective_history(past)
 
-    monkeypatch.setattr(iris_serve.registry.verify, "standing", interrupted)
-    with pytest.raises(ConflictError, match="somebody else has promoted to current meanwhile"):
+    monkeypatch.setattr(iris_serve.registry.verify, "effective_history", interrupted)
+    with pytest.raises(
+        ConflictError, match=r"promoted in the meantime: its last event is 3, not 2"
+    ):
         rollback(pair)
     assert len(history(pair)) == before + 1
     assert current(pair).version == 2
-
-
-def test_verify_finds_a_version_that_says_promoted_and_never_was(registry):
-    shutil.copytree(registry.path(1), registry.folder / "2")
-    record = replace(read_run(registry.path(1)), version=2)
-    (registry.path(2) / "run.json").write_bytes(to_json(record))
-    (trouble,) = verify(registry)
-    assert trouble.startswith("version 2: its run record says promoted, and no alias")
-    assert verify(registry, 2) == [trouble]
-    assert verify(registry, 1) == []
-    (registry.path(2) / "run.json").write_bytes(to_json(replace(record, promoted=False)))
-    assert verify(registry) == []
-    (registry.path(2) / "run.json").write_bytes(to_json(record))
-    promote(registry, 2, "it is wanted", alias="canary")
-    assert verify(registry) == []
 
 
 def test_rollback_of_an_alias_leaves_the_others_alone(pair):
@@ -735,14 +776,11 @@ def test_rollback_of_an_alias_leaves_the_others_alone(pair):
         "current": 2,
     }
     assert resolve(pair, "canary") == 2
-    with pytest.raises(NoModelError, match="but beta is none"):
+    with pytest.raises(NoModelError, match='no alias "beta"'):
         rollback(pair, "beta")
 
 
-def test_an_alias_whose_card_was_exchanged_resolves_to_nothing(pair):
-    shutil.copy(pair.path(1) / CARD_FILE, pair.path(2) / CARD_FILE)
-    with pytest.raises(ArtifactError, match="not the card that was promoted"):
-        resolve(pair, "current")
+# Models that were fitted elsewhere
 
 
 FLOWERS = iris()
@@ -766,7 +804,7 @@ def flowers(tmp_path):
 
 @pytest.mark.parametrize("framed", [False, True])
 @pytest.mark.parametrize("name", OWN)
-def test_an_estimator_of_ones_own_is_served_as_it_answers(tmp_path, flowers, name, framed):
+def test_your_own_estimator_is_served_as_it_answers(tmp_path, flowers, name, framed):
     rows = FLOWERS.frame().drop(columns="label") if framed else FLOWERS.X
     joblib.dump(OWN[name].fit(rows, NAMES), tmp_path / "own.pkl")
     registry = Registry(tmp_path / "models")
@@ -793,19 +831,19 @@ def test_of_two_models_added_at_once_auto_promotes_one_and_the_records_say_which
     tmp_path, monkeypatch
 ):
     joblib.dump(OWN["line"].fit(FLOWERS.X, FLOWERS.y), tmp_path / "own.pkl")
-    shelf = Registry(tmp_path / "models", "fresh")
-    add(shelf, tmp_path / "own.pkl", FLOWERS, "never")
+    fresh = Registry(tmp_path / "models", "fresh")
+    add(fresh, tmp_path / "own.pkl", FLOWERS, "never")
 
     def overtaken(*names, **wishes):
-        promote(shelf, 1, "quicker")
+        promote(fresh, 1, "quicker")
         return promote(*names, **wishes)
 
     monkeypatch.setattr("iris_serve.training.import_model.promote", overtaken)
-    late = add(shelf, tmp_path / "own.pkl", FLOWERS)
-    assert (late.version, late.promoted, current(shelf).version) == (2, False, 1)
-    assert read_run(shelf.path(2)) == late
+    late = add(fresh, tmp_path / "own.pkl", FLOWERS)
+    assert (late.version, late.promoted, current(fresh).version) == (2, False, 1)
+    assert read_run(fresh.path(2)) == late
     assert "promote it by hand (judged again" in late.why
-    assert verify(shelf) == []
+    assert verify(fresh) == []
 
 
 class Sum:
@@ -848,7 +886,7 @@ def test_a_table_that_is_too_small_is_not_blamed_on_the_estimator(registry, tmp_
     assert registry.versions() == [1]
 
 
-def test_of_very_many_columns_only_some_are_named_in_a_refusal(registry, tmp_path):
+def test_a_refusal_names_only_some_of_very_many_columns(registry, tmp_path):
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 500))).add_prefix("column_")
     label = np.arange(60) % 2
     frame.assign(label=label).to_csv(tmp_path / "wide.csv", index=False)
@@ -859,12 +897,12 @@ def test_of_very_many_columns_only_some_are_named_in_a_refusal(registry, tmp_pat
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04", b"\x80\x05", b"a,b\n1,2\n"])
-def test_a_file_that_is_no_pickle_is_not_added(registry, tmp_path, data):
+def test_a_file_that_is_not_a_pickle_is_not_added(registry, tmp_path, data):
     (tmp_path / "own.pkl").write_bytes(data)
     with pytest.raises(EstimatorError, match=r"own\.pkl cannot be opened by joblib"):
         add(registry, tmp_path / "own.pkl", FLOWERS)
 
 
-def test_a_file_that_is_not_there_is_an_os_error(registry, tmp_path):
+def test_a_missing_file_is_an_os_error(registry, tmp_path):
     with pytest.raises(FileNotFoundError):
         add(registry, tmp_path / "own.pkl", FLOWERS)

@@ -65,7 +65,7 @@ def total(metrics, name):
 
 
 class Lines:
-    """Keeps lines, and what it is told as somebody who counts."""
+    """Keeps lines, and counts what it is told."""
 
     def __init__(self):
         self.lines, self.seen, self.lost = [], 0, 0
@@ -97,7 +97,7 @@ def test_an_id_is_harmless_whatever_was_given(text):
     assert len(made) == 16 or made == text
 
 
-def test_a_harmless_id_is_kept_and_others_are_made_anew():
+def test_a_harmless_id_is_kept_and_any_other_is_replaced():
     kept = "0af7651916cd43dd8448eb211c80319c/b7:1+a=b@c~d.e_f"
     assert request_id(kept) == kept
     assert request_id("a" * 128) == "a" * 128
@@ -113,7 +113,9 @@ FIELDS = st.text(st.characters(codec=None), max_size=400)
 
 @SOME
 @given(method=FIELDS, path=FIELDS, body=st.binary(max_size=3000), values=st.booleans())
-def test_a_line_is_json_on_one_line_that_no_pipe_tears(method, path, body, values):
+def test_an_access_line_is_json_on_one_line_that_a_pipe_keeps_in_one_piece(
+    method, path, body, values
+):
     kept = Lines()
     asked = RequestInfo(request_id(None), method, path, len(body), "a key", body)
     Observer(kept, kept.lines.append, values).observe(
@@ -124,15 +126,11 @@ def test_a_line_is_json_on_one_line_that_no_pipe_tears(method, path, body, value
     assert len(line.decode().splitlines()) == 1
     assert len(line) <= MAX_LINE
     assert all(character.isprintable() for character in line[:-1].decode())
-    log_line = json.loads(line)
-    assert ("body" in log_line) == (values and body != b"")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", log_line["time"])
-    assert (log_line["status"], log_line["rows"], log_line["bytes_in"]) == (404, 0, len(body))
-    assert (log_line["key"], log_line["error"], log_line["version"]) == (
-        "a key",
-        "UnknownPathError",
-        "3",
-    )
+    logged = json.loads(line)
+    assert ("body" in logged) == (values and body != b"")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", logged["time"])
+    assert (logged["status"], logged["rows"], logged["bytes_in"]) == (404, 0, len(body))
+    assert (logged["key"], logged["error"], logged["version"]) == ("a key", "UnknownPathError", "3")
 
 
 def test_a_body_is_logged_only_if_that_is_asked_for():
@@ -145,10 +143,10 @@ def test_a_body_is_logged_only_if_that_is_asked_for():
         os.close(start)
 
 
-@pytest.mark.parametrize("way", ["a second opening", "looking for room"])
-def test_a_full_pipe_loses_lines_and_makes_nobody_wait(way, monkeypatch):
-    if way == "looking for room":
-        monkeypatch.setattr(iris_serve.service.access_log, "reopened", refused)
+@pytest.mark.parametrize("way", ["a second opening", "testing for room"])
+def test_a_full_pipe_loses_lines_and_the_writer_never_waits(way, monkeypatch):
+    if way == "testing for room":
+        monkeypatch.setattr(iris_serve.service.access_log, "reopen_nonblocking", refused)
     end, start = os.pipe()
     kept = Lines()
     observer = make_observer(kept, "on", start)
@@ -167,9 +165,11 @@ def test_a_full_pipe_loses_lines_and_makes_nobody_wait(way, monkeypatch):
     os.close(start)
 
 
-def test_a_closed_stream_is_no_reason_to_fail_and_its_number_is_not_written_to():
+def test_a_closed_stream_does_no_harm_and_its_number_is_not_written_to():
     program = """
 import os, sys
+from iris_serve.service.access_log import make_observer
+from iris_serve.service.metrics import Metrics, metrics_text
 early = make_observer(Metrics(), "on")
 os.close(2)
 late = make_observer(Metrics(), "on")
@@ -187,10 +187,11 @@ assert os.fstat(2).st_size == 0
 def test_lines_in_a_file_and_what_others_write_there_do_not_overwrite_each_other():
     program = """
 import os
-class Nobody:
+from iris_serve.service.access_log import make_observer
+class NoCounts:
     def observe(self, *_): pass
     def dropped(self): raise AssertionError
-observers = [make_observer(Nobody()), make_observer(Nobody())]
+observers = [make_observer(NoCounts()), make_observer(NoCounts())]
 for _ in range(50):
     for observer in observers:
         observer.observe("/", 200, 0.001)
@@ -207,10 +208,11 @@ for _ in range(50):
 def test_lines_of_several_workers_never_mix():
     program = """
 import sys
-class Nobody:
+from iris_serve.service.access_log import RequestInfo, make_observer
+class NoCounts:
     def observe(self, *_): pass
     def dropped(self): pass
-observer = make_observer(Nobody(), "values")
+observer = make_observer(NoCounts(), "values")
 asked = RequestInfo("an-id", "POST", "/predict", body=b"x" * 900)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -258,7 +260,7 @@ def test_a_full_disk_loses_the_line():
 
 @SOME
 @given(FIELDS, FIELDS, FIELDS)
-def test_whatever_is_said_is_json_on_one_line_that_no_pipe_tears(name, message, why):
+def test_a_logged_message_is_json_on_one_line_that_a_pipe_keeps_in_one_piece(name, message, why):
     try:
         raise OSError(why)
     except OSError:
@@ -271,7 +273,7 @@ def test_whatever_is_said_is_json_on_one_line_that_no_pipe_tears(name, message, 
     assert json.loads(line)["level"] == "ERROR"
 
 
-def test_what_is_said_to_a_full_pipe_is_lost_and_counted_and_nobody_waits():
+def test_a_message_to_a_full_pipe_is_lost_and_counted_and_the_writer_never_waits():
     end, start = os.pipe()
     lost, logger = [], logging.getLogger("iris_serve_test.full")
     logger.propagate = False
@@ -280,7 +282,7 @@ def test_what_is_said_to_a_full_pipe_is_lost_and_counted_and_nobody_waits():
         logger.error("no answer %s", "x" * 300)
     read = os.read(end, 1 << 20)
     os.close(end)
-    logger.error("nobody reads any more")
+    logger.error("the reader is gone")
     assert len(read.splitlines()) + len(lost) == 1001
     assert len(lost) > 1
     assert all(json.loads(line) for line in read.splitlines())
@@ -353,7 +355,7 @@ def test_counts_are_exact_even_if_threads_change_within_an_addition():
     assert total(metrics, "iris_serve_model_swaps_total") == 1
 
 
-def test_a_worker_takes_its_slot_only_while_nobody_looks_at_the_slots(tmp_path):
+def test_a_worker_takes_its_slot_only_while_no_other_looks_at_the_slots(tmp_path):
     first = WorkerCells(tmp_path)
     made = []
     thread = threading.Thread(target=lambda: made.append(WorkerCells(tmp_path)))
@@ -368,8 +370,9 @@ def test_a_worker_takes_its_slot_only_while_nobody_looks_at_the_slots(tmp_path):
 WORKER = """
 import sys
 from pathlib import Path
+from iris_serve.service.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
-print(metrics.slots.number, flush=True)
+print(metrics.slot.number, flush=True)
 for line in sys.stdin:
     for _ in range(int(line)):
         metrics.observe("/predict", 200, 0.001, [1])
@@ -404,7 +407,7 @@ def test_numbers_of_several_processes_add_up_through_a_kill_and_its_replacement(
     here = Metrics(folder)
     here.observe("/predict", 200, 0.001, [1])
     first, second = Worker(folder), Worker(folder)
-    assert (here.slots.number, first.slot, second.slot) == (1, 2, 3)
+    assert (here.slot.number, first.slot, second.slot) == (1, 2, 3)
     first.count(500)
     second.count(700)
     assert total(here, "iris_serve_requests_total") == 1201
@@ -427,6 +430,7 @@ def test_numbers_of_several_processes_add_up_through_a_kill_and_its_replacement(
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
+from iris_serve.service.metrics import Metrics, metrics_text
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 from prometheus_client.parser import text_string_to_metric_families
 here, before = Metrics(folder), {}
@@ -459,13 +463,13 @@ requests = before["iris_serve_requests_total", (("route", "/predict"), ("status"
 count = before["iris_serve_request_duration_seconds_count", (("route", "/predict"),)]
 assert 0 <= requests - count <= kills, (requests, count)
 assert before["iris_serve_worker_starts_total", ()] == kills + 1
-print(sorted(path.name for path in here.slots.folder.iterdir()))
+print(sorted(path.name for path in here.slot.folder.iterdir()))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kills", [20, pytest.param(300, marks=pytest.mark.slow)])
-def test_nothing_goes_backwards_and_no_file_is_left_by_workers_killed_while_they_count(kills):
+def test_no_number_goes_backwards_and_no_file_is_left_by_workers_killed_while_they_count(kills):
     done = run(KILLS, "counts", kills, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['1.counts', '1.lock', '2.counts', '2.lock', 'lock', 'names']\n"
@@ -473,18 +477,18 @@ def test_nothing_goes_backwards_and_no_file_is_left_by_workers_killed_while_they
 
 
 def test_a_name_that_was_cut_off_by_a_kill_is_written_over(tmp_path):
-    slots = WorkerCells(tmp_path)
-    allocate(slots, ("requests", "/", "200"), most=9)
+    slot = WorkerCells(tmp_path)
+    allocate(slot, ("requests", "/", "200"), most=9)
     with (tmp_path / "names").open("ab") as file:
         file.write(b'[1, "requests", "/pre')
-    second = allocate(slots, ("requests", "/", "404"), most=9)
-    assert snapshot(slots).first == {
+    second = allocate(slot, ("requests", "/", "404"), most=9)
+    assert snapshot(slot).first == {
         ("requests", "/", "200"): second - 1,
         ("requests", "/", "404"): second,
     }
 
 
-def test_series_are_bounded_over_all_workers_and_what_is_beyond_is_still_counted(tmp_path):
+def test_series_are_bounded_over_all_workers_and_the_rest_is_counted_as_other(tmp_path):
     workers = [Metrics(tmp_path), Metrics(tmp_path)]
     for number in range(100):
         for index, metrics in enumerate(workers):
@@ -567,7 +571,7 @@ def made_live(version=3, swaps=0, failed=0, trouble=None, loaded=1000.0):
     )
 
 
-def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path):
+def test_each_worker_reports_its_model_and_swaps_add_up_through_a_restart(tmp_path):
     one, two = Metrics(tmp_path), Metrics(tmp_path)
     sync_live(one, made_live(3, swaps=2, loaded=1000.0))
     sync_live(two, made_live(4, swaps=3, failed=1, trouble="why", loaded=2000.0))
@@ -579,19 +583,19 @@ def test_each_worker_tells_its_model_and_swaps_add_up_through_a_restart(tmp_path
     assert found["iris_serve_model_workers", (("version", "3"),)] == 1
     assert found["iris_serve_model_info", (("model", "iris"), ("version", "4"))] == 1
     assert found["iris_serve_model_loaded_timestamp_seconds", (("version", "4"),)] == 2000
-    two.slots.held.close()  # as its death would
+    two.slot.held.close()  # as its death would
     found = samples(one)
     assert found["iris_serve_model_swaps_total", ()] == 5
     assert found["iris_serve_model_trouble", ()] == 0
     assert ("iris_serve_model_workers", (("version", "4"),)) not in found
     three = Metrics(tmp_path)
-    assert three.slots.number == two.slots.number
+    assert three.slot.number == two.slot.number
     assert ("iris_serve_model_workers", (("version", "4"),)) not in samples(one)
     sync_live(three, made_live(4, swaps=1))
     assert samples(one)["iris_serve_model_swaps_total", ()] == 6
 
 
-def test_a_worker_without_a_model_tells_its_trouble_and_no_version(tmp_path):
+def test_a_worker_without_a_model_reports_trouble_and_no_version(tmp_path):
     def pin():
         raise NotReadyError("no version yet")
 
@@ -605,10 +609,10 @@ def test_a_worker_without_a_model_tells_its_trouble_and_no_version(tmp_path):
     assert samples(metrics, None, made_live())["iris_serve_model_trouble", ()] == 0
 
 
-def test_counting_imports_neither_the_library_nor_anything_of_training():
+def test_counting_imports_neither_the_prometheus_library_nor_training():
     program = """
 import sys
-import iris_serve.service.metrics, iris_serve.service.metrics, iris_serve.service.access_log
+import iris_serve.service.access_log, iris_serve.service.metrics
 iris_serve.service.metrics.Metrics().observe("/", 200, 0.1, [1])
 heavy = {"prometheus_client", "sklearn", "scipy", "pandas", "joblib", "flask"} & set(sys.modules)
 assert not heavy, heavy

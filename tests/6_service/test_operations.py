@@ -1,4 +1,4 @@
-"""What a running service counts, logs and guards: the same as its clients saw, over all workers."""
+"""What a running service counts, logs and protects: what its clients saw, over all workers."""
 
 import hashlib
 import json
@@ -177,7 +177,7 @@ def until_workers(service, living, started):
 
 
 @pytest.mark.parametrize("times", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_metrics_are_what_the_clients_saw_through_workers_that_die(models, tmp_path, times):
+def test_metrics_are_what_the_clients_saw_even_if_workers_die(models, tmp_path, times):
     seen, shared = Seen(), tmp_path / "shared"
     with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
         service.ready()
@@ -236,7 +236,7 @@ def test_series_and_files_are_bounded_whatever_is_asked(models, tmp_path):
     assert size < 100_000
 
 
-def test_numbers_go_on_and_files_stay_few_over_many_starts(models, tmp_path):
+def test_numbers_go_on_and_files_stay_few_over_several_starts(models, tmp_path):
     shared, seen = tmp_path / "shared", Seen()
     for start in range(1, 4):
         with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
@@ -248,7 +248,7 @@ def test_numbers_go_on_and_files_stay_few_over_many_starts(models, tmp_path):
         assert len([path for path in shared.rglob("*") if path.is_file()]) == 6
 
 
-def test_a_shared_directory_of_its_own_is_gone_when_the_service_ends(models, tmp_path):
+def test_the_temporary_shared_directory_is_gone_when_the_service_ends(models, tmp_path):
     with Service(models, "--workers", "2", TMPDIR=str(tmp_path)) as service:
         service.ready()
         until_workers(service, 2, 2)
@@ -279,7 +279,7 @@ def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(three):
         promote(registry, 2, "onwards again")
         until(lambda: value(service.port, "model_swaps_total") == 6)
         (registry.path(1) / FOREST_FILE).write_bytes(genuine[:-9])
-        put_in_place_by_hand(registry, 1)
+        promote_by_hand(registry, 1)
         until(lambda: value(service.port, "model_swap_failures_total") >= 2)
         assert value(service.port, "model_trouble") == 1
         assert scrape(service.port)["model_workers", (("version", "2"),)] == 2
@@ -295,8 +295,8 @@ def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(three):
     )
 
 
-def put_in_place_by_hand(registry, version):
-    """What somebody with write access can do: an event that no check has seen."""
+def promote_by_hand(registry, version):
+    """Add an event that no check has seen, as a person with write access can."""
     folder = registry.folder / "aliases" / "current"
     first, latest = folder / "1.json", current(registry)
     assert latest.version != version
@@ -318,7 +318,7 @@ def log_of(service):
 HOSTILE = ["", "a b", "x" * 129, 'a"b', "{}", "\xe9", "a\tb", "<script>", "a;b", "%0d%0a"]
 
 
-def test_an_id_that_is_given_comes_back_and_is_logged_and_a_hostile_one_is_replaced(models):
+def test_a_given_id_comes_back_and_is_logged_and_a_hostile_one_is_replaced(models):
     with Service(models, "--workers", "2", IRIS_SERVE_ACCESS_LOG="on") as service:
         service.ready()
         given = [f"0af7651916cd43dd/{turn}:a+b=c@d~e.f_g" for turn in range(20)] + ["y" * 128]
@@ -354,7 +354,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("access_log", ["on", "values", "off"])
-def test_the_access_log_holds_values_only_if_asked_and_never_keys_or_queries(models, access_log):
+def test_the_access_log_has_values_only_if_asked_and_never_keys_or_queries(models, access_log):
     with Service(models, IRIS_SERVE_ACCESS_LOG=access_log) as service:
         service.ready()
         with Client(service.port) as client:
@@ -379,7 +379,7 @@ def test_the_access_log_holds_values_only_if_asked_and_never_keys_or_queries(mod
         assert (lines[0]["route"], lines[0]["error"]) == ("<none>", "UnknownPathError")
 
 
-def test_what_a_refused_request_brought_is_what_it_said(models):
+def test_a_refused_body_is_logged_with_the_length_that_was_announced(models):
     small, lost = post(PREDICT, b" " * 100), post("/nowhere", b" " * 200)
     large = post(PREDICT, b" " * 1_100_000)
     set_to = {"IRIS_SERVE_KEYS": f"alice:{key(ALICE)}", "IRIS_SERVE_ACCESS_LOG": "on"}
@@ -466,7 +466,7 @@ def test_keys_protect_everything_but_health_and_the_contract(models):
     assert not any(secret in text for secret in (ALICE, BOB, EVE, key(ALICE), key(BOB)))
 
 
-def test_a_key_is_exchanged_without_a_moment_in_which_nobody_may_ask(models):
+def test_keys_are_replaced_without_a_moment_in_which_no_key_works(models):
     for keys, allowed in (
         (f"old:{key(ALICE)}", {ALICE}),
         (f"old:{key(ALICE)} new:{key(BOB)}", {ALICE, BOB}),
@@ -516,7 +516,7 @@ def test_a_rate_is_exact_over_two_workers_and_each_key_has_its_own(models):
             assert client.get("/models", **{"X-API-Key": ALICE}).status == 429
 
 
-def test_after_the_time_that_was_named_the_next_request_passes(models):
+def test_a_request_after_the_announced_wait_passes(models):
     with Service(models, "--workers", "2", IRIS_SERVE_RATE="120") as service:
         service.ready()
         answers = ask_often(service.port, 160)
@@ -534,7 +534,7 @@ def crossing(answer):
     return {name for name in answer.headers if name.lower().startswith("access-control-")}
 
 
-def test_pages_of_other_origins_may_read_nothing_unless_they_are_named(models):
+def test_pages_of_other_origins_can_read_nothing_unless_they_are_configured(models):
     wish = {"Access_Control_Request_Method": "POST"}
     preflight = Question("OPTIONS", PREDICT)
     with Service(models) as service:
@@ -564,7 +564,7 @@ def test_pages_of_other_origins_may_read_nothing_unless_they_are_named(models):
 
 
 @pytest.mark.parametrize("keys", ["", f"alice:{key(ALICE)}"], ids=["no keys", "keys"])
-def test_listening_further_without_keys_is_said_to_be_careless(models, keys):
+def test_listening_beyond_this_machine_without_keys_prints_a_warning(models, keys):
     with Service(models, "--host", "0.0.0.0", IRIS_SERVE_KEYS=keys) as service:  # noqa: S104
         service.ready()
         assert service.ask()[0] == (401 if keys else 200)
@@ -577,7 +577,7 @@ def test_listening_further_without_keys_is_said_to_be_careless(models, keys):
 # Many at once
 
 
-def test_every_good_request_among_bad_ones_gets_its_right_answer(models):
+def test_every_valid_request_among_invalid_ones_gets_the_right_answer(models):
     predictor = open_predictor(Registry(models), 1)
     right = predictor.predict(MANY)
     columns = {"v1, columns": predictor.predict([[1.5] * 4, [2] * 4])}
