@@ -24,7 +24,7 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     """What one row is, and what the answers mean.
 
     `classes[i]`, as the model's `predict` returns it, is called `labels[i]`;
-    `example` is a right row, one number for each of `features`.
+    `example` is a valid row, one number for each of `features`.
     """
 
     features: tuple[Feature, ...]
@@ -70,14 +70,17 @@ def client_view(contract: Contract) -> dict[str, dict[tuple[object, str], str]]:
     }
 
 # %% ../../nbs/1_data/01_contract.ipynb #43a1644b
-def contract_changes(one: Contract, other: Contract) -> str:
-    """In what `other` is no substitute for `one`, in words; empty if its clients notice nothing."""
-    found, new = [], client_view(other)
-    for what, old in client_view(one).items():
-        gone = [text for key, text in old.items() if key not in new[what]]
-        come = [text for key, text in new[what].items() if key not in old]
-        found += [f"{join_names(gone)} no longer among the {what}"] if gone else []
-        found += [f"{join_names(come)} new among the {what}"] if come else []
-        if not gone and not come and list(old) != list(new[what]):
-            found.append(f"the {what} in another order")
-    return "; ".join(found)
+def contract_changes(old: Contract, new: Contract) -> str:
+    """What clients of `old` would notice if `new` replaced it, in words; empty if nothing."""
+    changes, new_view = [], client_view(new)
+    for what, before in client_view(old).items():
+        after = new_view[what]
+        removed = [text for key, text in before.items() if key not in after]
+        added = [text for key, text in after.items() if key not in before]
+        if removed:
+            changes.append(f"{join_names(removed)} no longer among the {what}")
+        if added:
+            changes.append(f"{join_names(added)} new among the {what}")
+        if not removed and not added and list(before) != list(after):
+            changes.append(f"the {what} in another order")
+    return "; ".join(changes)

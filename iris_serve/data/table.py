@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 # %% ../../nbs/1_data/03_table.ipynb #74b14f63
 @dataclass(frozen=True)
 class Table:
-    """Rows to learn from or to be examined on.
+    """Rows to train or to test a model on.
 
     `X` is float64 of shape (rows, features), `y` holds one class for each row;
-    `contract` explains both, and `source` names where they came from: a function of
-    scikit-learn's, or a file, whose bytes then have the sha256 `file`.
+    `contract` describes both, and `source` names where they came from: a function of
+    scikit-learn, or a file, whose bytes then have the sha256 `file`.
     """
 
     X: NDArray[np.float64]
@@ -39,7 +39,7 @@ class Table:
         return len(self.y)
 
     def frame(self) -> "DataFrame":
-        """The table as people look at it: a column for each feature, and last the label."""
+        """The table for people to look at: a column for each feature, and last the label."""
         from pandas import DataFrame
 
         names = self.contract.names
@@ -113,11 +113,11 @@ def split(table: Table, test_size: float = 0.2) -> tuple[Table, Table]:
     """
     out = held_out(table.X, test_size)
     train, test = table.take(~out), table.take(out)
-    left, hint = set(train.y.tolist()), "more rows or another test_size are needed"
-    missing = [c for c in table.contract.classes if c not in left]
+    learned, advice = set(train.y.tolist()), "use more rows or another test_size"
+    missing = [c for c in table.contract.classes if c not in learned]
     if missing:
-        why = f"test_size {test_size} leaves no row of class {missing[0]!r} to learn from"
-        raise ValueError(f"{why}, of {len(table)} rows: {hint}")
+        problem = f"test_size {test_size} leaves no row of class {missing[0]!r} to learn from"
+        raise ValueError(f"{problem}, of {len(table)} rows: {advice}")
     if not len(test):
-        raise ValueError(f"test_size {test_size} holds out none of the {len(table)} rows: {hint}")
+        raise ValueError(f"test_size {test_size} holds out none of the {len(table)} rows: {advice}")
     return train, test

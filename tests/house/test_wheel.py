@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from services import free_port
 
 from iris_serve.model.save import MODEL_FILE
 
@@ -75,44 +77,65 @@ def call(place, *words):
     )
 
 
-def test_the_wheel_carries_the_notebook_and_only_the_package(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("iris_serve/retrain.ipynb") == (
-            (ROOT / "nbs" / "retrain.ipynb").read_bytes()
+def serves(place):
+    """A service started there answers, and nothing that trains is loaded, because it is not there."""
+    program = [place / "venv" / "bin" / "python", "-m", "iris_serve", "--port", str(free_port())]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    started = subprocess.Popen(
+        program, cwd=place / "empty", env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert started.stdout.readline().startswith("serving iris version 1")
+        question = urllib.request.Request(
+            f"http://127.0.0.1:{program[-1]}/predict", b'{"features": [6.1, 2.8, 4.7, 1.2]}'
         )
-        tops = {name.split("/")[0] for name in archive.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"iris_serve"}
+        with urllib.request.urlopen(question, timeout=20) as answer:
+            assert answer.read() == b'{"prediction": 1}'
+    finally:
+        started.terminate()
+        started.communicate(timeout=20)
+    assert started.returncode == 0
+
+
+def test_the_wheel_carries_every_module_the_notebook_and_nothing_else(wheel):
+    notebook = (ROOT / "nbs" / "retrain.ipynb").read_bytes()
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "iris_serve").rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("iris_serve/retrain.ipynb") == notebook
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == modules | {"iris_serve/retrain.ipynb", "iris_serve/py.typed"}
+
+
+EXTRAS = ("joblib", "matplotlib", "pandas", "scipy", "sklearn")
+DEVELOPMENT = ("nbdev", "fastcore", "execnb", "pytest")
+PROGRAM = ("-m", "iris_serve")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the places of programs in a venv are POSIX here")
-def test_a_wheel_serves_and_retrains_in_an_empty_directory(wheel, place, trained):
-    # One environment grows in three stages, because installing SciPy three times takes minutes.
-    install(place, "joblib", "scikit-learn")
-    code = "import sys, joblib; print(joblib.load(sys.argv[1]).predict([[6.1,2.8,4.7,1.2]]))"
-    alone = call(place, "-W", "error", "-c", code, trained / "iris" / "1" / MODEL_FILE)
-    assert (alone.stdout, alone.stderr) == ("[1]\n", "")
-    assert not installed(place, "iris_serve")
-
+def test_a_wheel_serves_alone_and_retrains_with_its_extra(wheel, place, trained):
+    # One environment grows in stages, because installing SciPy several times takes minutes.
     install(place, wheel)
-    for tool in ("nbdev", "fastcore", "papermill", "ipykernel", "matplotlib"):
-        assert not installed(place, tool), tool
-    program = ("-m", "iris_serve")
-    assert call(place, *program, "train").returncode == 0
-    assert call(place, *program, "predict", *ROW).stdout == '{"prediction": 1}\n'
-    refused = call(place, *program, "retrain")
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "pip install 'iris_serve[retrain]'" in refused.stderr
+    for name in (*EXTRAS, *DEVELOPMENT):
+        assert not installed(place, name), name
+    for command in ((), ("train",), ("retrain",)):
+        refused = call(place, *PROGRAM, *command)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+        assert "pip install 'iris_serve[retrain]'" in refused.stderr
+    shutil.copytree(trained, place / "empty" / "models", dirs_exist_ok=True)
+    assert call(place, *PROGRAM, "predict", *ROW).stdout == '{"prediction": 1}\n'
+    assert call(place, *PROGRAM, "verify").returncode == 0
+    serves(place)
 
     install(place, f"{wheel}[retrain]")
+    for name in DEVELOPMENT:
+        assert not installed(place, name), name
     shutil.rmtree(place / "empty" / "models")
     seven = ("retrain", "-p", "seed", "7", "-p", "n_estimators", "10")
     for version, promote in (("1", "auto"), ("2", "always")):
-        made = call(place, *program, *seven, "-p", "promote", promote)
+        made = call(place, *PROGRAM, *seven, "-p", "promote", promote)
         assert made.returncode == 0, made.stderr
         assert (place / "empty" / "models" / "iris" / version / "retrain.ipynb").is_file()
-        assert call(place, *program, "predict", *ROW).stdout == '{"prediction": 1}\n'
-    for tool in ("nbdev", "fastcore", "execnb"):
-        assert not installed(place, tool), tool
+        assert call(place, *PROGRAM, "predict", *ROW).stdout == '{"prediction": 1}\n'
     script = place / "venv" / "bin" / "iris-serve"
     said = subprocess.run(
         [script, "--version"], cwd=place / "empty", capture_output=True, text=True, check=True
@@ -122,3 +145,10 @@ def test_a_wheel_serves_and_retrains_in_an_empty_directory(wheel, place, trained
         [script, "versions"], cwd=place / "empty", capture_output=True, text=True, check=True
     )
     assert [line[0] for line in listed.stdout.splitlines()] == [" ", "*"]
+
+    # The model file needs scikit-learn, and nothing of ours.
+    assert call(place, "-m", "pip", "uninstall", "-q", "-y", "iris_serve").returncode == 0
+    code = "import sys, joblib; print(joblib.load(sys.argv[1]).predict([[6.1,2.8,4.7,1.2]]))"
+    alone = call(place, "-W", "error", "-c", code, trained / "iris" / "1" / MODEL_FILE)
+    assert (alone.stdout, alone.stderr) == ("[1]\n", "")
+    assert not installed(place, "iris_serve")

@@ -1,4 +1,4 @@
-"""Any numeric table becomes a model; whatever is wrong with one is said, with row and column."""
+"""A file becomes a table, or an error that lists all that is wrong with it, row by row."""
 
 import gzip
 import hashlib
@@ -7,9 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,24 +15,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
-from iris_serve.data.contract import Contract
 from iris_serve.data.files import MAX_ISSUES, FileIssue, TableError
 from iris_serve.data.rows import RowError, check_row
-from iris_serve.data.table import Table, fingerprint, held_out, iris, split
-from iris_serve.data.tables import MAX_FEATURES, MAX_NAME, MIN_CLASS_ROWS, load_table, read_table
+from iris_serve.data.table import fingerprint, iris, split
+from iris_serve.data.tables import MAX_COLUMNS, MAX_NAME, MIN_CLASS_ROWS, load_table, read_table
 from iris_serve.forest import Forest
 from iris_serve.model.card import make_card
 from iris_serve.model.load import load, open_model
 from iris_serve.model.save import save
-from iris_serve.model.train import (
-    Params,
-    Scores,
-    cross_validate,
-    cv_folds,
-    fit,
-    make_estimator,
-    score,
-)
+from iris_serve.model.train import Params, fit, make_estimator, score
 
 BUNCHES = {"wine": load_wine, "breast cancer": load_breast_cancer, "iris": load_iris}
 ROWS = [(f"{i}.5", f"{i * i}", "red" if i % 2 else "blue") for i in range(20)]
@@ -58,7 +47,7 @@ def changed(row, column, text):
 
 @pytest.fixture
 def refused(tmp_path):
-    """The error about a CSV file with this content."""
+    """A function that returns the error about a CSV file with this content."""
 
     def read(content, target="kind", features=None, name="table.csv"):
         path = tmp_path / name
@@ -74,6 +63,8 @@ def refused(tmp_path):
 
 @pytest.fixture
 def accepted(tmp_path):
+    """A function that returns the table in a CSV file with this content."""
+
     def read(content, target="kind", features=None, name="table.csv"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -87,7 +78,7 @@ def accepted(tmp_path):
 
 @pytest.mark.parametrize("name", BUNCHES)
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
-def test_a_table_from_a_file_has_every_number_to_the_last_bit(name, kind, tmp_path):
+def test_a_table_from_a_file_equals_its_source_to_the_last_bit(name, kind, tmp_path):
     frame, path = frame_of(BUNCHES[name]()), tmp_path / f"table.{kind}"
     frame.to_parquet(path) if kind == "parquet" else frame.to_csv(path, index=False)
     table = read_table(path, "kind")
@@ -100,7 +91,7 @@ def test_a_table_from_a_file_has_every_number_to_the_last_bit(name, kind, tmp_pa
 
 
 @pytest.mark.parametrize("name", BUNCHES)
-def test_the_same_numbers_have_the_same_fingerprint_in_every_kind_of_file(name, tmp_path):
+def test_equal_numbers_have_equal_fingerprints_in_every_file_format(name, tmp_path):
     frame = frame_of(BUNCHES[name]())
     frame.to_csv(tmp_path / "a.csv", index=False)
     frame.to_parquet(tmp_path / "b.parquet")
@@ -112,7 +103,7 @@ def test_the_same_numbers_have_the_same_fingerprint_in_every_kind_of_file(name, 
 
 
 @pytest.mark.parametrize("name", BUNCHES)
-def test_the_contract_is_that_of_the_file_and_its_example_is_nobodys_row(name, tmp_path):
+def test_the_contract_describes_the_file_and_its_example_is_not_one_of_the_rows(name, tmp_path):
     frame = frame_of(BUNCHES[name]())
     frame.to_csv(tmp_path / "table.csv", index=False)
     contract = read_table(tmp_path / "table.csv", "kind").contract
@@ -130,7 +121,7 @@ def test_the_contract_is_that_of_the_file_and_its_example_is_nobodys_row(name, t
 
 
 @pytest.mark.parametrize("name", ["wine", "breast cancer"])
-def test_a_csv_with_string_classes_becomes_a_model_bit_equal_to_scikit_learn(name, tmp_path):
+def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_learn(name, tmp_path):
     frame = frame_of(BUNCHES[name]())
     frame.to_csv(tmp_path / "table.csv", index=False)
     table = load_table(str(tmp_path / "table.csv"), "kind")
@@ -154,14 +145,14 @@ def test_a_csv_with_string_classes_becomes_a_model_bit_equal_to_scikit_learn(nam
     assert load(tmp_path / "model")[0].classes_.tolist() == list(table.contract.classes)
 
 
-def test_a_built_in_table_has_no_file():
+def test_the_built_in_table_has_no_file_digest():
     table = load_table()
     assert fingerprint(table) == fingerprint(iris())
     assert table.file is None
     assert table.contract.example == (6.1, 2.8, 4.7, 1.2)
 
 
-def test_a_feature_called_label_is_looked_at_beside_the_label(accepted):
+def test_a_feature_called_label_is_shown_beside_the_label(accepted):
     lines = [f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(20)]
     frame = accepted("\n".join(["label,size,kind", *lines])).frame()
     assert list(frame) == ["label", "size", "label"]
@@ -169,14 +160,14 @@ def test_a_feature_called_label_is_looked_at_beside_the_label(accepted):
     assert frame.iloc[:3, 2].tolist() == ["a", "b", "a"]
 
 
-def test_features_choose_columns_and_their_order(accepted):
+def test_the_named_features_decide_the_columns_and_their_order(accepted):
     table = accepted(lines(ROWS), features=["weight", "size"])
     assert table.contract.names == ["weight", "size"]
     assert table.X[3].tolist() == [9.0, 3.5]
     assert accepted(lines(ROWS), features=["size"]).X.shape == (20, 1)
 
 
-def test_columns_that_nobody_chose_may_hold_anything(accepted):
+def test_columns_that_were_not_chosen_may_hold_anything(accepted):
     rows = [("", *row, "x", "") for row in ROWS]
     header = ("", "size", "weight", "kind", "note", "note")
     assert len(accepted(lines(rows, header), features=["size", "weight"])) == 20
@@ -195,7 +186,7 @@ def test_columns_that_nobody_chose_may_hold_anything(accepted):
     ],
     ids=["BOM", "CRLF", "CR", "no last newline", "empty lines at the end", "spaces", "quotes"],
 )
-def test_the_dress_of_a_csv_file_does_not_matter(content, accepted):
+def test_the_variants_of_csv_make_the_same_table(content, accepted):
     plain, other = accepted(lines(ROWS)), accepted(content)
     assert fingerprint(other) == fingerprint(plain)
     assert other.contract == plain.contract
@@ -232,7 +223,7 @@ def test_a_number_is_read_as_python_reads_it(tmp_path_factory, numbers):
         (['"a ""b"""', '"c,d"'], ['a "b"', "c,d"]),
     ],
 )
-def test_classes_are_whole_numbers_if_all_are_and_else_texts(written, read, accepted):
+def test_classes_are_whole_numbers_if_all_of_them_are_and_texts_otherwise(written, read, accepted):
     rows = [(f"{i}", written[i % 2]) for i in range(20)]
     table = accepted(lines(rows, ["size", "kind"]))
     assert list(table.contract.classes) == read
@@ -252,7 +243,7 @@ def test_classes_are_whole_numbers_if_all_are_and_else_texts(written, read, acce
     ],
     ids=["int", "float", "text", "bool", "category", "uint8"],
 )
-def test_parquet_says_itself_what_a_class_is(values, read, tmp_path):
+def test_the_type_of_a_parquet_column_decides_what_its_classes_are(values, read, tmp_path):
     frame = pd.DataFrame({"size": range(20), "kind": [*values] * 10})
     frame["kind"] = frame["kind"].astype(pd.Series(values).dtype)
     frame.to_parquet(tmp_path / "t.parquet")
@@ -260,45 +251,45 @@ def test_parquet_says_itself_what_a_class_is(values, read, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0.5", "1e400", str(2**53), "-inf", "1" * 100, "-" + "9" * 90])
-def test_a_target_of_measurements_or_of_long_identifiers_is_refused(text, refused):
+def test_a_target_of_measurements_or_long_identifiers_is_refused(text, refused):
     rows = [(f"{i}", text if i == 7 else f"{i % 2}") for i in range(20)]
-    (complaint,) = refused(lines(rows, ["size", "kind"])).complaints
-    assert (complaint.row, complaint.column, complaint.value) == (8, "kind", text)
-    assert "not a measurement" in complaint.problem
+    (issue,) = refused(lines(rows, ["size", "kind"])).issues
+    assert (issue.row, issue.column, issue.value) == (8, "kind", text)
+    assert "not a measurement" in issue.problem
 
 
-def test_a_target_with_nearly_a_class_a_row_is_refused_in_one_complaint(refused):
+def test_a_target_with_nearly_as_many_classes_as_rows_is_one_issue(refused):
     rows = [(f"{i}", f"{i * 7}") for i in range(300)]
-    (complaint,) = refused(lines(rows, ["size", "kind"])).complaints
-    assert (complaint.row, complaint.column, complaint.value) == (1, "kind", "0")
-    assert "300 different values in 300 rows" in complaint.problem
+    (issue,) = refused(lines(rows, ["size", "kind"])).issues
+    assert (issue.row, issue.column, issue.value) == (1, "kind", "0")
+    assert "300 different values in 300 rows" in issue.problem
 
 
-def test_one_row_a_class_is_refused_with_row_column_and_value(refused):
+def test_a_class_with_a_single_row_is_an_issue_with_row_column_and_value(refused):
     rows = [("1", "a"), ("2", "b"), ("3", "c")]
     error = refused(lines(rows, ["size", "kind"]))
-    assert [(c.row, c.column, c.value) for c in error.complaints] == [
+    assert [(c.row, c.column, c.value) for c in error.issues] == [
         (1, "kind", "a"),
         (2, "kind", "b"),
         (3, "kind", "c"),
     ]
-    assert all("only 1 row of this class, and at least 5" in c.problem for c in error.complaints)
+    assert all("only 1 row of this class, and at least 5" in c.problem for c in error.issues)
 
 
-def test_a_class_needs_its_least_rows_and_no_more(accepted, refused):
+def test_a_class_needs_exactly_the_minimum_of_rows(accepted, refused):
     rows = [(f"{i}", "few" if i < MIN_CLASS_ROWS else "many") for i in range(30)]
     assert len(accepted(lines(rows, ["size", "kind"]))) == 30
-    (complaint,) = refused(lines(rows[1:], ["size", "kind"])).complaints
-    assert (complaint.row, complaint.value) == (1, "few")
+    (issue,) = refused(lines(rows[1:], ["size", "kind"])).issues
+    assert (issue.row, issue.value) == (1, "few")
 
 
 def test_a_single_class_is_refused(refused):
-    (complaint,) = refused(lines([(a, b, "red") for a, b, _ in ROWS])).complaints
-    assert (complaint.column, complaint.value) == ("kind", "red")
-    assert "only class" in complaint.problem
+    (issue,) = refused(lines([(a, b, "red") for a, b, _ in ROWS])).issues
+    assert (issue.column, issue.value) == ("kind", "red")
+    assert "the only class; at least two are needed" in issue.problem
 
 
-# Complaints
+# Issues
 
 
 @pytest.mark.parametrize(
@@ -324,19 +315,19 @@ def test_a_single_class_is_refused(refused):
         ("9007199254740993", "a whole number beyond 2**53"),
     ],
 )
-def test_a_bad_cell_is_refused_with_row_column_and_value(text, problem, refused):
-    (complaint,) = refused(changed(11, 1, text)).complaints
-    assert (complaint.row, complaint.column) == (12, "weight")
-    assert complaint.value == text.strip('"')[:100]
-    assert problem in complaint.problem
+def test_a_bad_cell_is_an_issue_with_row_column_and_value(text, problem, refused):
+    (issue,) = refused(changed(11, 1, text)).issues
+    assert (issue.row, issue.column) == (12, "weight")
+    assert issue.value == text.strip('"')[:100]
+    assert problem in issue.problem
 
 
-def test_a_hole_in_the_target_is_refused_with_its_row(refused):
-    (complaint,) = refused(changed(4, 2, "NA")).complaints
-    assert complaint == FileIssue(5, "kind", "NA", "missing")
+def test_a_missing_class_is_an_issue_with_its_row(refused):
+    (issue,) = refused(changed(4, 2, "NA")).issues
+    assert issue == FileIssue(5, "kind", "NA", "missing")
 
 
-def test_parquet_is_refused_in_the_same_words(tmp_path):
+def test_issues_with_parquet_name_row_column_and_value_as_for_csv(tmp_path):
     frame = pd.DataFrame([(float(a), int(b), c) for a, b, c in ROWS], columns=["x", "n", "kind"])
     frame = frame.astype({"n": "Int64"})
     frame.loc[3, "x"] = np.inf
@@ -346,7 +337,7 @@ def test_parquet_is_refused_in_the_same_words(tmp_path):
     frame.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(TableError) as refusal:
         read_table(tmp_path / "t.parquet", "kind")
-    found = [(c.row, c.column, c.value) for c in refusal.value.complaints]
+    found = [(c.row, c.column, c.value) for c in refusal.value.issues]
     assert found[:2] == [(4, "x", "inf"), (6, "n", "")]
     assert found[2:] == [(7, "n", str(2**53 + 1)), (8, "kind", "")]
 
@@ -363,72 +354,74 @@ def test_parquet_is_refused_in_the_same_words(tmp_path):
     ],
     ids=["dates", "bytes", "lists", "objects", "booleans", "texts"],
 )
-def test_a_parquet_column_of_another_kind_has_one_complaint(values, tmp_path):
+def test_a_parquet_column_of_another_type_is_one_issue(values, tmp_path):
     frame = pd.DataFrame({"size": range(20), "odd": values, "kind": ["a", "b"] * 10})
     frame.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(TableError) as refusal:
         read_table(tmp_path / "t.parquet", "kind")
-    (complaint,) = refusal.value.complaints
-    assert (complaint.row, complaint.column) == (1, "odd")
-    assert "no other row is better" in complaint.problem
+    (issue,) = refusal.value.issues
+    assert (issue.row, issue.column) == (1, "odd")
+    assert "no row holds a usable number" in issue.problem
     assert len(read_table(tmp_path / "t.parquet", "kind", ["size"])) == 20
 
 
 def test_a_constant_column_is_refused_as_a_forest_sees_it(refused):
     for numbers in (["0"], ["1", "1.00000000001"]):
         rows = [(a, numbers[i % len(numbers)], c) for i, (a, _, c) in enumerate(ROWS)]
-        (complaint,) = refused(lines(rows)).complaints
-        assert (complaint.row, complaint.column) == (None, "weight")
-        assert "constant" in complaint.problem
+        (issue,) = refused(lines(rows)).issues
+        assert (issue.row, issue.column) == (None, "weight")
+        assert "constant" in issue.problem
 
 
-def test_a_column_with_the_content_of_another_is_refused(refused):
+def test_a_column_that_repeats_another_is_refused(refused):
     rows = [(a, b, a, c) for a, b, c in ROWS]
-    (complaint,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).complaints
-    assert complaint == FileIssue(None, "copy", None, "the same numbers as the column size")
+    (issue,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).issues
+    assert issue == FileIssue(None, "copy", None, "the same numbers as the column size")
 
 
-def test_columns_that_a_forest_cannot_tell_apart_are_the_same(refused):
+def test_columns_that_are_equal_in_32_bits_count_as_repeated(refused):
     rows = [(a, b, f"{float(a) * (1 + 1e-12)!r}", c) for a, b, c in ROWS]
-    (complaint,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).complaints
-    assert complaint == FileIssue(None, "copy", None, "the same numbers as the column size")
+    (issue,) = refused(lines(rows, ["size", "weight", "copy", "kind"])).issues
+    assert issue == FileIssue(None, "copy", None, "the same numbers as the column size")
 
 
-def test_two_columns_of_one_name_are_refused_and_not_renamed(refused):
+def test_two_columns_with_the_same_name_are_refused_and_not_renamed(refused):
     rows = [(a, b, c) for a, b, c in ROWS]
-    (complaint,) = refused(lines(rows, ["size", "size", "kind"])).complaints
-    assert (complaint.column, complaint.problem) == ("size", "named more than once")
-    (complaint,) = refused(lines(rows, ["size", "kind", "kind"])).complaints
-    assert complaint.column == "kind"
+    (issue,) = refused(lines(rows, ["size", "size", "kind"])).issues
+    assert (issue.column, issue.problem) == ("size", "named more than once")
+    (issue,) = refused(lines(rows, ["size", "kind", "kind"])).issues
+    assert issue.column == "kind"
 
 
 @pytest.mark.parametrize(
     ("target", "features", "column", "problem"),
     [
-        ("kynd", None, "kynd", "did you mean 'kind'? (there are size, weight, kind)"),
-        ("kind", ["sise"], "sise", "did you mean 'size'?"),
-        ("KIND", ["size"], "KIND", "did you mean 'kind'?"),
+        ("kynd", None, "kynd", "did you mean kind? (columns: size, weight, kind)"),
+        ("kind", ["sise"], "sise", "did you mean size?"),
+        ("KIND", ["size"], "KIND", "did you mean kind?"),
         ("kind", ["size", "size"], "size", "named more than once"),
         ("kind", ["size", "kind"], "kind", "named more than once"),
-        ("kind", [], None, "1 to 1000 features are needed, and there are 0"),
-        (None, None, None, "the target column must be named (there are size, weight, kind)"),
+        ("kind", [], None, "1 to 1000 features are needed, got 0"),
+        (None, None, None, "the target column must be named (columns: size, weight, kind)"),
     ],
 )
-def test_wrong_names_are_answered_with_the_right_ones(target, features, column, problem, refused):
-    (complaint,) = refused(lines(ROWS), target, features).complaints
-    assert (complaint.row, complaint.column) == (None, column)
-    assert problem in complaint.problem
+def test_an_unknown_or_repeated_name_is_answered_with_the_right_ones(
+    target, features, column, problem, refused
+):
+    (issue,) = refused(lines(ROWS), target, features).issues
+    assert (issue.row, issue.column) == (None, column)
+    assert problem in issue.problem
 
 
-def test_a_file_without_a_header_is_asked_for_one(refused):
+def test_a_missing_header_is_suspected_where_names_are_numbers(refused):
     content = lines(ROWS[1:], ROWS[0])
-    assert "is the header missing?" in refused(content, "kind").complaints[0].problem
+    assert "is the header missing?" in refused(content, "kind").issues[0].problem
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\0b", "x" * (MAX_NAME + 1), '"a\nb"'])
 def test_a_feature_without_a_usable_name_is_refused(name, refused):
     error = refused(lines(ROWS, ["size", name, "kind"]))
-    assert len(error.complaints) == 1
+    assert len(error.issues) == 1
     assert str(error).count("\n") == 3  # whatever the name, it stays on its line
 
 
@@ -436,7 +429,7 @@ ODD = ["a'b", 'a""b', "länge (µm)", "größe 緑 🌱", "x" * MAX_NAME, "a.b[0
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_names_are_kept_and_named_in_errors(name, accepted):
+def test_unusual_names_are_kept_and_appear_in_errors(name, accepted):
     table = accepted(lines(ROWS, ["size", f'"{name}"', "kind"]))
     assert table.contract.features[1].name == name.replace('""', '"')
     with pytest.raises(RowError) as refusal:
@@ -446,7 +439,7 @@ def test_odd_names_are_kept_and_named_in_errors(name, accepted):
 
 
 def test_too_many_features_are_refused_before_a_row_is_read(refused):
-    names = [f"f{i}" for i in range(MAX_FEATURES + 1)]
+    names = [f"f{i}" for i in range(MAX_COLUMNS + 1)]
     assert "features are needed" in str(refused(",".join([*names, "kind"]) + "\n"))
 
 
@@ -459,11 +452,11 @@ def test_too_many_features_are_refused_before_a_row_is_read(refused):
         ("  ", "an empty line"),
     ],
 )
-def test_a_line_of_another_length_is_refused_with_its_row(line, problem, refused):
+def test_a_line_with_too_few_or_too_many_cells_is_an_issue_with_its_row(line, problem, refused):
     content = lines(ROWS).splitlines()
     content.insert(6, line)
-    (complaint,) = refused("\n".join(content)).complaints
-    assert (complaint.row, complaint.problem) == (6, problem)
+    (issue,) = refused("\n".join(content)).issues
+    assert (issue.row, issue.problem) == (6, problem)
 
 
 @pytest.mark.parametrize(
@@ -481,16 +474,16 @@ def test_a_line_of_another_length_is_refused_with_its_row(line, problem, refused
         (lines(ROWS) + f'"{"x" * 200_000}",1,red', "is not CSV: field larger than"),
     ],
 )
-def test_what_is_no_csv_file_is_named(content, problem, refused):
+def test_the_error_says_why_a_file_is_not_csv(content, problem, refused):
     assert problem in str(refused(content))
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "with Excel's mark"])
-def test_a_byte_that_is_not_text_is_named_with_its_line(mark, refused):
+def test_a_byte_that_is_not_utf_8_is_named_with_its_line(mark, refused):
     content = lines(ROWS).replace("red", "röd", 1).encode("latin-1")
-    (complaint,) = refused(mark + content).complaints
-    assert complaint.value == "byte 0xf6"
-    assert complaint.problem.startswith("line 3 of the file is not text in UTF-8")
+    (issue,) = refused(mark + content).issues
+    assert issue.value == "byte 0xf6"
+    assert issue.problem.startswith("line 3 of the file is not text in UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -504,56 +497,56 @@ def test_a_byte_that_is_not_text_is_named_with_its_line(mark, refused):
         ("t.parquet", b"", "this is not Parquet"),
     ],
 )
-def test_a_file_of_another_kind_or_damaged_is_refused(name, content, problem, refused):
+def test_an_unknown_or_damaged_file_is_refused(name, content, problem, refused):
     assert problem in str(refused(content, name=name))
 
 
 @pytest.mark.parametrize("data", ["nowhere.csv", "Iris", "", ".", "a\nb.csv"])
-def test_a_missing_file_is_named(data):
+def test_the_error_names_a_missing_file(data):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*; data is 'iris', or a \.csv"):
         load_table(data, "kind")
 
 
-def test_columns_are_not_chosen_for_the_built_in_table():
-    with pytest.raises(ValueError, match="brings its own"):
+def test_no_columns_can_be_chosen_for_the_built_in_table():
+    with pytest.raises(ValueError, match="has its own"):
         load_table("iris", features=["sepal_length"])
 
 
-def test_everything_wrong_is_said_at_once_in_an_aligned_table(refused):
+def test_all_issues_are_shown_at_once_in_an_aligned_table(refused):
     rows = [[f"{i}", "7", "red" if i % 2 else "blue"] for i in range(20)]
     rows[2][0], rows[4][2], rows[9] = "big", "", ["1", "7"]
     rows[11][0] = "x" * 500
     error = refused(lines(rows))
     shown = str(error).splitlines()
     assert shown[0] == "table.csv cannot be learned from (row 1 is the first below the header):"
-    assert [c.row for c in error.complaints] == [None, 3, 5, 10, 12]
+    assert [c.row for c in error.issues] == [None, 3, 5, 10, 12]
     assert [part.strip() for part in shown[1].split(" | ")] == ["row", "column", "value", "problem"]
     bars = {tuple(i for i, c in enumerate(line) if c in "|+") for line in shown[1:]}
     assert len(bars) == 1
     assert all(len(line) < 130 for line in shown)
 
 
-def test_complaints_are_bounded_and_the_rest_is_counted(refused):
+def test_at_most_so_many_issues_are_kept_and_the_rest_is_counted(refused):
     rows = [["NA" if 0 < i < 900 else "1", f"{i}", "red" if i % 2 else "blue"] for i in range(1000)]
     error = refused(lines(rows))
-    assert (len(error.complaints), error.more) == (MAX_ISSUES, 879)
-    assert [c.row for c in error.complaints] == list(range(2, 22))
+    assert (len(error.issues), error.more) == (MAX_ISSUES, 879)
+    assert [c.row for c in error.issues] == list(range(2, 22))
     assert str(error).endswith("and 879 more")
 
 
-def test_a_column_without_a_number_has_one_complaint(refused):
-    (complaint,) = refused(lines([(a, "x", c) for a, _, c in ROWS])).complaints
-    assert (complaint.row, complaint.column, complaint.value) == (1, "weight", "x")
-    assert "name the features without this column" in complaint.problem
+def test_a_column_without_a_number_is_one_issue(refused):
+    (issue,) = refused(lines([(a, "x", c) for a, _, c in ROWS])).issues
+    assert (issue.row, issue.column, issue.value) == (1, "weight", "x")
+    assert "leave this column out of the features" in issue.problem
 
 
-def test_a_column_with_different_troubles_is_not_said_to_have_the_first_in_every_row(refused):
+def test_the_single_issue_of_a_column_does_not_claim_the_same_problem_for_every_row(refused):
     rows = [(a, "x" if i else "", c) for i, (a, _, c) in enumerate(ROWS)]
-    (complaint,) = refused(lines(rows)).complaints
-    assert complaint.problem.startswith("missing, and no other row is better")
+    (issue,) = refused(lines(rows)).issues
+    assert issue.problem.startswith("missing, and no row holds a usable number")
 
 
-def test_an_index_that_pandas_wrote_is_recognised(tmp_path):
+def test_an_index_that_pandas_wrote_is_recognized(tmp_path):
     numbers = {"size": float, "weight": float}
     table = pd.DataFrame(ROWS, columns=["size", "weight", "kind"]).astype(numbers)
     table.to_csv(tmp_path / "once.csv")
@@ -566,21 +559,21 @@ def test_an_index_that_pandas_wrote_is_recognised(tmp_path):
         assert len(read_table(tmp_path / name, "kind", ["size", "weight"])) == 20
 
 
-def test_the_error_survives_the_way_to_another_process(refused):
+def test_a_table_error_can_be_pickled(refused):
     error = refused(changed(3, 0, "big"))
     again = pickle.loads(pickle.dumps(error))
-    assert (str(again), again.complaints, again.more) == (str(error), error.complaints, 0)
+    assert (str(again), again.issues, again.more) == (str(error), error.issues, 0)
     assert isinstance(again, ValueError)
 
 
-def test_without_pyarrow_the_error_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_pyarrow_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(TableError, match=r"pip install 'iris_serve\[parquet\]'"):
         read_table(tmp_path / "t.parquet", "kind")
 
 
-def test_reading_csv_needs_neither_pandas_nor_pyarrow_nor_scikit_learn(tmp_path):
+def test_reading_csv_imports_neither_pandas_nor_pyarrow_nor_scikit_learn(tmp_path):
     (tmp_path / "t.csv").write_text(lines(ROWS))
     code = (
         "import sys; from iris_serve.data.tables import load_table; load_table('t.csv', 'kind'); "
@@ -640,9 +633,9 @@ def check_outcome(path):
     """Whatever the bytes: a valid table or a `TableError` with short lines."""
     table, error = outcome(path)
     if error:
-        assert 1 <= len(error.complaints) <= MAX_ISSUES
+        assert 1 <= len(error.issues) <= MAX_ISSUES
         assert all(line.isprintable() and len(line) < 500 for line in str(error).split("\n"))
-        json.dumps([c.cells() for c in error.complaints])
+        json.dumps([c.cells() for c in error.issues])
         return
     assert np.isfinite(table.X.astype(np.float32)).all()
     assert table.X.shape == (len(table.y), len(table.contract.features))
@@ -680,72 +673,3 @@ def test_damaged_parquet_is_a_table_or_a_table_error(good_parquet, tmp_path):
         flipped[at] ^= 0x10
         path.write_bytes(flipped)
         check_outcome(path)
-
-
-# Splits and folds
-
-
-def small(counts):
-    """A table of random rows, so many of each class."""
-    X = np.random.default_rng(1).uniform(0, 9, (sum(counts.values()), 2))
-    y = np.array([c for c, n in counts.items() for _ in range(n)])
-    contract = Contract(iris().contract.features[:2], tuple(counts), ("a", "b"), (1, 2))
-    return Table(X, y, contract, "small")
-
-
-def test_a_row_named_twice_differently_stands_on_one_side():
-    X = np.repeat(iris().X, 2, axis=0)
-    sides = held_out(X, 0.3).reshape(-1, 2)
-    assert (sides[:, 0] == sides[:, 1]).all()
-
-
-def test_a_split_that_leaves_nothing_says_how_large_the_table_is():
-    table = small({"a": 5, "b": 5})
-    with pytest.raises(ValueError, match="holds out none of the 10 rows: more rows or another"):
-        split(table, 0.0001)
-    with pytest.raises(ValueError, match="leaves no row of class 'a' to learn from, of 10 rows"):
-        split(table, 0.9999)
-
-
-def test_cross_validation_is_reproducible_and_its_numbers_belong_together():
-    table, params = split(iris())[0], Params(n_estimators=5)
-    one = cross_validate(params, table, 4)
-    assert cross_validate(params, table, 4) == one
-    assert len(one.scores) == len(one.balanced_scores) == 4
-    assert one.mean == pytest.approx(np.mean(one.scores))
-    assert one.std == pytest.approx(np.std(one.scores))
-    assert one.balanced_mean == pytest.approx(np.mean(one.balanced_scores))
-    assert 0.8 < one.balanced_mean <= 1
-
-
-def test_the_folds_do_not_depend_on_the_order_of_the_rows():
-    table = split(iris())[0]
-    last = len(table) - 1
-    turned = replace(table, X=table.X[::-1], y=table.y[::-1])
-    here = [set(examine.tolist()) for _, examine in cv_folds(table, 5)]
-    there = [{last - i for i in examine.tolist()} for _, examine in cv_folds(turned, 5)]
-    duplicates = {i for i in range(len(table)) if (table.X[i] == table.X).all(axis=1).sum() > 1}
-    assert [fold - duplicates for fold in here] == [fold - duplicates for fold in there]
-
-
-def test_every_fold_has_its_share_of_every_class(accepted):
-    frame = frame_of(load_breast_cancer())
-    table = accepted(frame.to_csv(index=False))
-    for learn, examine in cv_folds(table, 5):
-        assert not set(learn.tolist()) & set(examine.tolist())
-        assert len(learn) + len(examine) == len(table)
-        counts = np.unique(table.y[examine], return_counts=True)[1]
-        assert abs(counts - np.array([357, 212]) / 5).max() < 1
-    assert cross_validate(Params(n_estimators=5), table, 5).mean > 0.9
-
-
-def test_cross_validation_refuses_a_class_with_fewer_rows_than_folds():
-    table = small({"a": 30, "b": 4})
-    with pytest.raises(ValueError, match="class 'b' has 4 rows to learn from, too few for 5 folds"):
-        cross_validate(Params(n_estimators=2), table, 5)
-    assert len(cross_validate(Params(n_estimators=2), table, 4).scores) == 4
-
-
-def test_metrics_written_before_cross_validation_are_still_read():
-    old = b'{"rows": 1, "accuracy": 1, "balanced_accuracy": 1, "confusion": [[1]]}'
-    assert msgspec.json.decode(old, type=Scores).cross_validation is None
