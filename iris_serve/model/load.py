@@ -39,7 +39,7 @@ def read_model_files(path: Path, card: Card) -> dict[str, bytes]:
             raise ArtifactError(f"{path / name} is not the file that its card describes")
     return found
 
-
+# %% ../../nbs/3_model/03_load.ipynb #b999a863
 def read_verified(path: Path, card_sha256: str | None = None) -> tuple[dict[str, bytes], Card]:
     """The model files' bytes and the card of the artifact `path`, checked and not yet opened.
 
@@ -53,7 +53,9 @@ def read_verified(path: Path, card_sha256: str | None = None) -> tuple[dict[str,
     return read_model_files(path, card), card
 
 # %% ../../nbs/3_model/03_load.ipynb #fd225000
-NOT_INSTALLED = f"{MODEL_FILE} needs scikit-learn here: pip install 'iris_serve[retrain]'"
+NOT_INSTALLED = (
+    f"{MODEL_FILE} needs scikit-learn, which is not installed: pip install 'iris_serve[retrain]'"
+)
 
 
 def check_versions(card: Card) -> None:
@@ -180,7 +182,7 @@ def finite_probabilities(probabilities: Any) -> list[list[float]]:
 class UnanswerableError(ValueError):
     """Rows that the contract accepts and for which the estimator has no answer."""
 
-
+# %% ../../nbs/3_model/03_load.ipynb #1762df73
 def call_estimator(ask: Callable[[Any], Any], rows: list[list[float]]) -> Any:
     """What `ask` answers to `rows` (rows, features); raises `UnanswerableError` if it cannot."""
     try:
