@@ -1,5 +1,8 @@
-"""What the tests of the frozen forest share: data, estimators, hard rows, and the judge of bits."""
+"""What the tests of the frozen forest share: data, estimators, hard rows, and comparing bits."""
 
+import os
+import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from unittest import mock
@@ -21,11 +24,11 @@ LOADERS = {
 }
 FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
 KINDS = {kind.__name__: kind for kind in (*FORESTS, DecisionTreeClassifier, ExtraTreeClassifier)}
-# What makes a forest answer in one way alone; each name is a number of the package's.
+# What makes a forest answer in one way only; each name is a number in the chapter on leaves.
 WAYS = {
-    "masks": {"leaves.TABLE_BYTES": 0},
-    "walk": {"leaves.TABLE_BYTES": 0, "forest.MASK_BYTES": 0},
-    "table": {"leaves.ROWS_PER_CELL": 1e-9},
+    "masks": {"GRID_BYTES": 0},
+    "walk": {"GRID_BYTES": 0, "MASK_BYTES": 0},
+    "grid": {"ROWS_PER_CELL": 1e-9},
 }
 EXTREMES = np.array(
     [0.0, 5e-324, 2.2e-308, 7e-46, 1.4e-45, 1e-40, 1.2e-38, 1.0, 1e30, 1e38, 3.4028234e38, HIGHEST]
@@ -35,7 +38,7 @@ EXTREMES = np.concatenate([EXTREMES, -EXTREMES])
 
 @cache
 def dataset(name):
-    """The rows and the classes of one of scikit-learn's tables; nobody writes to them."""
+    """The rows and the classes of one of scikit-learn's tables; read-only."""
     X, y = LOADERS[name](return_X_y=True)
     X.setflags(write=False)
     y.setflags(write=False)
@@ -123,10 +126,10 @@ def hard_rows(estimator, rng, like, count):
 
 @contextmanager
 def forced(way):
-    """Within, forests are made and asked in one `way` alone, wherever that is possible."""
+    """Within, forests are made and asked in one `way` only, wherever that is possible."""
     with ExitStack() as patches:
         for name, value in WAYS[way].items():
-            patches.enter_context(mock.patch(f"iris_serve.{name}", value))
+            patches.enter_context(mock.patch(f"iris_serve.forest.leaves.{name}", value))
         yield
 
 
@@ -170,8 +173,23 @@ def assert_same(estimator, rows, alone=300, ways=tuple(WAYS)):
             assert differing(forest.predict_proba(rows), sure) == 0, (way, estimator)
             assert forest.predict(rows).tolist() == labels.tolist(), (way, estimator)
             assert differing(forest.predict_proba(rows[:7]), sure[:7]) == 0, (way, estimator)
-            if way != "table":
+            if way != "grid":
                 found, best = one_by_one(forest, rows[single])
                 assert differing(found, sure[single]) == 0, (way, estimator)
                 assert forest.classes[best].tolist() == labels[single].tolist()
     return asked
+
+
+def run_program(code, *words, **variables):
+    """What `code` prints in a process of its own, with more environment `variables`."""
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, words)]
+    done = subprocess.run(
+        command,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -14,10 +14,10 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from ..data.table import Table, content_fractions
+
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
-
-from ..data.table import Table, content_fractions
 
 # %% ../../nbs/3_model/01_train.ipynb #77732346
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -84,7 +84,7 @@ class CrossValidation(Struct, frozen=True, forbid_unknown_fields=True):
 class Scores(Struct, frozen=True, forbid_unknown_fields=True):
     """Scores on `rows` held-out rows; `confusion[i][j]` counts rows of class i answered as j.
 
-    `cross_validation` tells how steady such a score is, if anybody asked.
+    `cross_validation` tells how steady such a score is, if folds were asked for.
     """
 
     rows: int
@@ -111,7 +111,7 @@ def score(estimator: "RandomForestClassifier", table: Table) -> Scores:
 
 # %% ../../nbs/3_model/01_train.ipynb #12266920
 def cv_folds(table: Table, folds: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each fold the row numbers to learn from and to be examined on, both ascending.
+    """For each fold the row numbers to learn from and to be scored on, both ascending.
 
     Raises `ValueError` for fewer than 2 folds, or more than some class has rows.
     """

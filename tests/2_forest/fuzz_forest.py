@@ -1,4 +1,4 @@
-"""Opens changed forests, and tells of all that are neither refused nor answer as they should.
+"""Opens changed forests, and reports those that are neither refused nor answer as they should.
 
 python -W error fuzz_forest.py FOLDER KIND COUNT SEED
 
@@ -89,7 +89,7 @@ def changed_file(rng, files):
 
 
 def invented(rng):
-    """A forest that nobody has fitted: its trees may ask what they already know."""
+    """A forest that was never fitted: its trees may ask what they already know."""
     n_features, classes = int(rng.integers(1, 6)), int(rng.integers(1, 4))
     nodes = []
     for _ in range(rng.integers(1, 5)):
@@ -205,7 +205,7 @@ def open_one(kind, data, originals, rng):
     """True if the forest in `data` answers rightly, False if it is refused."""
     with (
         mock.patch("iris_serve.forest.leaves.ROWS_PER_CELL", [1 / 64, 1e-9][rng.integers(2)]),
-        mock.patch("iris_serve.forest.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
+        mock.patch("iris_serve.forest.leaves.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
     ):
         try:
             forest = Forest(decode(data))
@@ -217,13 +217,13 @@ def open_one(kind, data, originals, rng):
     return True
 
 
-def impatient(*_):
+def give_up(*_):
     raise TimeoutError(f"more than {PATIENCE} s")
 
 
 def main(folder, kind, count, seed):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGALRM, impatient)
+    signal.signal(signal.SIGALRM, give_up)
     files = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
     make, found, answered = {"raw": changed_file, "rebuilt": rebuilt_file}[kind], {}, 0
     for turn in range(count):

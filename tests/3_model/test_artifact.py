@@ -1,27 +1,48 @@
-"""What is saved is what is loaded, and nothing is opened before it has been looked at."""
+"""An artifact opens as what was saved, and nothing in it is opened before it is verified."""
 
-import importlib
+import ast
 import json
 import pickle
 import re
 import shutil
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import resolve_name
 from pathlib import Path
 
 import joblib
 import msgspec
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestClassifier
+from forests import dataset, differing, run_program
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
 import iris_serve
 from iris_serve.data.table import iris
-from iris_serve.forest.trees import HIGHEST
-from iris_serve.model.atomic import ArtifactError, sha256, to_json
-from iris_serve.model.card import CARD_FILE, SOURCES, make_golden, neighbour, read_card, versions
-from iris_serve.model.load import check_versions, load, open_model
-from iris_serve.model.save import FOREST_FILE, MODEL_FILE, save
+from iris_serve.forest import Forest
+from iris_serve.forest.format import decode, encode
+from iris_serve.forest.trees import HIGHEST, gather_arrays
+from iris_serve.model.atomic import ArtifactError, publish_dir, sha256, staging_dir, to_json
+from iris_serve.model.card import (
+    CARD_FILE,
+    SOURCES,
+    make_card,
+    make_golden,
+    near_cut,
+    read_card,
+    versions,
+)
+from iris_serve.model.load import check_versions, open_model
+from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
+from iris_serve.model.train import Params, score
 from iris_serve.registry.records import read_records
-from iris_serve.registry.registry import open_predictor
+from iris_serve.registry.registry import Registry, open_predictor
+
+PACKAGE = Path(iris_serve.__file__).parent
+FLOWER = [6.1, 2.8, 4.7, 1.2]
+NAMES = np.array(["setosa", "versicolor", "virginica"])
 
 
 @pytest.fixture
@@ -29,44 +50,173 @@ def artifact(registry):
     return registry.path(1)
 
 
+def drop_forest(artifact):
+    """Leave nothing but the pickle to open in `artifact`."""
+    rewrite_card(artifact, files={MODEL_FILE: read_card(artifact).files[MODEL_FILE]})
+    (artifact / FOREST_FILE).unlink()
+    return artifact
+
+
+@pytest.fixture
+def pickled(artifact):
+    return drop_forest(artifact)
+
+
+@pytest.fixture(params=["frozen", "pickled"])
+def either(artifact, request):
+    """An artifact that is opened by its forest, and one that is opened by its pickle."""
+    return drop_forest(artifact) if request.param == "pickled" else artifact
+
+
 def rewrite_card(artifact, **changes):
     card = json.loads((artifact / CARD_FILE).read_bytes()) | changes
     (artifact / CARD_FILE).write_text(json.dumps(card))
 
 
-def test_a_changed_model_file_is_refused_and_nothing_in_it_runs(artifact, trap, tmp_path):
-    joblib.dump(trap, artifact / MODEL_FILE)
+def save(estimator, card, path):
+    """Save an artifact as the registry does; returns its card."""
+    with staging_dir(path.parent) as staged:
+        card = write_artifact(staged, estimator, card)
+        publish_dir(staged, path)
+    return card
+
+
+def card_of(estimator, table):
+    return make_card("iris", Params(), table, score(estimator, table), estimator)
+
+
+def named_iris():
+    """The iris flowers with names as their classes."""
+    table = iris()
+    contract = msgspec.structs.replace(table.contract, classes=tuple(NAMES.tolist()))
+    return replace(table, y=NAMES[table.y], contract=contract)
+
+
+# Saving
+
+
+def test_what_is_opened_answers_bit_for_bit_like_what_was_saved(artifact, tmp_path):
+    estimator, card = joblib.load(artifact / MODEL_FILE), read_card(artifact)
+    save(estimator, card, tmp_path / "again")
+    forest, _ = open_model(tmp_path / "again")
+    unpickled, _ = open_model(drop_forest(tmp_path / "again"))
+    assert (type(forest), type(unpickled)) == (Forest, RandomForestClassifier)
+    X = np.random.default_rng(0).uniform(0, 8, (500, 4))
+    for model in (forest, unpickled):
+        assert model.predict_proba(X).tobytes() == estimator.predict_proba(X).tobytes()
+
+
+def test_an_artifact_is_never_overwritten(artifact):
+    estimator, card = joblib.load(artifact / MODEL_FILE), read_card(artifact)
+    before = {path.name: path.stat() for path in artifact.iterdir()}
+    with pytest.raises(OSError, match="not empty"):
+        save(estimator, card, artifact)
+    with pytest.raises(FileExistsError):
+        write_artifact(artifact, estimator, card)
+    assert {path.name: path.stat() for path in artifact.iterdir()} == before
+
+
+@pytest.mark.parametrize("failing", ["first file", "second file", "card", "rename"])
+def test_a_failed_save_leaves_nothing_behind(artifact, tmp_path, monkeypatch, failing):
+    calls = ["first file", "second file", "card"]
+
+    def fail(*_):
+        if failing == "rename" or calls.pop(0) == failing:
+            raise OSError("the disk is full")
+
+    estimator, card = joblib.load(artifact / MODEL_FILE), read_card(artifact)
+    monkeypatch.setattr("pathlib.Path.rename" if failing == "rename" else "os.fsync", fail)
+    folder = tmp_path / "folder"
+    with pytest.raises(OSError, match="disk is full"):
+        save(estimator, card, folder / "one")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_card_holds_no_time_and_no_path(artifact):
+    text = to_json(read_card(artifact)).decode()
+    assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d", text)
+    assert "/" not in text
+
+
+def test_the_model_file_holds_no_class_of_this_package(artifact):
+    assert b"iris_serve" not in (artifact / MODEL_FILE).read_bytes()
+    assert b"__main__" not in (artifact / MODEL_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_classes_that_json_cannot_hold_are_refused_when_saving(kind):
+    table = iris()
+    estimator = RandomForestClassifier(2).fit(table.X, table.y.astype(kind))
+    with pytest.raises(
+        TypeError, match=f"whole number or a text, and here it is a {kind.__name__}"
+    ):
+        make_golden(estimator, table.contract)
+
+
+@pytest.mark.parametrize("cut", [HIGHEST, -HIGHEST])
+def test_golden_rows_beside_the_last_numbers_can_be_asked_and_warn_of_nothing(cut):
+    assert [abs(near_cut(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+from iris_serve.training.retrain import Parameters, train
+
+train(Path(sys.argv[1]), Parameters(seed=3, n_estimators=15, max_depth=6))
+"""
+
+
+def test_two_trainings_make_the_same_forest_and_the_same_card(tmp_path):
+    made = []
+    for seed, threads in (("0", "1"), ("4242", "2")):
+        run_program(TRAINING, tmp_path / seed, PYTHONHASHSEED=seed, OMP_NUM_THREADS=threads)
+        path = Registry(tmp_path / seed).path(1)
+        made.append([(path / name).read_bytes() for name in (FOREST_FILE, CARD_FILE)])
+    assert made[0] == made[1]
+
+
+# Verifying before opening
+
+
+def test_the_trap_is_a_good_one(trap, tmp_path):
+    pickle.loads(pickle.dumps(trap))
+    assert (tmp_path / "the-trap-has-run").exists()
+
+
+def test_a_changed_model_file_is_refused_and_nothing_in_it_runs(either, trap, tmp_path):
+    joblib.dump(trap, either / MODEL_FILE)
     with pytest.raises(ArtifactError, match="is not the file that its card describes"):
-        load(artifact)
+        open_model(either)
     assert not (tmp_path / "the-trap-has-run").exists()
-    joblib.load(artifact / MODEL_FILE)
+    joblib.load(either / MODEL_FILE)
     assert (tmp_path / "the-trap-has-run").exists()
 
 
 @pytest.mark.parametrize("place", [0, 1, 1000, -1])
-def test_one_changed_byte_is_refused_before_joblib_sees_it(artifact, monkeypatch, place):
-    data = bytearray((artifact / MODEL_FILE).read_bytes())
+def test_one_changed_byte_is_refused_before_joblib_sees_it(either, monkeypatch, place):
+    data = bytearray((either / MODEL_FILE).read_bytes())
     data[place] ^= 1
-    (artifact / MODEL_FILE).write_bytes(data)
+    (either / MODEL_FILE).write_bytes(data)
     monkeypatch.setattr(joblib, "load", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(ArtifactError, match="is not the file"):
-        load(artifact)
+        open_model(either)
 
 
-def test_a_card_cut_anywhere_is_refused(artifact):
-    whole = (artifact / CARD_FILE).read_bytes()
+def test_a_card_cut_anywhere_is_refused(either):
+    whole = (either / CARD_FILE).read_bytes()
     for length in range(0, len(whole.rstrip()), 7):
-        (artifact / CARD_FILE).write_bytes(whole[:length])
+        (either / CARD_FILE).write_bytes(whole[:length])
         with pytest.raises(ArtifactError, match=r"card\.json is"):
-            load(artifact)
+            open_model(either)
 
 
-def test_a_model_cut_anywhere_is_refused(artifact):
-    whole = (artifact / MODEL_FILE).read_bytes()
+def test_a_model_file_cut_anywhere_is_refused(either):
+    whole = (either / MODEL_FILE).read_bytes()
     for length in range(0, len(whole), 1009):
-        (artifact / MODEL_FILE).write_bytes(whole[:length])
+        (either / MODEL_FILE).write_bytes(whole[:length])
         with pytest.raises(ArtifactError, match="is not the file"):
-            load(artifact)
+            open_model(either)
 
 
 @pytest.mark.parametrize(
@@ -80,27 +230,76 @@ def test_a_model_cut_anywhere_is_refused(artifact):
         ({"versions": {}}, "does not say which scikit-learn wrote iris_model.pkl"),
     ],
 )
-def test_a_strange_card_is_refused_with_its_own_message(artifact, changes, words):
-    rewrite_card(artifact, **changes)
+def test_a_strange_card_is_refused_with_its_own_message(pickled, changes, words):
+    rewrite_card(pickled, **changes)
     with pytest.raises(ArtifactError, match=re.escape(words)):
-        load(artifact)
+        open_model(pickled)
 
 
 @pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE])
-def test_a_missing_file_is_named(artifact, name):
-    (artifact / name).unlink()
+def test_a_missing_file_is_named(either, name):
+    (either / name).unlink()
     with pytest.raises(ArtifactError, match=f"no readable {name}"):
-        load(artifact)
+        open_model(either)
+
+
+@pytest.mark.parametrize("place", range(0, 120, 13))
+def test_a_card_with_a_byte_that_is_not_text_is_refused(either, place):
+    data = bytearray((either / CARD_FILE).read_bytes())
+    data[place] = 0xFF
+    (either / CARD_FILE).write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"card\.json is"):
+        open_model(either)
+
+
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"contract":' + b"[" * 100_000])
+def test_a_card_that_is_nested_too_deeply_is_refused(either, deep):
+    (either / CARD_FILE).write_bytes(deep)
+    with pytest.raises(ArtifactError, match=r"card\.json is"):
+        open_model(either)
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE, FOREST_FILE])
+def test_a_file_that_is_far_too_large_is_refused_unread(artifact, name):
+    with open(artifact / name, "r+b") as file:
+        file.truncate(100 << 30)  # a hole, which takes no room
+    with pytest.raises(ArtifactError, match=f"no readable {re.escape(name)}: it is larger"):
+        open_model(artifact)
+
+
+def test_a_card_other_than_the_promoted_one_is_refused(either):
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        open_model(either, sha256(b"another"))
+
+
+def test_a_card_exchanged_after_its_promotion_is_not_served(artifact, registry):
+    rewrite_card(artifact, name="other")
+    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
+        open_predictor(registry)
+
+
+def test_a_copy_whose_name_is_not_a_number_is_not_the_version_of_its_record(artifact, tmp_path):
+    read_records(artifact)
+    with pytest.raises(ArtifactError, match="is the run record of version 1"):
+        read_records(shutil.copytree(artifact, tmp_path / "backup"))
+
+
+# Versions of libraries
 
 
 @pytest.mark.parametrize("name", ["scikit-learn", "python"])
-def test_another_minor_version_is_refused_with_what_was_what_is_and_what_to_do(artifact, name):
+def test_another_minor_version_is_refused_with_what_was_what_is_and_what_to_do(pickled, name):
     here = versions()
-    rewrite_card(artifact, versions=here | {name: "2.7.18"})
+    rewrite_card(pickled, versions=here | {name: "2.7.18"})
     with pytest.raises(ArtifactError) as refusal:
-        load(artifact)
+        open_model(pickled)
     for words in ("2.7.18", here[name], f"install {name} 2.7.18", "retrain"):
         assert words in str(refusal.value)
+
+
+def test_a_forest_opens_under_any_version(artifact):
+    rewrite_card(artifact, versions=versions() | {"scikit-learn": "0.24.2", "python": "2.7.18"})
+    assert open_model(artifact)[0].predict([FLOWER]).tolist() == [1]
 
 
 def test_a_correction_of_the_same_minor_version_is_accepted(artifact):
@@ -112,92 +311,22 @@ def test_a_correction_of_the_same_minor_version_is_accepted(artifact):
     assert check_versions(card) is None
 
 
-def test_a_card_other_than_the_promoted_one_is_refused(artifact):
-    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
-        load(artifact, sha256(b"another"))
-
-
-def test_what_is_loaded_answers_bit_for_bit_like_what_was_saved(artifact, tmp_path):
-    estimator, card = load(artifact)
-    save(estimator, card, tmp_path / "again")
-    again, _ = load(tmp_path / "again")
-    X = np.random.default_rng(0).uniform(0, 8, (500, 4))
-    assert again.predict_proba(X).tobytes() == estimator.predict_proba(X).tobytes()
-
-
-def test_an_artifact_is_never_overwritten(artifact, registry):
-    estimator, card = load(artifact)
-    before = (artifact / MODEL_FILE).stat()
-    with pytest.raises(FileExistsError):
-        save(estimator, card, artifact)
-    assert (artifact / MODEL_FILE).stat() == before
-
-
-@pytest.mark.parametrize("failing", ["fill", "settle"])
-def test_a_failed_save_leaves_nothing_behind(artifact, tmp_path, monkeypatch, failing):
-    def fail(*_):
-        raise OSError("the disk is full")
-
-    estimator, card = load(artifact)
-    monkeypatch.setattr(f"iris_serve.model.artifact.{failing}", fail)
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    with pytest.raises(OSError, match="disk is full"):
-        save(estimator, card, shelf / "one")
-    assert list(shelf.iterdir()) == []
-
-
-def test_a_card_holds_no_time_and_no_path(artifact):
-    text = to_json(read_card(artifact)).decode()
-    assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d", text)
-    assert "/" not in text
-
-
-def test_the_model_file_holds_no_class_of_ours(artifact):
-    assert b"iris_serve" not in (artifact / MODEL_FILE).read_bytes()
-    assert b"__main__" not in (artifact / MODEL_FILE).read_bytes()
-
-
-def test_the_trap_is_a_good_one(trap, tmp_path):
-    pickle.loads(pickle.dumps(trap))
-    assert (tmp_path / "the-trap-has-run").exists()
-
-
-@pytest.mark.parametrize("place", range(0, 120, 13))
-def test_a_card_with_a_byte_that_is_no_text_is_refused(artifact, place):
-    data = bytearray((artifact / CARD_FILE).read_bytes())
-    data[place] = 0xFF
-    (artifact / CARD_FILE).write_bytes(data)
-    with pytest.raises(ArtifactError, match=r"card\.json is"):
-        load(artifact)
-
-
-@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"contract":' + b"[" * 100_000])
-def test_a_card_that_is_nested_too_deeply_is_refused(artifact, deep):
-    (artifact / CARD_FILE).write_bytes(deep)
-    with pytest.raises(ArtifactError, match=r"card\.json is"):
-        load(artifact)
-
-
 @pytest.mark.parametrize("name", ["python", "scikit-learn"])
-def test_another_patch_version_is_accepted_and_another_minor_is_not(artifact, name):
+def test_another_patch_version_is_accepted_and_another_minor_is_not(pickled, name):
     major, minor = versions()[name].split(".")[:2]
     for then, accepted in ((f"{major}.{minor}.99", True), (f"{major}.{int(minor) + 1}.0", False)):
-        rewrite_card(artifact, versions=versions() | {name: then})
+        rewrite_card(pickled, versions=versions() | {name: then})
         if accepted:
-            assert load(artifact)[1].versions[name] == then
+            assert open_model(pickled)[1].versions[name] == then
             continue
         with pytest.raises(ArtifactError, match=f"install {name} {re.escape(then)}"):
-            load(artifact)
+            open_model(pickled)
 
 
-def test_a_card_exchanged_after_its_promotion_is_not_served(artifact, registry):
-    rewrite_card(artifact, name="other")
-    with pytest.raises(ArtifactError, match="is not the card that was promoted"):
-        open_predictor(registry)
+# Golden rows and contract
 
 
-def rows_of(artifact, **changes):
+def rewrite_golden(artifact, **changes):
     golden = json.loads((artifact / CARD_FILE).read_bytes())["golden"] | changes
     rewrite_card(artifact, golden=golden)
 
@@ -215,63 +344,205 @@ def rows_of(artifact, **changes):
         {"probabilities": [[1.0, 0.0]] * 64},
     ],
 )
-def test_golden_rows_that_are_none_are_refused_by_every_way_of_opening(artifact, changes):
-    rows_of(artifact, **changes)
-    for way in (load, open_model):
-        with pytest.raises(ArtifactError, match="golden rows"):
-            way(artifact)
+def test_malformed_golden_rows_are_refused(either, changes):
+    rewrite_golden(either, **changes)
+    with pytest.raises(ArtifactError, match="golden rows"):
+        open_model(either)
 
 
-def test_a_contract_that_is_not_the_models_is_refused(artifact):
-    contract = json.loads((artifact / CARD_FILE).read_bytes())["contract"]
+def test_a_contract_that_does_not_fit_the_model_is_refused(either):
+    contract = json.loads((either / CARD_FILE).read_bytes())["contract"]
     fifth = [*contract["features"], contract["features"][0] | {"name": "fifth"}]
     for change in ({"features": fifth}, {"classes": ["x", "y", "z"]}, {"classes": [0, 1]}):
-        rewrite_card(artifact, contract=contract | change)
-        for way in (load, open_model):
-            with pytest.raises(ArtifactError, match="other features or answers with other classes"):
-                way(artifact)
+        rewrite_card(either, contract=contract | change)
+        with pytest.raises(ArtifactError, match="other features or other classes than its contr"):
+            open_model(either)
 
 
-@pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE, FOREST_FILE])
-def test_a_file_that_is_far_too_large_is_refused_unread(artifact, name):
-    with open(artifact / name, "r+b") as file:
-        file.truncate(100 << 30)  # a hole, which takes no room
-    for way in (load, open_model):
-        with pytest.raises(ArtifactError, match=f"no readable {re.escape(name)}: it is larger"):
-            way(artifact)
+# The frozen forest in an artifact
 
 
-@pytest.mark.parametrize("kind", [bool, float])
-def test_classes_that_json_could_not_tell_are_refused_when_saving(kind):
-    table = iris()
-    estimator = RandomForestClassifier(2).fit(table.X, table.y.astype(kind))
-    with pytest.raises(
-        TypeError, match=f"whole number or a text, and here it is a {kind.__name__}"
-    ):
-        make_golden(estimator, table.contract)
+def test_a_forest_file_with_a_changed_byte_is_refused(artifact):
+    whole = (artifact / FOREST_FILE).read_bytes()
+    for place in [*range(16), *range(16, len(whole), 499), len(whole) - 1]:
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (artifact / FOREST_FILE).write_bytes(changed)
+        with pytest.raises(ArtifactError, match="is not the file that its card describes"):
+            open_model(artifact)
 
 
-def test_what_older_recorded_notebooks_import_is_where_they_look_for_it():
-    artifact = importlib.import_module("iris_serve.model.artifact")
-    assert {"CARD_FILE", "fill", "make_card", "read_card", "sha256"} <= set(artifact.__all__)
-    assert all(hasattr(artifact, name) for name in artifact.__all__)
+def test_a_forest_file_cut_anywhere_or_missing_is_refused(artifact):
+    whole = (artifact / FOREST_FILE).read_bytes()
+    for length in [*range(16), *range(16, len(whole), 499), len(whole) - 1]:
+        (artifact / FOREST_FILE).write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match="is not the file that its card describes"):
+            open_model(artifact)
+    (artifact / FOREST_FILE).unlink()
+    with pytest.raises(ArtifactError, match=f"no readable {FOREST_FILE}"):
+        open_model(artifact)
 
 
-@pytest.mark.parametrize("cut", [HIGHEST, -HIGHEST])
-def test_golden_rows_beside_the_last_numbers_can_be_asked_and_warn_of_nothing(cut):
-    assert [abs(neighbour(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
+def exchange_forest(artifact, data):
+    """Put another forest file into `artifact`, and its digest into the card."""
+    (artifact / FOREST_FILE).write_bytes(data)
+    card = json.loads((artifact / CARD_FILE).read_bytes())
+    card["files"][FOREST_FILE] = sha256(data)
+    (artifact / CARD_FILE).write_text(json.dumps(card))
+    assert read_card(artifact).files[FOREST_FILE] == sha256(data)
 
 
-def test_the_source_digest_covers_all_modules_that_write_an_artifact():
-    """`rows` only names an error here; what runs a notebook around the training is not part."""
-    package = Path(iris_serve.__file__).parent
-    for name in SOURCES[: SOURCES.index("artifact") + 1]:
-        text = (package / f"{name}.py").read_text(encoding="utf-8")
-        used = set(re.findall(r"^\s*from \.(\w+) import", text, re.M))
-        assert used - {*SOURCES, "rows"} == set(), name
+def test_a_forest_exchanged_for_itself_is_accepted(artifact):
+    exchange_forest(artifact, (artifact / FOREST_FILE).read_bytes())
+    assert isinstance(open_model(artifact)[0], Forest)
 
 
-def test_a_copy_under_a_name_that_is_no_number_is_not_the_version_of_its_record(artifact, tmp_path):
-    read_records(artifact)
-    with pytest.raises(ArtifactError, match="is the run record of version 1"):
-        read_records(shutil.copytree(artifact, tmp_path / "backup"))
+def test_another_forest_with_a_right_digest_is_refused_by_the_golden_rows(artifact):
+    arrays = decode((artifact / FOREST_FILE).read_bytes())
+    turned = np.roll(arrays.values, 1, axis=1)
+    smaller = np.clip(arrays.values - 1e-12, 0, 1)
+    lower = np.nextafter(arrays.cuts, -np.inf)
+    others = [
+        replace(arrays, values=turned),
+        replace(arrays, values=smaller),
+        replace(arrays, cuts=lower),
+        gather_arrays(RandomForestClassifier(10, random_state=9).fit(*dataset("iris"))),
+    ]
+    for other in others:
+        exchange_forest(artifact, encode(other))
+        with pytest.raises(ArtifactError, match=r"the model answers \d+ golden rows wrongly"):
+            open_model(artifact)
+
+
+def test_a_damaged_forest_with_a_right_digest_in_the_card_is_refused(artifact):
+    whole = (artifact / FOREST_FILE).read_bytes()
+    for data in (b"", whole[:-1], whole[:5000] + b"\xff" + whole[5001:], pickle.dumps([1])):
+        exchange_forest(artifact, data)
+        with pytest.raises(ArtifactError, match=f"{FOREST_FILE} cannot be used"):
+            open_model(artifact)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    "make", [SVC, lambda: SVC(kernel="linear"), lambda: LogisticRegression(max_iter=1000)]
+)
+def test_a_model_of_another_kind_is_opened_as_itself(tmp_path, make, named):
+    table = named_iris() if named else iris()
+    estimator = make().fit(table.X, table.y)
+    card = save(estimator, card_of(estimator, table), tmp_path / "one")
+    model, again = open_model(tmp_path / "one")
+    assert again == card
+    assert (type(model), FOREST_FILE in card.files) == (type(estimator), False)
+    assert not (tmp_path / "one" / FOREST_FILE).exists()
+    assert model.predict(table.X).tolist() == estimator.predict(table.X).tolist()
+
+
+def test_a_forest_with_named_classes_is_opened_frozen(tmp_path):
+    table = named_iris()
+    estimator = ExtraTreesClassifier(9, random_state=0).fit(table.X, table.y)
+    save(estimator, card_of(estimator, table), tmp_path / "one")
+    model, _ = open_model(tmp_path / "one")
+    assert isinstance(model, Forest)
+    assert differing(model.predict_proba(table.X), estimator.predict_proba(table.X)) == 0
+    assert model.predict(table.X).tolist() == estimator.predict(table.X).tolist()
+
+
+# The base installation, which has no scikit-learn
+
+EXTRAS = ("sklearn", "scipy", "pandas", "joblib", "matplotlib")
+SERVING = f"""
+import sys
+from iris_serve.wsgi import make_app
+
+reply = make_app().test_client().post("/predict", json={{"features": {FLOWER}}})
+assert reply.status_code == 200, reply.data
+assert reply.json == {{"prediction": 1}}
+print(sorted({set(EXTRAS)} & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+WITHOUT = f"""
+import importlib, sys
+from pathlib import Path
+
+sys.modules |= dict.fromkeys({EXTRAS})
+modules = sys.argv[3:]
+for name in modules:
+    importlib.import_module(name)
+from iris_serve.model.atomic import ArtifactError
+from iris_serve.model.load import open_model
+
+model, card = open_model(Path(sys.argv[1]))
+one, many = model.predict([{FLOWER}]), model.predict([{FLOWER}] * 50)
+print(type(model).__name__, one.tolist(), many.sum())
+try:
+    open_model(Path(sys.argv[2]))
+except ArtifactError as error:
+    print(error)
+"""
+HINT = (
+    "iris_model.pkl needs scikit-learn, which is not installed: pip install 'iris_serve[retrain]'"
+)
+
+
+def modules_of(*parts):
+    """The names of all modules in some parts of the package."""
+    paths = [path for part in parts for path in sorted((PACKAGE / part).glob("*.py"))]
+    return [
+        f"iris_serve.{path.parent.name}.{path.stem}".removesuffix(".__init__") for path in paths
+    ]
+
+
+def test_a_serving_process_imports_nothing_that_only_training_needs(trained):
+    assert run_program(SERVING, IRIS_SERVE_MODELS=str(trained)).splitlines()[-1] == "[]"
+
+
+def test_a_frozen_artifact_opens_and_answers_where_the_extras_cannot_be_imported(
+    artifact, tmp_path
+):
+    pickled = drop_forest(shutil.copytree(artifact, tmp_path / "pickled"))
+    modules = [*modules_of("forest", "model"), "iris_serve.testing"]
+    assert {"iris_serve.forest", "iris_serve.model.load"} < set(modules)
+    told = run_program(WITHOUT, artifact, pickled, *modules)
+    assert told == f"Forest [1] 50\n{HINT}\n"
+
+
+def test_libraries_that_are_not_installed_are_only_missed_by_a_pickle(
+    artifact, tmp_path, monkeypatch
+):
+    def only_numpy(name):
+        if name in ("scikit-learn", "joblib"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    pickled = drop_forest(shutil.copytree(artifact, tmp_path / "pickled"))
+    monkeypatch.setattr("iris_serve.model.card.version", only_numpy)
+    assert sorted(versions()) == ["numpy", "python"]
+    assert open_model(artifact)[0].predict([FLOWER]).tolist() == [1]
+    with pytest.raises(ArtifactError, match=re.escape(HINT)):
+        open_model(pickled)
+
+
+# The source digest
+
+
+def own_imports(name):
+    """The modules of this package that the module `name` imports, all spelled as in SOURCES."""
+    path = PACKAGE / f"{name}.py"
+    package = f"iris_serve.{path.parent.name}"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found = [resolve_name("." * node.level + (node.module or ""), package)]
+        else:
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for module in found:
+            if module.startswith("iris_serve."):
+                inside = module.removeprefix("iris_serve.").replace(".", "/")
+                yield inside if (PACKAGE / f"{inside}.py").is_file() else f"{inside}/__init__"
+
+
+def test_the_source_digest_covers_every_module_that_decides_the_bytes_of_a_model():
+    """What runs a notebook around the training decides none, so `training` is not followed."""
+    deciding = [name for name in SOURCES if not name.startswith("training/")]
+    assert "forest/__init__" in own_imports("model/card")
+    assert {name: set(own_imports(name)) - set(SOURCES) for name in deciding} == {
+        name: set() for name in deciding
+    }
