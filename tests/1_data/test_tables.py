@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,8 +22,8 @@ from iris_serve.data.table import fingerprint, iris, split
 from iris_serve.data.tables import MAX_COLUMNS, MAX_NAME, MIN_CLASS_ROWS, load_table, read_table
 from iris_serve.forest import Forest
 from iris_serve.model.card import make_card
-from iris_serve.model.load import load, open_model
-from iris_serve.model.save import save
+from iris_serve.model.load import open_model
+from iris_serve.model.save import MODEL_FILE, write_artifact
 from iris_serve.model.train import Params, fit, make_estimator, score
 
 BUNCHES = {"wine": load_wine, "breast cancer": load_breast_cancer, "iris": load_iris}
@@ -129,7 +130,8 @@ def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_lear
     train, test = split(table, params.test_size)
     estimator = fit(make_estimator(params), train)
     card = make_card("any", params, table, score(estimator, test), estimator)
-    save(estimator, card, tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    write_artifact(tmp_path / "model", estimator, card)
 
     forest, card = open_model(tmp_path / "model")
     assert isinstance(forest, Forest)
@@ -142,7 +144,8 @@ def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_lear
     )  # nothing of this project but the parameters
     assert forest.predict_proba(table.X).tobytes() == plain.predict_proba(table.X).tobytes()
     assert forest.predict(table.X).tolist() == plain.predict(table.X).tolist()
-    assert load(tmp_path / "model")[0].classes_.tolist() == list(table.contract.classes)
+    kept = joblib.load(tmp_path / "model" / MODEL_FILE)
+    assert kept.classes_.tolist() == list(table.contract.classes)
 
 
 def test_the_built_in_table_has_no_file_digest():

@@ -880,7 +880,7 @@ def test_what_cannot_be_served_is_not_added(registry, tmp_path, estimator, words
 def test_a_table_that_is_too_small_is_not_blamed_on_the_estimator(registry, tmp_path):
     joblib.dump(LogisticRegression(max_iter=1000).fit(X, Y), tmp_path / "own.pkl")
     few = dataclasses.replace(FLOWERS, X=X[::50], y=Y[::50])
-    with pytest.raises(ValueError, match="of the 3 rows: more rows") as raised:
+    with pytest.raises(ValueError, match="of the 3 rows: use more rows") as raised:
         add(registry, tmp_path / "own.pkl", few)
     assert not isinstance(raised.value, EstimatorError)
     assert registry.versions() == [1]
