@@ -184,9 +184,12 @@ def from_json(
     """
     array, issues = to_floats(values), []
     for i in bad_indices(array, datatype):
-        steps = index_steps(i, sizes)
-        column = columns[int(steps[-1]) % len(columns)] if columns else None
-        issues.append(Issue((*where, *steps), str(value_error(values[i], datatype)), column))
+        if what := value_error(values[i], datatype):
+            steps = index_steps(i, sizes)
+            whole_row = len(steps) == 1 and isinstance(values[i], list)
+            named = columns and not whole_row
+            column = columns[int(steps[-1]) % len(columns)] if named else None
+            issues.append(Issue((*where, *steps), what, column))
     raise_issues(issues)
     dtype = np.dtype(float) if datatype in RANGES else DATATYPES[datatype]
     rounded: list[float] = array.astype(dtype).astype(float).tolist()
