@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from questions import BINARY_OUTPUT, framed
 from services import Service
 from sklearn.svm import LinearSVC
 
@@ -80,16 +81,13 @@ def assert_refused(answer, status=400, words=""):
 
 
 def in_bytes(*inputs, extra=b"", **more):
-    """The body and the headers of a request with its tensors behind the JSON."""
-    heads, tail = [], b""
+    """A request that has the data of its inputs behind the JSON."""
+    tensors = []
     for tensor in inputs:
-        raw = np.array(tensor["data"], DATATYPES[tensor["datatype"]]).tobytes()
-        head = tensor | {"parameters": {"binary_data_size": len(raw)}}
-        del head["data"]
-        heads.append(head)
-        tail += raw
-    front = json.dumps({"inputs": heads, **more}).encode()
-    return {"data": front + tail + extra, "headers": {FRAME: str(len(front))}}
+        head = {key: value for key, value in tensor.items() if key != "data"}
+        tensors.append((head, np.array(tensor["data"], DATATYPES[tensor["datatype"]])))
+    body, headers = framed(tensors, extra, **more)
+    return {"data": body, "headers": headers}
 
 
 def out_of_bytes(answer):
@@ -263,12 +261,13 @@ def test_binary_tensors_get_the_same_answers_as_json(client):
     assert data_of(client.post(INFER, **in_bytes(TABLE))) == data_of(ask(client, TABLE))
 
 
-BOTH = {"parameters": {"binary_data_output": True}}
-
-
 @pytest.mark.parametrize("packed", [True, False], ids=["bytes in", "JSON in"])
 def test_binary_outputs_hold_the_same_answers_as_json(client, packed):
-    answer = client.post(INFER, **in_bytes(TABLE, **BOTH)) if packed else ask(client, TABLE, **BOTH)
+    answer = (
+        client.post(INFER, **in_bytes(TABLE, **BINARY_OUTPUT))
+        if packed
+        else ask(client, TABLE, **BINARY_OUTPUT)
+    )
     front, found = out_of_bytes(answer)
     expected = data_of(ask(client, TABLE))
     assert np.frombuffer(found["label"], "<i8").tolist() == expected["label"]
@@ -278,7 +277,7 @@ def test_binary_outputs_hold_the_same_answers_as_json(client, packed):
 
 def test_a_single_output_may_be_binary(client):
     wanted = [{"name": "label", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
-    answer = ask(client, ONE, outputs=wanted, **BOTH)
+    answer = ask(client, ONE, outputs=wanted, **BINARY_OUTPUT)
     size = int(answer.headers[FRAME])
     label, probabilities = json.loads(answer.data[:size])["outputs"]
     assert label["data"] == [0]
@@ -836,7 +835,7 @@ def test_any_tensor_is_answered_or_refused_with_a_reason(client, examples):
 
 @pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_any_change_of_bytes_is_answered_or_refused_with_a_reason(client, examples):
-    asked = in_bytes(TABLE, **BOTH)
+    asked = in_bytes(TABLE, **BINARY_OUTPUT)
     body, headers = asked["data"], asked["headers"]
 
     @settings(max_examples=examples, deadline=None, print_blob=True, database=None)
