@@ -57,7 +57,7 @@ def predictions_reply(rows: list[list[float]], predictor: Predictor) -> Reply:
     answers = predict_rows(rows, predictor)
     return json_reply(200, {"predictions": answers}, predictor, answers)
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #e204b59c
+# %% ../../nbs/7_protocols/06_platforms.ipynb #dc785d24
 def predict_form(
     body: bytes, predictor: Predictor, row_format: RowFormat, limits: Limits = DEFAULT_LIMITS
 ) -> Reply:
@@ -85,7 +85,7 @@ def read_invocation(
     rows, lines = read_lined(body, kind, contract, limits)
     return check_rows(rows, contract, limits, (), lines)
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #b6b2d7a0
+# %% ../../nbs/7_protocols/06_platforms.ipynb #afb5a02b
 def invocation_example(contract: Contract, kind: str) -> tuple[str, object]:
     """A sentence about right bodies of the media type `kind`, and one of them."""
     if kind in LINED:
@@ -102,7 +102,7 @@ def wants_csv(accept: str | None) -> bool:
     kinds = MIMEAccept([(kind.partition(";")[0], weight) for kind, weight in asked])
     return kinds.best_match(OFFERED) in CSV
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #79dec80d
+# %% ../../nbs/7_protocols/06_platforms.ipynb #0f4a4e6f
 def csv_reply(reply: Reply, predictor: Predictor) -> Reply:
     """The answers in `reply`, one on each line, instead of its JSON."""
     text = io.StringIO()
@@ -125,7 +125,7 @@ def invocation_reply(
     reply = predictions_reply(read_invocation(body, kind, predictor.contract, limits), predictor)
     return csv_reply(reply, predictor) if wants_csv(accept) else reply
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #c8030b48
+# %% ../../nbs/7_protocols/06_platforms.ipynb #0cdf4cd1
 def invocation_response(predictor: Predictor) -> Response:
     """The response of `predictor` to this request at `/invocations`."""
     kind, accept = request.mimetype, request.headers.get("Accept")
@@ -147,7 +147,7 @@ def read_port(environment: Mapping[str, str]) -> int | None:
             return int(given)
     return None
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #ffc966c2
+# %% ../../nbs/7_protocols/06_platforms.ipynb #ccd3d3b2
 ROUTE_PATTERN = re.compile(r"(/[\w.~:-]+)+", re.ASCII)
 
 
@@ -167,13 +167,13 @@ ALREADY_ANSWERED = {
     "AIP_PREDICT_ROUTE": ("POST /invocations", "POST /v1/models/{name}:predict"),
 }
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #75df8989
+# %% ../../nbs/7_protocols/06_platforms.ipynb #e2e31bba
 def is_among(path: str, routes: Iterable[str]) -> bool:
     """True if `path` is one of the `routes`, such as `GET /v1/models/{name}`."""
     paths = (re.escape(route.split(" ")[1]) for route in routes)
     return any(re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/:]+", each), path) for each in paths)
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #4f335207
+# %% ../../nbs/7_protocols/06_platforms.ipynb #95390e84
 def extra_route(environment: Mapping[str, str], name: str, routes: Iterable[str]) -> str | None:
     """The path in the platform's variable `name`, unless its question is answered already.
 
@@ -218,7 +218,7 @@ def v1_model(predictor: Predictor) -> Reply:
     model = {"name": predictor.name, "ready": True, "model_version_status": [state]}
     return json_reply(200, model, predictor)
 
-# %% ../../nbs/7_protocols/06_platforms.ipynb #eaa0e315
+# %% ../../nbs/7_protocols/06_platforms.ipynb #e95a71b7
 def add_v1(blueprint: Blueprint, versions: Versions) -> None:
     """The routes of KServe V1 and TensorFlow Serving, with and without a version."""
     model, one = "/v1/models/<name>", "/v1/models/<name>/versions/<v>"
