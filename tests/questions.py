@@ -75,13 +75,20 @@ def columns(rows):
     return {"inputs": made}
 
 
+def framed(tensors, extra=b"", **more):
+    """The body and the headers of `tensors`, pairs of a head and an array, behind their JSON."""
+    raws = [array.tobytes() for _, array in tensors]
+    sizes = [{"parameters": {"binary_data_size": len(raw)}} for raw in raws]
+    heads = [head | size for (head, _), size in zip(tensors, sizes, strict=True)]
+    front = json.dumps({"inputs": heads} | more).encode()
+    return front + b"".join(raws) + extra, {FRAME: str(len(front))}
+
+
 def binary(path, rows, **more):
     """The rows as raw bytes behind the JSON, and the answers asked for in the same way."""
-    raw = b"".join(struct.pack(f"<{len(row)}d", *row) for row in rows)
-    size = {"binary_data_size": len(raw)}
-    head = {"name": "features", "shape": [len(rows), 4], "datatype": "FP64", "parameters": size}
-    front = json.dumps({"inputs": [head]} | more).encode()
-    return post(path, front + raw, "application/octet-stream", (FRAME, str(len(front))))
+    head = {"name": "features", "shape": [len(rows), 4], "datatype": "FP64"}
+    body, headers = framed([(head, np.array(rows, "<f8"))], **more)
+    return post(path, body, "application/octet-stream", *headers.items())
 
 
 def packed(question, how="gzip"):

@@ -160,7 +160,7 @@ def test_tritonclient_gets_the_best_two_classes_as_value_index_and_label(triton,
     assert [(float(value), index, label) for value, index, label in found] == expected
 
 
-def test_tritonclient_gets_our_words_for_its_mistakes_and_goes_on(triton, served):
+def test_tritonclient_gets_our_messages_for_its_mistakes_and_goes_on(triton, served):
     assert "400" in triton["wrong shape"]["status"]
     assert str(len(served.features)) in triton["wrong shape"]["message"]
     assert "client" not in triton["wrong shape"]["message"]  # its words if it cannot read ours
@@ -186,7 +186,7 @@ def test_kserve_learns_that_service_and_model_are_ready(kserve):
     assert kserve["other model ready"] is False
 
 
-def test_kserve_gets_our_words_for_its_mistakes_and_goes_on(kserve, served):
+def test_kserve_gets_our_messages_for_its_mistakes_and_goes_on(kserve, served):
     for what, status, word in (
         ("wrong shape", 400, str(len(served.features))),
         ("wrong model", 404, "model"),
@@ -196,7 +196,7 @@ def test_kserve_gets_our_words_for_its_mistakes_and_goes_on(kserve, served):
     check(kserve["after the errors"], served)
 
 
-def test_kserve_gets_the_estimators_answers_in_the_first_protocol_too(served):
+def test_kserve_gets_the_estimators_answers_in_v1_too(served):
     found = run_client("ask_kserve.py", question(served), served.url, "v1")
     labels = served.estimator.predict(served.rows).tolist()
     assert found["predictions"]["predictions"] == labels
@@ -224,7 +224,7 @@ def test_a_generated_client_learns_what_is_served(generated, served):
     check_metadata(generated["metadata of version"], served)
 
 
-def test_a_generated_client_gets_our_words_for_its_mistakes_and_goes_on(generated, served):
+def test_a_generated_client_gets_our_messages_for_its_mistakes_and_goes_on(generated, served):
     wrong = generated["wrong shape"]
     assert (wrong["kind"], wrong["status"]) == ("BadRequestError", 400)
     assert str(len(served.features)) in wrong["message"]
@@ -309,7 +309,7 @@ def all_replies(served):
 
 
 @pytest.mark.parametrize("path", ["/v2/models/nobody/infer", "/v2", "/nowhere"])
-def test_a_refusal_that_needs_no_body_leaves_the_connection_in_order(served, path):
+def test_a_refusal_before_the_body_leaves_the_connection_usable(served, path):
     lines = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n"
     body = json.dumps(inference(served)).encode()
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
@@ -331,7 +331,7 @@ def test_the_types_of_other_servers_read_every_reply(served):
     assert [wrong for wrong in zip(replies, found, strict=True) if wrong[1]] == []
 
 
-def test_the_types_of_other_servers_would_notice_what_is_wrong():
+def test_the_types_of_other_servers_notice_a_wrong_reply():
     output = {"name": "label", "shape": [1], "datatype": "INT64", "data": [0]}
     good = {"model_name": "iris", "model_version": "1", "id": "a", "outputs": [output]}
     wrong = [good | {"outputs": [output | {"datatype": "INT"}]}, good | {"model_version": 1}]

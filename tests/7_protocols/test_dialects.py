@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from questions import wine_as_a_file
+from questions import BINARY_OUTPUT, framed, wine_as_a_file
 from sklearn.datasets import load_iris, load_wine
 
 from iris_serve.__main__ import main
@@ -146,31 +146,18 @@ def in_json(*inputs):
     return json.dumps({"inputs": inputs}).encode(), {}
 
 
-def in_bytes(tensors, out=False):
-    heads, tail = [], b""
-    for head, array in tensors:
-        raw = array.tobytes()
-        heads.append(head | {"parameters": {"binary_data_size": len(raw)}})
-        tail += raw
-    more = {"parameters": {"binary_data_output": True}} if out else {}
-    front = json.dumps({"inputs": heads, **more}).encode()
-    return front + tail, {FRAME: str(len(front))}
-
-
 V2 = {
     "nested": lambda asked: in_json(table_of(asked, data=asked.rows)),
     "flat": lambda asked: in_json(table_of(asked, data=[v for row in asked.rows for v in row])),
     "FP32": lambda asked: in_json(table_of(asked, data=asked.rows, datatype="FP32")),
     "columns": lambda asked: in_json(*(t | {"data": list(c)} for t, c in columns_of(asked))),
-    "bytes": lambda asked: in_bytes([(table_of(asked), np.array(asked.rows, "<f8"))]),
-    "bytes, FP32": lambda asked: in_bytes(
+    "bytes": lambda asked: framed([(table_of(asked), np.array(asked.rows, "<f8"))]),
+    "bytes, FP32": lambda asked: framed(
         [(table_of(asked, datatype="FP32"), np.array(asked.rows, "<f4"))]
     ),
-    "bytes, columns": lambda asked: in_bytes(
-        [(t, np.array(c, "<f8")) for t, c in columns_of(asked)]
-    ),
-    "bytes in and out": lambda asked: in_bytes(
-        [(table_of(asked), np.array(asked.rows, "<f8"))], out=True
+    "bytes, columns": lambda asked: framed([(t, np.array(c, "<f8")) for t, c in columns_of(asked)]),
+    "bytes in and out": lambda asked: framed(
+        [(table_of(asked), np.array(asked.rows, "<f8"))], **BINARY_OUTPUT
     ),
 }
 
@@ -241,7 +228,7 @@ V1 = ("instances", "instances, named", "inputs", "inputs, columns")
     ("path", "how"),
     [*(("/invocations", how) for how in FORMS), *(("/v1/models/{}:predict", how) for how in V1)],
 )
-def test_the_neighbours_dialects_answer_as_scikit_learn(asked, path, how):
+def test_the_platforms_answer_as_scikit_learn_in_every_row_format(asked, path, how):
     answer = post(asked, path.format(asked.name), json.dumps(FORMS[how](asked)))
     assert answer.json == {"predictions": asked.predictions}
 

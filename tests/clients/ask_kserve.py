@@ -29,7 +29,7 @@ def requested(binary):
     return [RequestedOutput(name, {"binary_data": binary}) for name in OUTPUTS]
 
 
-def plain(array):
+def to_json(array):
     return [text.decode() if isinstance(text, bytes) else text for text in array.ravel().tolist()]
 
 
@@ -48,7 +48,7 @@ async def second_protocol(client):
         found = {"model": answer.model_name, "id": [asked.id, answer.id]}
         for output in answer.outputs:
             array = output.as_numpy()
-            found[output.name] = {"shape": list(array.shape), "data": plain(array)}
+            found[output.name] = {"shape": list(array.shape), "data": to_json(array)}
             found[output.name]["binary"] = "inference-header-content-length" in headers
         return found
 

@@ -19,7 +19,7 @@ def request(values, datatype="FP64", **options):
     return InferenceRequest(inputs=[given], **options)
 
 
-def plain(answer):
+def to_json(answer):
     found = {"model": answer.model_name, "version": answer.model_version, "id": answer.id}
     for output in answer.outputs:
         found[output.name] = {"shape": output.shape, "data": output.data.__root__}
@@ -48,18 +48,18 @@ results = {
     "metadata": client.read_model_metadata(model).dict(),
     "metadata of version": client.read_model_version_metadata(model, version).dict(),
     "answers": {
-        "default": plain(client.model_infer(model, request=request(rows))),
-        "version": plain(client.model_version_infer(model, version, request=request(rows))),
+        "default": to_json(client.model_infer(model, request=request(rows))),
+        "version": to_json(client.model_version_infer(model, version, request=request(rows))),
     },
     "whole": {
         "values": whole,
-        "answer": plain(client.model_infer(model, request=request(whole, "INT64"))),
+        "answer": to_json(client.model_infer(model, request=request(whole, "INT64"))),
     },
-    "id and label": plain(client.model_infer(model, request=named)),
+    "id and label": to_json(client.model_infer(model, request=named)),
     "wrong shape": refusal(client.model_infer, model, request=request([row[:-1] for row in rows])),
     "wrong model": refusal(client.model_infer, "nobody", request=request(rows)),
     "wrong model ready": refusal(client.check_model_readiness, "nobody"),
     "wrong version ready": refusal(client.check_model_version_readiness, model, "999"),
-    "after the errors": plain(client.model_infer(model, request=request(rows))),
+    "after the errors": to_json(client.model_infer(model, request=request(rows))),
 }
 json.dump(results, sys.stdout)

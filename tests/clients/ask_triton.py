@@ -20,8 +20,8 @@ def tensor(values, binary=True, name="features", datatype="FP64"):
     return given
 
 
-def plain(array):
-    """An output as JSON; tritonclient gives texts as bytes or as text, as they came."""
+def to_json(array):
+    """The values of an output; tritonclient gives texts as bytes or as text, as they came."""
     return [text.decode() if isinstance(text, bytes) else text for text in array.ravel().tolist()]
 
 
@@ -32,7 +32,7 @@ def infer(inputs, **options):
     found = {"model": said["model_name"], "version": said["model_version"], "id": said.get("id")}
     for output in said["outputs"]:
         array = result.as_numpy(output["name"])
-        found[output["name"]] = {"shape": list(array.shape), "data": plain(array)}
+        found[output["name"]] = {"shape": list(array.shape), "data": to_json(array)}
         found[output["name"]]["binary"] = "data" not in output
     return found
 

@@ -1,4 +1,4 @@
-"""The routes of other platforms: their forms, their paths, and our complaints."""
+"""The routes of other platforms: their row formats, their paths, and what we refuse."""
 
 import http.client
 import json
@@ -88,13 +88,13 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("route", "form"), PAIRS)
-def test_every_form_gets_the_same_predictions(client, expected, route, form):
+def test_every_row_format_gets_the_same_predictions(client, expected, route, form):
     answer = client.post(ROUTES[route][0], json=FORMS[form])
     assert (answer.status_code, answer.json) == (200, {"predictions": expected["1"]})
     assert answer.headers["X-Model-Version"] == "1"
 
 
-def test_v1_asks_a_pinned_version_too(client, expected):
+def test_v1_asks_the_version_in_the_path(client, expected):
     assert expected["1"] != expected["2"]
     for named, version in (("2", "2"), ("canary", "2"), ("current", "1")):
         path = f"/v1/models/iris/versions/{named}:predict"
@@ -103,7 +103,7 @@ def test_v1_asks_a_pinned_version_too(client, expected):
         assert answer.headers["X-Model-Version"] == version
 
 
-def test_v1_tells_what_is_served_to_kserve_and_to_tensorflow(client):
+def test_v1_says_what_is_served_to_kserve_and_to_tensorflow(client):
     assert client.get("/v1/models").json == {"models": ["iris"]}
     for path, version in (("/v1/models/iris", "1"), ("/v1/models/iris/versions/2", "2")):
         said = client.get(path).json
@@ -113,7 +113,7 @@ def test_v1_tells_what_is_served_to_kserve_and_to_tensorflow(client):
     assert_refused(client.get("/v1/models/rose"), 404)
 
 
-def test_v1_ignores_the_one_signature_and_refuses_any_other(client):
+def test_v1_ignores_the_default_signature_and_refuses_any_other(client):
     for fine in ("serving_default", "", None):
         question = {"instances": ROWS, "signature_name": fine}
         assert client.post(V1, json=question).status_code == 200
@@ -121,7 +121,7 @@ def test_v1_ignores_the_one_signature_and_refuses_any_other(client):
     assert_refused(client.post(V1, json=question), 400, "signature_name: asks for something")
 
 
-def test_v1_explains_nothing(client):
+def test_v1_offers_no_explanations(client):
     assert_refused(
         client.post("/v1/models/iris:explain", json={"instances": ROWS}), 404, ":predict"
     )
@@ -160,7 +160,7 @@ def test_lines_of_json_are_answered(client, expected, kind, rows):
         (";;,q=x,/", "application/json"),
     ],
 )
-def test_answers_are_csv_only_for_who_likes_it_best(client, expected, accept, kind):
+def test_answers_are_csv_only_if_the_client_prefers_it(client, expected, accept, kind):
     headers = {"Accept": accept, "Content-Type": "text/csv"}
     answer = client.post("/invocations", data=CSV, headers=headers)
     assert answer.content_type == kind
@@ -184,39 +184,10 @@ def test_an_index_that_fits_is_not_read(client, expected, index):
 
 
 @pytest.mark.parametrize("path", ["/invocations", V1])
-def test_columns_that_are_single_numbers_are_asked_for_as_lists(client, path):
+def test_columns_of_single_numbers_must_be_lists(client, path):
     answer = client.post(path, json={"inputs": dict.fromkeys(NAMES, 1.0)})
     assert_refused(answer)
     assert "must be a list of numbers, one for each row, got a number" in answer.json["error"]
-
-
-@pytest.mark.parametrize("path", ["/invocations", V1, VERTEX["AIP_PREDICT_ROUTE"]])
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        ({"data": b"{"}, 400),
-        ({"json": {"instances": [[1, 2]]}}, 400),
-        ({"json": {"instances": [[1, 2, 3, 4]] * 10_001}}, 413),
-        ({"data": b" " * ((1 << 20) + 1)}, 413),
-        ({"data": b"a", "content_type": "multipart/form-data"}, 415),
-        ({"data": b"a", "headers": {"Content-Encoding": "br"}}, 415),
-    ],
-)
-def test_a_wrong_question_is_shown_a_right_one(client, path, words, status):
-    answer = client.post(path, **words)
-    assert_refused(answer, status)
-    assert "instances" in answer.json["expected"]
-    assert client.post(path, json=answer.json["example"]).status_code == 200
-
-
-@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
-@pytest.mark.parametrize("body", [b"6.1,2.8,many,1.2", b"", b" " * ((1 << 20) + 1)])
-def test_wrong_lines_are_shown_right_ones(client, kind, body):
-    answer = client.post("/invocations", data=body, content_type=kind)
-    assert_refused(answer, 413 if len(body) > 1 << 20 else 400)
-    assert "on each line 4 numbers" in answer.json["expected"]
-    again = client.post("/invocations", data=answer.json["example"], content_type=kind)
-    assert len(again.json["predictions"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -333,33 +304,7 @@ def test_a_pointer_leads_into_the_body_that_was_sent(client):
     assert error["pointer"] == f"#/inputs/{NAMES[2]}/2"
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-1e400", "9" * 5000])
-def test_what_is_no_finite_number_is_a_400(client, route, literal):
-    body = json.dumps({"instances": ROWS}).replace("1.4", literal)
-    assert_refused(client.post(ROUTES[route][0], data=body), 400, "instances[0][2] (petal_length)")
-
-
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        (400, b"", None),
-        (400, b"{", "application/json"),
-        (400, b"[" * 100_000, None),
-        (400, b'{"instances": [], "instances": []}', None),
-        (400, pickle.dumps(ROWS), "application/octet-stream"),
-        (400, pickle.dumps(ROWS), "text/csv"),
-        (413, b" " * ((1 << 20) + 1), None),
-        (413, json.dumps({"instances": [[1, 2, 3, 4]] * 10_001}), None),
-        (415, b"{}", "multipart/form-data; boundary=x"),
-    ],
-)
-def test_a_body_that_is_no_question_is_refused(client, route, status, body, kind):
-    assert_refused(client.post(ROUTES[route][0], data=body, content_type=kind), status)
-
-
-def test_more_rows_than_allowed_are_a_413_in_every_form(client):
+def test_more_rows_than_allowed_are_a_413_in_every_format(client):
     many = [1] * 10_001
     for question in (
         {"inputs": dict.fromkeys(NAMES, many)},
@@ -401,6 +346,64 @@ def test_any_table_is_answered_or_refused_with_a_reason(client, examples):
     check()
 
 
+# Refusals that these endpoints share with all others
+
+
+@pytest.mark.parametrize("path", ["/invocations", V1, VERTEX["AIP_PREDICT_ROUTE"]])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ({"data": b"{"}, 400),
+        ({"json": {"instances": [[1, 2]]}}, 400),
+        ({"json": {"instances": [[1, 2, 3, 4]] * 10_001}}, 413),
+        ({"data": b" " * ((1 << 20) + 1)}, 413),
+        ({"data": b"a", "content_type": "multipart/form-data"}, 415),
+        ({"data": b"a", "headers": {"Content-Encoding": "br"}}, 415),
+    ],
+)
+def test_a_refusal_shows_a_question_that_works(client, path, words, status):
+    answer = client.post(path, **words)
+    assert_refused(answer, status)
+    assert "instances" in answer.json["expected"]
+    assert client.post(path, json=answer.json["example"]).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize("body", [b"6.1,2.8,many,1.2", b"", b" " * ((1 << 20) + 1)])
+def test_a_refusal_of_lines_shows_lines_that_work(client, kind, body):
+    answer = client.post("/invocations", data=body, content_type=kind)
+    assert_refused(answer, 413 if len(body) > 1 << 20 else 400)
+    assert "on each line 4 numbers" in answer.json["expected"]
+    again = client.post("/invocations", data=answer.json["example"], content_type=kind)
+    assert len(again.json["predictions"]) == 1
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-1e400", "9" * 5000])
+def test_a_number_that_is_not_finite_is_a_400(client, route, literal):
+    body = json.dumps({"instances": ROWS}).replace("1.4", literal)
+    assert_refused(client.post(ROUTES[route][0], data=body), 400, "instances[0][2] (petal_length)")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, b"", None),
+        (400, b"{", "application/json"),
+        (400, b"[" * 100_000, None),
+        (400, b'{"instances": [], "instances": []}', None),
+        (400, pickle.dumps(ROWS), "application/octet-stream"),
+        (400, pickle.dumps(ROWS), "text/csv"),
+        (413, b" " * ((1 << 20) + 1), None),
+        (413, json.dumps({"instances": [[1, 2, 3, 4]] * 10_001}), None),
+        (415, b"{}", "multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_body_that_is_not_a_question_is_refused(client, route, status, body, kind):
+    assert_refused(client.post(ROUTES[route][0], data=body, content_type=kind), status)
+
+
 # What the platform says
 
 
@@ -436,7 +439,7 @@ def test_the_platform_says_where_to_listen_and_what_it_will_ask():
         ("AIP_HEALTH_ROUTE", "/a\n"),
     ],
 )
-def test_what_the_platform_cannot_mean_is_refused_at_the_start(name, value):
+def test_a_variable_that_makes_no_sense_is_refused_at_the_start(name, value):
     with pytest.raises(PlatformError, match=name):
         read_platform({name: value}, OPERATIONS)
 
@@ -448,12 +451,12 @@ def test_what_the_platform_cannot_mean_is_refused_at_the_start(name, value):
         *(("AIP_PREDICT_ROUTE", path) for path in ("/invocations", "/v1/models/iris:predict")),
     ],
 )
-def test_a_path_that_answers_the_platforms_question_already_needs_no_second_route(name, value):
+def test_a_path_that_is_answered_already_needs_no_second_route(name, value):
     assert read_platform({name: value}, OPERATIONS) == Platform()
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/v1/models/iris:predict", "/vertex/predict"])
-def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
+def test_vertex_may_choose_any_path_that_answers_its_question(canary, expected, path):
     live = LivePredictor(Registry(canary))
     live.stop()
     environment = {"AIP_PREDICT_ROUTE": path, "AIP_HEALTH_ROUTE": "/ping"}
@@ -465,17 +468,17 @@ def test_vertex_may_ask_on_any_path_with_its_dialect(canary, expected, path):
     assert client.get("/ping").status_code == 200
 
 
-def test_who_is_not_admitted_where_vertex_asks_reads_it_in_its_form(canary):
+def test_a_request_without_a_key_on_the_path_of_vertex_is_refused_in_its_form(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
-    neighbours = make_platforms(Versions(live), Platform(predict="/vertex/predict"))
+    platforms = make_platforms(Versions(live), Platform(predict="/vertex/predict"))
     policy = Policy(keys=read_keys(f"shop:{make_key()[1]}"))
-    client = create_app(live, [neighbours], policy).test_client()
+    client = create_app(live, [platforms], policy).test_client()
     assert_refused(client.post("/vertex/predict", json={"instances": ROWS}), 401)
     assert client.post("/vertex/predict/x").content_type == "application/problem+json"
 
 
-def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwhile(canary):
+def test_each_request_pins_its_version_only_once(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
     versions, turns = Versions(live), []
@@ -491,7 +494,7 @@ def test_a_request_is_answered_by_what_it_has_pinned_whatever_is_promoted_meanwh
     assert len(turns) == 7
 
 
-def test_without_a_platform_its_routes_are_not_there(canary):
+def test_without_a_platform_its_routes_do_not_exist(canary):
     live = LivePredictor(Registry(canary))
     live.stop()
     client = create_app(live, [make_platforms(Versions(live))]).test_client()
@@ -501,7 +504,7 @@ def test_without_a_platform_its_routes_are_not_there(canary):
 # Where there is no model yet
 
 
-def test_what_is_not_ready_is_alive_and_says_503_in_every_dialect(tmp_path):
+def test_a_service_without_a_model_is_alive_and_says_503_in_every_dialect(tmp_path):
     (tmp_path / "empty").mkdir()
     live = LivePredictor(Registry(tmp_path / "empty"), patient=True)
     versions = Versions(live)
@@ -543,7 +546,7 @@ def test_a_service_that_vertex_starts_listens_and_answers_where_vertex_asks(mode
 
 
 @posix
-def test_a_platform_that_makes_no_sense_is_told_before_anything_is_trained(tmp_path):
+def test_a_variable_that_makes_no_sense_stops_the_start_before_anything_is_trained(tmp_path):
     with Service(tmp_path / "models", AIP_PREDICT_ROUTE="/predict") as service:
         assert service.process.wait(20) == 2
         assert "AIP_PREDICT_ROUTE may not be /predict" in service.process.stderr.read()
