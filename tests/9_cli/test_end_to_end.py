@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
 
-from iris_serve.cli.server import make_app
+from iris_serve.wsgi import make_app
 from iris_serve.cli.settings import Settings
 from iris_serve.model.load import load
 from iris_serve.registry.registry import Registry, current, history
