@@ -61,7 +61,7 @@ def parameters_from(settings: Settings, pairs: Iterable[tuple[str, str]]) -> "Pa
     given = {name: parse_value(value, name) for name, value in pairs}
     return check_parameters({"name": settings.name} | given)
 
-# %% ../../nbs/9_cli/06_training_commands.ipynb #3e8fa596
+# %% ../../nbs/9_cli/06_training_commands.ipynb #2c450349
 PARAMETER_ROWS = [
     ("name", "the model's name", "iris"),
     ("data", "iris, or a CSV or Parquet file", "iris"),
