@@ -184,7 +184,7 @@ def promote(settings: Settings, version: str, alias: str, why: str) -> None:
 def rollback(settings: Settings, alias: str, why: str) -> None:
     """Take back the last promotion: return to the version before it.
 
-    Said again, it goes further back. It refuses if nothing stood before.
+    Repeat it to go further back. It refuses if there is no version before.
 
     \b
     Examples:

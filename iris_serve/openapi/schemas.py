@@ -76,7 +76,7 @@ def named_row_schema(contract: Contract) -> Schema:
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #10eb942a
 def array_schema(items: Schema, **more: Any) -> Schema:
-    """The schema of a list of `items`, with `more` said about the list."""
+    """The schema of a list of `items`, with `more` keywords for the list."""
     return {"type": "array", "items": items, **more}
 
 
@@ -102,8 +102,10 @@ QUESTION_SCHEMA: Schema = {
 def class_schema(contract: Contract) -> Schema:
     """The schema of one class."""
     pairs = zip(contract.classes, contract.labels, strict=True)
-    told = (f"{escape_markdown(json.dumps(c))} is {escape_markdown(label)}" for c, label in pairs)
-    return {"enum": list(contract.classes), "description": f"the class: {', '.join(told)}"}
+    meanings = (
+        f"{escape_markdown(json.dumps(c))} is {escape_markdown(label)}" for c, label in pairs
+    )
+    return {"enum": list(contract.classes), "description": f"the class: {', '.join(meanings)}"}
 
 
 def probabilities_schema(contract: Contract) -> Schema:
