@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VALUE_SCHEMA', 'ROWS_SCHEMA', 'QUESTION_SCHEMA', 'MORE_NOTES', 'NOTE', 'NUMBER_PATTERN', 'CSV_WORDS', 'EMPTY_VALUES',
-           'ROW_FORMATS', 'escape_markdown', 'number_schema', 'row_schema', 'named_example', 'named_row_schema',
+           'ROW_FORMATS', 'literal_markdown', 'number_schema', 'row_schema', 'named_example', 'named_row_schema',
            'array_schema', 'class_schema', 'probabilities_schema', 'object_schema', 'detail_properties',
            'answer_schemas', 'literal_pattern', 'lines_pattern', 'csv_content', 'ndjson_content', 'columns_schema',
            'data_frame_schema', 'row_format_schema', 'model_schemas', 'body_examples']
@@ -30,16 +30,16 @@ VALUE_SCHEMA: Schema = {
 }
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #ff6a3b1c
-def escape_markdown(name: str) -> str:
+def literal_markdown(name: str) -> str:
     """`name`, short and on one line, as CommonMark that shows it as it is."""
     return re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", shorten(name, 100))
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #7c17c9ed
 def number_schema(feature: Feature, example: float) -> Schema:
     """The schema of one value: a `feature`, of which `example` is a right value."""
-    unit = f" in {escape_markdown(feature.unit)}" if feature.unit else ""
+    unit = f" in {literal_markdown(feature.unit)}" if feature.unit else ""
     seen = f"values from {feature.low:g} to {feature.high:g} were seen in training"
-    description = f"{escape_markdown(feature.name)}{unit}; {seen}"
+    description = f"{literal_markdown(feature.name)}{unit}; {seen}"
     return VALUE_SCHEMA | {"description": description, "examples": [example]}
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #330b1a9d
@@ -103,7 +103,7 @@ def class_schema(contract: Contract) -> Schema:
     """The schema of one class."""
     pairs = zip(contract.classes, contract.labels, strict=True)
     meanings = (
-        f"{escape_markdown(json.dumps(c))} is {escape_markdown(label)}" for c, label in pairs
+        f"{literal_markdown(json.dumps(c))} is {literal_markdown(label)}" for c, label in pairs
     )
     return {"enum": list(contract.classes), "description": f"the class: {', '.join(meanings)}"}
 
