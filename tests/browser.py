@@ -1,4 +1,4 @@
-"""A real browser that gets nowhere but to one service, and a record of all that it did there."""
+"""A real browser that can reach only one service, and a record of all that it did."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ OPTIONS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Not even a name is looked up, whoever in the browser asks for it.
+    # No part of the browser may look up a name.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
 
@@ -33,9 +33,9 @@ needs_browser = pytest.mark.skipif(
 class Visit:
     """One page of a browser, and what happened on it, in order.
 
-    `requests` are all addresses asked for by "METHOD URL", among them those that were `blocked`
-    because they lead elsewhere; `console` holds "type: text"; `errors` are exceptions that no
-    script caught; `failed` are requests that got no answer or one of 400 and more.
+    `requests` are all requests as "METHOD URL", including those that were `blocked` because they
+    lead elsewhere. `console` holds "type: text", `errors` are uncaught exceptions of scripts, and
+    `failed` are requests without an answer or with a status of 400 and more.
     """
 
     page: Page
@@ -47,12 +47,12 @@ class Visit:
 
 
 def inside(url: str, origin: str) -> bool:
-    """Whether `url` is of the service at `origin`, or comes out of the page itself."""
+    """True if `url` belongs to the service at `origin`, or is made by the page itself."""
     return url == origin or url.startswith((f"{origin}/", "data:", f"blob:{origin}/"))
 
 
 def watch(visit: Visit, origin: str) -> None:
-    """Record what happens on the page, and let nothing through but what goes to `origin`."""
+    """Record what happens on the page, and block every request that does not go to `origin`."""
 
     def decide(route: Route) -> None:
         if inside(route.request.url, origin):
@@ -74,13 +74,13 @@ def watch(visit: Visit, origin: str) -> None:
             else None
         ),
     )
-    page.on("console", lambda said: visit.console.append(f"{said.type}: {said.text}"))
+    page.on("console", lambda line: visit.console.append(f"{line.type}: {line.text}"))
     page.on("pageerror", lambda error: visit.errors.append(str(error)))
 
 
 @contextlib.contextmanager
 def visiting(origin: str) -> Iterator[Visit]:
-    """An empty page that can go to `origin`, such as "http://127.0.0.1:5000", and nowhere else."""
+    """An empty page that can reach `origin`, such as "http://127.0.0.1:5000", and nothing else."""
     with sync_playwright() as playwright:
         assert PROGRAM, "there is no Chromium"
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=OPTIONS)

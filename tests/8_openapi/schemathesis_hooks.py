@@ -1,4 +1,4 @@
-"""What schemathesis is told about media types that it does not know itself."""
+"""Serializers for media types that schemathesis does not know."""
 
 import schemathesis
 

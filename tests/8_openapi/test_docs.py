@@ -1,4 +1,4 @@
-"""The page that shows the document: complete without any network, and on a short leash."""
+"""The documentation page: complete without the internet, and closely confined."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from browser import needs_browser, visiting
+from flask import request
 from services import Service
 from test_openapi import CONTRACTS, First
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -21,18 +22,18 @@ from iris_serve.service.live import Fixed
 FILES = [f"/docs/{file}" for file in (*ASSET_TYPES, "page.js")]
 
 
-def app_of(contract):
+def make_test_app(contract):
     live = Fixed(First(contract))
     return create_app(live, [make_docs(live)])
 
 
 @pytest.fixture
 def client():
-    return app_of(CONTRACTS["iris"]).test_client()
+    return make_test_app(CONTRACTS["iris"]).test_client()
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", *FILES])
-def test_what_the_page_needs_is_sent_with_the_policy_and_kept_by_the_browser(client, path):
+def test_each_file_of_the_page_is_sent_with_the_content_policy_and_an_etag(client, path):
     answer = client.get(path)
     assert answer.status_code == 200
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -52,13 +53,13 @@ def test_what_the_page_needs_is_sent_with_the_policy_and_kept_by_the_browser(cli
         *("../flask_swagger_ui.py", "..%2f__init__.py", "swagger-ui.css/", "swagger-ui.css%00"),
     ],
 )
-def test_no_other_file_is_sent(client, file):
+def test_no_other_file_can_be_reached(client, file):
     answer = client.get(f"/docs/{file}")
     assert answer.status_code == 404
     assert answer.json["status"] == 404
 
 
-def test_the_page_is_written_with_relative_addresses_and_without_a_script_in_it():
+def test_the_page_has_relative_addresses_and_no_script_in_its_html():
     found = re.findall(r'(?:href|src)="([^"]*)"|url: "([^"]*)"', PAGE + SCRIPT)
     addresses = {"/" + (one or other) for one, other in found}
     assert addresses == {"/openapi.json", *FILES}
@@ -66,9 +67,9 @@ def test_the_page_is_written_with_relative_addresses_and_without_a_script_in_it(
     assert not re.search(r" on\w+=| style=", PAGE)
 
 
-def test_the_package_with_the_files_is_not_imported_by_the_service():
+def test_the_package_with_the_files_is_never_imported():
     code = (
-        "import sys; from iris_serve import docs; docs.asset('swagger-ui.css');"
+        "import sys; from iris_serve.openapi import docs; docs.read_asset('swagger-ui.css');"
         "print([m for m in ('flask_swagger_ui', 'sklearn', 'openapi_spec_validator') "
         "if m in sys.modules])"
     )
@@ -76,7 +77,7 @@ def test_the_package_with_the_files_is_not_imported_by_the_service():
     assert done.stdout == "[]\n"
 
 
-def test_a_missing_package_is_named(monkeypatch, client):
+def test_a_missing_swagger_ui_is_named_with_the_command_that_installs_it(monkeypatch, client):
     monkeypatch.setattr("iris_serve.openapi.docs.find_spec", lambda name: None)
     assert client.get("/docs").status_code == 200
     with pytest.raises(ModuleNotFoundError, match="pip install flask-swagger-ui"):
@@ -85,7 +86,7 @@ def test_a_missing_package_is_named(monkeypatch, client):
 
 @contextlib.contextmanager
 def serving(app):
-    """`app` in a thread; yields its origin."""
+    """Serve `app` from a thread; yields its origin."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -98,7 +99,7 @@ def serving(app):
 
 
 def open_predict(page):
-    """Open `POST /predict` on the page, ready to be tried."""
+    """Open `POST /predict` on the page and press *Try it out*."""
     operation = page.locator("#operations-questions-post_predict")
     operation.locator(".opblock-summary-control").click()
     operation.get_by_role("button", name="Try it out").click()
@@ -106,7 +107,7 @@ def open_predict(page):
 
 
 def execute(operation):
-    """Send what stands in `operation`; returns the status and the body that are shown then."""
+    """Press *Execute* in `operation`; returns the status and the body that the page then shows."""
     if (clear := operation.get_by_role("button", name="Clear", exact=True)).count():
         clear.click()
     operation.get_by_role("button", name="Execute").click()
@@ -120,11 +121,11 @@ def assert_quiet(visit, origin):
     assert visit.console == []
     assert visit.errors == []
     assert visit.failed == []
-    assert all(request.split(" ")[1].startswith((origin, "data:")) for request in visit.requests)
+    assert all(made.split(" ")[1].startswith((origin, "data:")) for made in visit.requests)
 
 
 @needs_browser
-def test_the_page_asks_the_service_with_the_network_cut(trained):
+def test_the_page_works_and_asks_the_service_without_any_network(trained):
     with Service(trained) as service:
         service.ready()
         origin = f"http://127.0.0.1:{service.port}"
@@ -140,7 +141,7 @@ def test_the_page_asks_the_service_with_the_network_cut(trained):
 
 
 @needs_browser
-def test_the_page_tries_every_example_and_every_kind_of_body(client):
+def test_the_example_of_every_media_type_is_answered_from_the_page(client):
     with serving(client.application) as origin, visiting(origin) as visit:
         visit.page.goto(f"{origin}/docs")
         operation = open_predict(visit.page)
@@ -151,7 +152,7 @@ def test_the_page_tries_every_example_and_every_kind_of_body(client):
 
 
 @needs_browser
-def test_the_page_works_below_a_prefix_that_only_a_proxy_knows(client):
+def test_the_page_works_below_a_prefix_that_only_the_proxy_knows(client):
     app = DispatcherMiddleware(lambda *_: [], {"/some/where": client.application})
     with serving(app) as origin, visiting(origin) as visit:
         visit.page.goto(f"{origin}/some/where/docs")
@@ -161,10 +162,10 @@ def test_the_page_works_below_a_prefix_that_only_a_proxy_knows(client):
 
 
 @needs_browser
-def test_a_key_that_is_entered_is_sent_and_forgotten_when_the_page_is_closed():
-    app = app_of(CONTRACTS["iris"])
+def test_a_key_is_sent_and_forgotten_when_the_page_is_closed():
+    app = make_test_app(CONTRACTS["iris"])
     sent = []
-    app.before_request(lambda: sent.append(dict(request_headers())))
+    app.before_request(lambda: sent.append(dict(request.headers)))
     with serving(app) as origin, visiting(origin) as visit:
         visit.page.goto(f"{origin}/docs")
         authorize(visit.page, "bearer", "a secret")
@@ -181,12 +182,6 @@ def test_a_key_that_is_entered_is_sent_and_forgotten_when_the_page_is_closed():
     assert_quiet(visit, origin)
 
 
-def request_headers():
-    from flask import request
-
-    return request.headers
-
-
 def authorize(page, scheme, secret):
     page.locator(".auth-wrapper .authorize").first.click()
     dialog = page.locator(".dialog-ux .auth-container", has_text=scheme)
@@ -196,8 +191,8 @@ def authorize(page, scheme, secret):
 
 
 @needs_browser
-def test_names_from_a_hostile_table_are_shown_as_they_are_and_do_nothing():
-    with serving(app_of(CONTRACTS["nasty"])) as origin, visiting(origin) as visit:
+def test_markup_in_feature_names_is_shown_as_text_and_never_runs():
+    with serving(make_test_app(CONTRACTS["nasty"])) as origin, visiting(origin) as visit:
         visit.page.goto(f"{origin}/docs")
         assert "<b onclick=x>" in visit.page.locator(".info .description").inner_text()
         assert execute(open_predict(visit.page))[0] == 200

@@ -1,8 +1,7 @@
-"""From a file with a table to an answer over HTTP, by the commands that a user types."""
+"""From a table in a file to an answer over HTTP, by the commands that a user types."""
 
 import csv
 import json
-import os
 import subprocess
 import sys
 
@@ -10,24 +9,27 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
 
-from iris_serve.cli.server import make_app
 from iris_serve.cli.settings import Settings
 from iris_serve.model.load import load
 from iris_serve.registry.registry import Registry, current, history
 from iris_serve.registry.verify import verify
+from iris_serve.wsgi import make_app
 
 LOADERS = {"wine": load_wine, "cancer": load_breast_cancer}
 
 
-def command(models, *words, **options):
-    options = {"capture_output": True, "text": True, "check": False} | options
-    program = [sys.executable, "-m", "iris_serve", *map(str, words), "--models", str(models)]
-    return subprocess.run(program, **options)
+def command(models, *words):
+    return [sys.executable, "-m", "iris_serve", *map(str, words), "--models", str(models)]
+
+
+def run(models, *words):
+    program = command(models, *words)
+    return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(params=LOADERS)
 def table(request, tmp_path):
-    """A CSV file with the classes' names in the column `kind`, and what is in it."""
+    """A CSV file with the names of the classes in the column `kind`, its bunch, and the names."""
     bunch = LOADERS[request.param]()
     path = tmp_path / f"{request.param}.csv"
     names = np.array([f"{request.param} {name}" for name in bunch.target_names])[bunch.target]
@@ -38,14 +40,14 @@ def table(request, tmp_path):
     return path, bunch, names
 
 
-def test_a_table_in_a_file_becomes_a_served_model_with_its_own_names_and_scikit_learns_bits(
+def test_a_table_in_a_file_becomes_a_served_model_that_answers_as_scikit_learn_does(
     table, tmp_path
 ):
     path, bunch, names = table
     models = tmp_path / "models"
     for seed in (1, 2):
         words = ["-p", "data", path, "-p", "target", "kind", "-p", "seed", seed, "-p", "cv", 3]
-        done = command(models, "retrain", "--name", path.stem, *words)
+        done = run(models, "retrain", "--name", path.stem, *words)
         assert done.returncode == 0, done.stderr
     registry = Registry(models, path.stem)
     assert (registry.versions(), verify(registry)) == ([1, 2], [])
@@ -62,8 +64,8 @@ def test_a_table_in_a_file_becomes_a_served_model_with_its_own_names_and_scikit_
         assert reply.headers["X-Model-Version"] == str(version)
         answers.append(reply.json["prediction"])
     assert answers == estimator.predict(bunch.data).tolist()
-    card_told = client.get(f"/models/{path.stem}/versions/{version}").json
-    assert str(tmp_path) not in json.dumps(card_told)
+    version_page = client.get(f"/models/{path.stem}/versions/{version}").json
+    assert str(tmp_path) not in json.dumps(version_page)
     page = client.get(f"/models/{path.stem}/versions/{version}/notebook")
     assert page.status_code == 200
     assert str(tmp_path) not in page.text
@@ -72,12 +74,12 @@ def test_a_table_in_a_file_becomes_a_served_model_with_its_own_names_and_scikit_
     assert f"must hold {len(bunch.feature_names)} numbers" in wrong.json["detail"]
 
 
-def test_a_table_with_holes_and_text_is_refused_with_row_column_and_value(tmp_path):
+def test_a_table_with_empty_cells_and_text_is_refused_with_row_column_and_value(tmp_path):
     path = tmp_path / "holes.csv"
     lines = ["width,height,kind", *(f"{n}.5,{n * 2},{'ab'[n % 2]}" for n in range(40))]
     lines[7], lines[9] = "6.5,,a", "8.5,tall,b"
     path.write_text("\n".join(lines))
-    done = command(tmp_path / "models", "retrain", "-p", "data", path, "-p", "target", "kind")
+    done = run(tmp_path / "models", "retrain", "-p", "data", path, "-p", "target", "kind")
     assert done.returncode in (1, 2)
     for words in ("height", '"tall"', "\n7 ", "\n9 "):
         assert words in done.stderr
@@ -89,28 +91,9 @@ def test_a_table_with_holes_and_text_is_refused_with_row_column_and_value(tmp_pa
 @pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_processes_that_retrain_and_promote_at_once_make_one_consistent_history(count, tmp_path):
     models = tmp_path / "models"
-    program = [sys.executable, "-m", "iris_serve", "retrain", "--models", str(models)]
-    running = [
-        subprocess.Popen(
-            [
-                *program,
-                "-p",
-                "seed",
-                str(seed),
-                "-p",
-                "n_estimators",
-                "5",
-                "-p",
-                "promote",
-                "always",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ,
-        )
-        for seed in range(count)
-    ]
+    words = ["retrain", "-p", "n_estimators", 5, "-p", "promote", "always", "-p", "seed"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command(models, *words, seed), **pipes) for seed in range(count)]
     errors = [process.communicate()[1] for process in running]
     assert [process.returncode for process in running] == [0] * count, errors
     registry = Registry(models)
