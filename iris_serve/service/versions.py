@@ -45,7 +45,7 @@ LOGGED_LOCK = threading.Lock()
 
 
 def log_once(key: str, line: str) -> None:
-    """Log `line` as a warning, unless one with this `key` was logged in the last `RETRY_SECONDS`."""
+    """Log `line` as a warning, unless one with this `key` was in the last `RETRY_SECONDS`."""
     with LOGGED_LOCK:
         if LOGGED.get(key):
             return
@@ -190,7 +190,7 @@ def alias_version(versions: Versions, alias: str) -> int:
         versions.aliases[alias] = version
     return version
 
-# %% ../../nbs/6_service/07_versions.ipynb #cd279532
+# %% ../../nbs/6_service/07_versions.ipynb #04e415c6
 def check_model(versions: Versions, name: str) -> None:
     """Raise `NoModelError` if `name` is not the model that is served."""
     if name != versions.registry.name:
