@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
-# %% ../../nbs/6_service/08_access.ipynb #b124e198
+# %% ../../nbs/6_service/08_access.ipynb #ccd071c0
 HOST_PATTERN = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 
 
@@ -82,7 +82,7 @@ def read_hosts(text: str) -> tuple[str, ...]:
     """
     names = text.replace(",", " ").split()
     for name in names:
-        if name != "*" and (not host_in(name) or re.search(r"[/@?#*]|:[0-9]*$", name)):
+        if name != "*" and (not host_in(name) or re.search(r"[/@?#*]|:[0-9]*$|\.\.$", name)):
             raise HostsError(f"{name[:100]!a} is not a host; write a name like iris.example")
     return tuple("*" if name == "*" else host_in(name) for name in names)
 
@@ -247,7 +247,7 @@ def admit(
         return None
     return authenticate(get, policy.keys)
 
-# %% ../../nbs/6_service/08_access.ipynb #0922e552
+# %% ../../nbs/6_service/08_access.ipynb #d3430509
 UNCOUNTED = frozenset({"/metrics"})
 
 

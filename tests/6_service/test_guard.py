@@ -12,7 +12,7 @@ import time
 
 import flask
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iris_serve.protocols.framing import FRAME
@@ -593,6 +593,33 @@ def test_listening_to_the_network_without_keys_gives_a_warning(host):
     assert exposure_warning(host, "127.0.0.1", ()) is None
 
 
+@pytest.mark.parametrize(
+    ("header", "listening", "allowed"),
+    [
+        ("127.0.0.2:80", "127.0.0.2", True),
+        ("127.0.0.2:80", "127.0.0.1", True),
+        ("[::ffff:127.0.0.1]", "127.0.0.1", True),
+        ("[::ffff:192.0.2.7]", "127.0.0.1", False),
+        ("localhost.:5000", "127.0.0.1", True),
+        ("iris.localhost", "127.0.0.1", True),
+        ("0.0.0.0:5000", "127.0.0.1", False),
+        ("[::1]", "::1", True),
+        ("evil.example", "::1", False),
+        ("evil.example", "localhost", False),
+        ("iris.example", "192.0.2.7", True),
+        ("iris.example", "::", True),
+        ("", "127.0.0.1", False),
+        (" ", "127.0.0.1", False),
+        ("localhost:x", "127.0.0.1", False),
+        ("[::1", "127.0.0.1", False),
+        (None, "127.0.0.1", False),
+        (None, "192.0.2.7", True),
+    ],
+)
+def test_which_hosts_are_allowed_depends_on_where_the_service_listens(header, listening, allowed):
+    assert host_allowed(header, listening) is allowed
+
+
 @PRINT
 @given(st.text(st.characters(codec=None)))
 def test_no_host_header_crashes_the_check_and_only_names_of_this_machine_pass(text):
@@ -611,6 +638,8 @@ def test_an_address_is_allowed_exactly_if_it_is_of_the_loopback(address):
 
 @PRINT
 @given(st.text() | st.from_regex(r"[A-Za-z0-9.:/*-]+", fullmatch=True))
+@example("..")
+@example("iris.example..")
 def test_a_name_in_the_settings_is_refused_or_allows_exactly_that_name(text):
     try:
         names = read_hosts(text)
