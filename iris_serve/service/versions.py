@@ -163,7 +163,7 @@ class Versions:
             self.refusals.repeat(version)
             with self.room, self.refusals.remember(version), untrusted_errors(self.registry, what):
                 predictor = open_recorded(self.registry, version, self.pickles)
-            self.loaded.keep(predictor)
+                self.loaded.keep(predictor)
         return predictor
 
 # %% ../../nbs/6_service/07_versions.ipynb #c4eefbed
@@ -190,7 +190,7 @@ def alias_version(versions: Versions, alias: str) -> int:
         versions.aliases[alias] = version
     return version
 
-# %% ../../nbs/6_service/07_versions.ipynb #04e415c6
+# %% ../../nbs/6_service/07_versions.ipynb #cd279532
 def check_model(versions: Versions, name: str) -> None:
     """Raise `NoModelError` if `name` is not the model that is served."""
     if name != versions.registry.name:
