@@ -141,7 +141,7 @@ def test_every_worker_follows_within_a_second(three):
         until(lambda: service.ask() and len(service.children()) == 2)
         for version in (2, 3, 1):
             promote(registry, version, "onwards")
-            time.sleep(1)  # the promise itself: after a second, no worker answers with the old version
+            time.sleep(1)  # the promise itself: from then on the old version answers no request
             assert {version_that_answers(service) for _ in range(40)} == {str(version)}
 
 
