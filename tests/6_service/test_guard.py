@@ -1,4 +1,4 @@
-"""Who may ask, how much, how often: keys, rates over real processes, and the whole guard."""
+"""Who may ask, how much, how often: keys, rates over real processes, and all checks together."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ import time
 
 import flask
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iris_serve.protocols.framing import FRAME
@@ -20,8 +20,6 @@ from iris_serve.service import keys as keys_module
 from iris_serve.service import rate_limit as rate_module
 from iris_serve.service.access import (
     PUBLIC_ROUTES,
-    HeadersError,
-    HostError,
     HostsError,
     OriginsError,
     Policy,
@@ -38,7 +36,13 @@ from iris_serve.service.access import (
     read_hosts,
     read_origins,
 )
-from iris_serve.service.errors import STATUS, RateError, UnauthorizedError
+from iris_serve.service.errors import (
+    STATUS,
+    HeadersError,
+    HostError,
+    RateError,
+    UnauthorizedError,
+)
 from iris_serve.service.keys import (
     MAX_SECRET,
     Key,
@@ -48,7 +52,7 @@ from iris_serve.service.keys import (
     make_key,
     read_keys,
 )
-from iris_serve.service.rate_limit import MOST, RateError, RateLimit, next_due, rate_file
+from iris_serve.service.rate_limit import MAX_REQUESTS, RateLimit, next_due, rate_file
 
 SECRET, DIGEST = make_key()
 OTHER_SECRET, OTHER = make_key()
@@ -64,7 +68,7 @@ def bearer(secret, **more):
 # Keys
 
 
-def test_a_key_made_here_is_recognised_by_its_digest_alone():
+def test_a_key_made_here_is_recognized_by_its_digest_alone():
     assert hashlib.sha256(SECRET.encode()).hexdigest() == DIGEST
     assert SECRET not in repr(KEYS)
     assert authenticate(bearer(SECRET).get, KEYS) == "shop"
@@ -86,7 +90,7 @@ def test_the_name_of_the_scheme_is_read_as_http_reads_it(scheme):
     assert authenticate({"authorization": f"{scheme}{SECRET}"}.get, KEYS) == "shop"
 
 
-def test_an_authorization_for_somebody_else_does_not_hide_the_key():
+def test_an_authorization_of_another_scheme_does_not_hide_the_key():
     assert authenticate({"authorization": "Basic eDp5", "x-api-key": SECRET}.get, KEYS) == "shop"
 
 
@@ -114,7 +118,7 @@ def test_the_same_secret_in_both_headers_is_fine_and_two_are_refused():
         {"x-api-key": "\x00"},
     ],
 )
-def test_whoever_sends_no_key_or_a_wrong_one_is_told_how_and_reads_nothing_back(headers):
+def test_a_client_without_a_right_key_is_told_how_to_send_one_and_reads_nothing_back(headers):
     with pytest.raises(UnauthorizedError) as refused:
         authenticate(headers.get, KEYS)
     assert "`Authorization: Bearer SECRET` or `X-API-Key: SECRET`" in str(refused.value)
@@ -124,7 +128,7 @@ def test_whoever_sends_no_key_or_a_wrong_one_is_told_how_and_reads_nothing_back(
 
 @PRINT
 @given(st.text(st.characters(codec=None)), st.sampled_from(["authorization", "x-api-key"]))
-def test_no_header_crashes_the_guard_or_comes_through_it(text, header):
+def test_no_header_crashes_the_check_of_keys_or_passes_it(text, header):
     for value in (text, f"Bearer {text}", f"Bearer {text}{SECRET}x"):
         with pytest.raises(UnauthorizedError) as refused:
             authenticate({header: value}.get, KEYS)
@@ -155,12 +159,12 @@ def test_every_key_is_compared_whichever_it_is(monkeypatch, secret):
     assert compared == [DIGEST, OTHER]
 
 
-def test_without_keys_everybody_is_nobody():
+def test_without_keys_every_client_has_the_empty_name():
     assert authenticate(bearer("whatever").get, ()) == ""
     assert read_keys("") == read_keys(" ,\n") == ()
 
 
-def test_a_header_without_a_secret_is_not_the_secret_of_nothing():
+def test_a_header_without_a_secret_never_matches_the_digest_of_an_empty_text():
     empty = (Key("empty", hashlib.sha256(b"").hexdigest()),)
     for headers in ({}, {"x-api-key": ""}, {"authorization": "Bearer "}):
         with pytest.raises(UnauthorizedError):
@@ -242,7 +246,7 @@ def test_no_span_of_time_sees_more_than_the_burst_and_what_flows_in(burst, step,
 
 @PRINT
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**18))
-def test_what_another_life_left_behind_is_never_waited_for_longer_than_a_burst(due, now):
+def test_a_moment_left_behind_before_a_restart_delays_no_client_longer_than_a_burst(due, now):
     after, wait = next_due(due, now, HOURLY, 3)
     assert 0 <= wait <= HOURLY
     assert now <= after <= now + 3 * HOURLY
@@ -258,7 +262,7 @@ def test_each_key_has_a_bucket_of_its_own(tmp_path):
     assert (tmp_path / "rate").stat().st_size == 24
 
 
-def test_a_refusal_says_who_how_often_and_when_to_come_again(tmp_path):
+def test_a_refusal_says_which_key_how_often_and_when_to_ask_again(tmp_path):
     rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=2)
     for name in ("shop", "") * 2:
         rate.take(name)
@@ -284,19 +288,19 @@ def test_after_the_time_that_was_named_there_is_another_request(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("per_minute", "burst"), [(0, 1), (-1, 1), (1, 0), (MOST + 1, 1), (1, MOST + 1)]
+    ("per_minute", "burst"), [(0, 1), (-1, 1), (1, 0), (MAX_REQUESTS + 1, 1), (1, MAX_REQUESTS + 1)]
 )
-def test_a_rate_that_makes_no_sense_is_refused(tmp_path, per_minute, burst):
+def test_a_rate_or_burst_out_of_bounds_is_refused(tmp_path, per_minute, burst):
     with pytest.raises(ValueError, match="1 to 1000000 requests"):
         RateLimit(tmp_path / "rate", [], per_minute, burst)
 
 
 def test_the_greatest_rate_fits_into_a_slot(tmp_path):
-    RateLimit(tmp_path / "slow", [], per_minute=1, burst=MOST).take("")
-    RateLimit(tmp_path / "fast", [], per_minute=MOST, burst=MOST).take("")
+    RateLimit(tmp_path / "slow", [], per_minute=1, burst=MAX_REQUESTS).take("")
+    RateLimit(tmp_path / "fast", [], per_minute=MAX_REQUESTS, burst=MAX_REQUESTS).take("")
 
 
-def test_the_same_keys_in_another_order_find_their_own_buckets_and_others_do_not(tmp_path):
+def test_the_same_keys_in_another_order_find_their_own_buckets_and_other_keys_do_not(tmp_path):
     names = ["shop", "lab"]
     rate = RateLimit(rate_file(tmp_path, names), names, per_minute=1)
     rate.take("lab")
@@ -339,7 +343,7 @@ def test_no_thread_takes_the_lock_of_the_file_away_from_another(tmp_path, monkey
     locked, lockf = [], rate_module.lockf
 
     def watched(descriptor, operation):
-        locked.append(rate_module.ONE_AT_A_TIME.locked())
+        locked.append(rate_module.PROCESS_LOCK.locked())
         lockf(descriptor, operation)
 
     monkeypatch.setattr(rate_module, "lockf", watched)
@@ -379,12 +383,16 @@ ASK = """
 import os, sys, time
 from pathlib import Path
 
+from iris_serve.service import rate_limit
+from iris_serve.service.errors import RateError
+from iris_serve.service.rate_limit import RateLimit, next_due
+
 def hesitant(*bucket):
     result = next_due(*bucket)
     time.sleep(0)
     return result
 
-rate.next_due = hesitant
+rate_limit.next_due = hesitant
 path, turns, forks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rate, accepted = RateLimit(Path(path), ["shop"], per_minute=1, burst=turns), 0
 print("ready", flush=True)
@@ -433,7 +441,7 @@ def test_a_worker_that_is_killed_keeps_no_lock(tmp_path):
     for process in endless:
         process.stdin.write("go\n")
         process.stdin.flush()
-    rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=MOST)
+    rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=MAX_REQUESTS)
     for process in endless:
         for _ in range(1_000):
             rate.take("")
@@ -442,7 +450,7 @@ def test_a_worker_that_is_killed_keeps_no_lock(tmp_path):
     rate.take("")
 
 
-# The whole guard
+# All checks together
 
 
 @pytest.fixture
@@ -463,7 +471,7 @@ def test_a_request_is_admitted_under_the_name_of_its_key(policy):
     assert asked(policy, bearer(OTHER_SECRET, host="127.0.0.1:5000")) == "lab"
 
 
-def test_the_first_thing_that_is_wrong_is_what_a_client_hears(policy):
+def test_the_checks_are_made_in_order_and_the_first_failure_is_reported(policy):
     wrong = {"x-filler": "x" * 40_000, "host": "evil.example", "x-api-key": "wrong"}
     for error, header, right in (
         (HeadersError, "x-filler", ""),
@@ -478,7 +486,7 @@ def test_the_first_thing_that_is_wrong_is_what_a_client_hears(policy):
         asked(policy, wrong)
 
 
-def test_nobody_without_the_secret_empties_a_bucket(policy):
+def test_only_a_client_with_the_secret_empties_a_bucket(policy):
     for _ in range(3):
         with pytest.raises(UnauthorizedError):
             asked(policy, bearer("wrong", host="localhost"))
@@ -517,7 +525,7 @@ def test_a_public_route_is_public_for_reading_only(policy, route, method):
         "/v2/models/iris/ready", "/v1/models/iris", "/v2/models/<name>/versions/<v>/ready",
     ],
 )  # fmt: skip
-def test_everything_else_needs_a_key_whatever_it_looks_like(policy, path):
+def test_every_other_route_needs_a_key_whatever_it_looks_like(policy, path):
     for method in ("GET", "POST"):
         assert not is_public(method, path)
         with pytest.raises(UnauthorizedError):
@@ -531,14 +539,14 @@ def test_more_routes_can_be_made_public():
         asked(more, {"host": "x"}, "/health-of-the-platform", "POST")
 
 
-def test_a_rate_without_keys_is_one_for_all(tmp_path):
+def test_without_keys_all_clients_share_one_rate(tmp_path):
     policy = Policy(rate=RateLimit(tmp_path / "rate", [], per_minute=2))
     assert [asked(policy, bearer(x)) for x in ("a", "b")] == ["", ""]
     with pytest.raises(RateError, match="all clients together"):
         asked(policy, bearer("c"))
 
 
-def test_the_page_of_numbers_needs_a_key_and_takes_nothing_from_its_bucket(policy):
+def test_metrics_need_a_key_and_are_not_counted(policy):
     headers = bearer(SECRET, host="localhost")
     assert [asked(policy, headers, "/metrics", "GET") for _ in range(3)] == ["shop"] * 3
     with pytest.raises(UnauthorizedError):
@@ -571,13 +579,13 @@ def test_headers_are_counted_in_bytes_with_their_names():
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
-def test_the_loopback_is_known_in_all_its_forms(host):
+def test_the_loopback_is_recognized_in_all_its_forms(host):
     assert is_loopback(host)
     assert exposure_warning(host, None, ()) is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "iris.example", "localhost.evil"])  # noqa: S104
-def test_listening_further_without_keys_is_worth_a_warning(host):
+def test_listening_to_the_network_without_keys_gives_a_warning(host):
     said = exposure_warning(host, None, ())
     assert host in said
     assert "python -m iris_serve key NAME" in said
@@ -585,9 +593,36 @@ def test_listening_further_without_keys_is_worth_a_warning(host):
     assert exposure_warning(host, "127.0.0.1", ()) is None
 
 
+@pytest.mark.parametrize(
+    ("header", "listening", "allowed"),
+    [
+        ("127.0.0.2:80", "127.0.0.2", True),
+        ("127.0.0.2:80", "127.0.0.1", True),
+        ("[::ffff:127.0.0.1]", "127.0.0.1", True),
+        ("[::ffff:192.0.2.7]", "127.0.0.1", False),
+        ("localhost.:5000", "127.0.0.1", True),
+        ("iris.localhost", "127.0.0.1", True),
+        ("0.0.0.0:5000", "127.0.0.1", False),
+        ("[::1]", "::1", True),
+        ("evil.example", "::1", False),
+        ("evil.example", "localhost", False),
+        ("iris.example", "192.0.2.7", True),
+        ("iris.example", "::", True),
+        ("", "127.0.0.1", False),
+        (" ", "127.0.0.1", False),
+        ("localhost:x", "127.0.0.1", False),
+        ("[::1", "127.0.0.1", False),
+        (None, "127.0.0.1", False),
+        (None, "192.0.2.7", True),
+    ],
+)
+def test_which_hosts_are_allowed_depends_on_where_the_service_listens(header, listening, allowed):
+    assert host_allowed(header, listening) is allowed
+
+
 @PRINT
 @given(st.text(st.characters(codec=None)))
-def test_no_host_header_crashes_the_guard_and_only_names_of_this_machine_pass(text):
+def test_no_host_header_crashes_the_check_and_only_names_of_this_machine_pass(text):
     if host_allowed(text, "127.0.0.1"):
         name = text.strip().lower().rsplit(":", 1)[0] if text.count(":") == 1 else text.lower()
         assert any(right in name for right in ("localhost", "127.", "::1", "0:1", "7f"))
@@ -595,7 +630,7 @@ def test_no_host_header_crashes_the_guard_and_only_names_of_this_machine_pass(te
 
 @PRINT
 @given(st.ip_addresses())
-def test_an_address_is_let_in_exactly_if_it_is_of_the_loopback(address):
+def test_an_address_is_allowed_exactly_if_it_is_of_the_loopback(address):
     mapped = getattr(address, "ipv4_mapped", None) or address
     header = f"[{address}]:5000" if address.version == 6 else f"{address}:5000"
     assert host_allowed(header, "127.0.0.1") is mapped.is_loopback
@@ -603,7 +638,9 @@ def test_an_address_is_let_in_exactly_if_it_is_of_the_loopback(address):
 
 @PRINT
 @given(st.text() | st.from_regex(r"[A-Za-z0-9.:/*-]+", fullmatch=True))
-def test_a_name_in_the_settings_is_refused_or_lets_exactly_that_name_in(text):
+@example("..")
+@example("iris.example..")
+def test_a_name_in_the_settings_is_refused_or_allows_exactly_that_name(text):
     try:
         names = read_hosts(text)
     except HostsError:
@@ -650,17 +687,17 @@ def test_origins_as_browsers_write_them_are_accepted():
 
 @PRINT
 @given(st.text() | st.from_regex(r"https?://[A-Za-z0-9.:/-]+", fullmatch=True))
-def test_what_is_proposed_instead_of_a_wrong_origin_is_right(text):
+def test_the_origin_suggested_for_a_wrong_one_is_right(text):
     right = normalized_origin(text)
     assert right == "" or read_origins(right) == (right,)
 
 
-def test_nothing_is_sent_when_other_sites_are_off():
+def test_without_origins_no_headers_of_cors_are_sent():
     for origin in (None, "https://shop.example", "null"):
         assert cross_origin(origin, ()) == preflight(origin, "POST", ()) == ()
 
 
-def test_only_a_listed_origin_is_named_and_caches_are_told_that_it_matters():
+def test_only_a_listed_origin_is_named_and_caches_are_told_to_vary_by_origin():
     origins = read_origins("https://shop.example https://lab.example")
     for origin in origins:
         headers = dict(cross_origin(origin, origins))
@@ -691,7 +728,7 @@ def test_a_preflight_needs_no_key(policy):
         asked(policy, {"host": "evil.example"}, "/predict", "OPTIONS")
 
 
-# The house
+# How it fits together
 
 
 def test_each_refusal_has_its_status():
@@ -699,7 +736,7 @@ def test_each_refusal_has_its_status():
     assert {error: STATUS[error] for error in expected} == expected
 
 
-def test_the_guard_knows_no_flask():
-    code = "import sys, iris_serve.service.access; print(any(m in sys.modules for m in ('flask', 'werkzeug')))"
+def test_the_checks_import_no_flask():
+    code = "import sys, iris_serve.service.access; print({'flask', 'werkzeug'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert done.stdout.strip() == b"False"
+    assert done.stdout.strip() == b"set()"

@@ -11,9 +11,11 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from bad_bodies import GOOD
+from cachetools import TTLCache
 from msgspec.structs import replace
 from questions import telling_rows
 from services import Service, until
@@ -27,35 +29,35 @@ from iris_serve.model.card import CARD_FILE, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
 from iris_serve.model.train import fit, score
 from iris_serve.protocols.v2 import repository_index
-from iris_serve.registry.records import Run, read_run
+from iris_serve.registry.records import PickleError, Run, read_run
 from iris_serve.registry.registry import NoModelError, Registry, current, promote, publish, stage
 from iris_serve.registry.verify import rollback
-from iris_serve.service import live as following
-from iris_serve.service import versions as by_number
-from iris_serve.service.errors import UntrustedError
-from iris_serve.service.lineage import card_of
-from iris_serve.service.live import LivePredictor, poll
-from iris_serve.service.versions import PickleError, Versions, is_loaded
+from iris_serve.service import live as live_module
+from iris_serve.service import versions as versions_module
+from iris_serve.service.errors import RETRY_SECONDS, UntrustedError
+from iris_serve.service.lineage import trusted_card
+from iris_serve.service.live import LivePredictor
+from iris_serve.service.versions import Versions, is_loaded
 from iris_serve.training.retrain import Parameters, train
 
 FULL = 200
 
 
 @pytest.fixture
-def shelf(three):
+def registry(three):
     return Registry(three)
 
 
 @pytest.fixture
-def live(shelf):
-    """A live predictor that looks when it is told to."""
-    live = LivePredictor(shelf)
+def live(registry):
+    """A live predictor that polls when it is told to."""
+    live = LivePredictor(registry)
     live.stop()
     return live
 
 
 def promote_by_hand(registry, version, card=None):
-    """What somebody with write access can do: an event that no check has seen."""
+    """What a user with write access can do: an event that no check has seen."""
     folder = registry.folder / "aliases" / "current"
     digest = card or sha256((registry.path(version) / CARD_FILE).read_bytes())
     event = replace(current(registry), version=version, card=digest)
@@ -139,7 +141,7 @@ def test_every_worker_follows_within_a_second(three):
         until(lambda: service.ask() and len(service.children()) == 2)
         for version in (2, 3, 1):
             promote(registry, version, "onwards")
-            time.sleep(1)  # the promise itself: after a second, nobody answers for the old one
+            time.sleep(1)  # the promise itself: from then on the old version answers no request
             assert {version_that_answers(service) for _ in range(40)} == {str(version)}
 
 
@@ -197,14 +199,14 @@ def test_a_damaged_version_under_a_live_service_changes_nothing_but_readiness(li
     digest = sha256((path / CARD_FILE).read_bytes())
     damage(path)
     promote_by_hand(registry, 2, None if damage is forge else digest)
-    poll(live)
+    live.poll()
     assert live.pin() is before
     assert (live.swaps, live.failed_swaps) == (0, 1)
     assert DAMAGE[damage] in live.trouble
     assert str(registry.folder) not in live.trouble
 
 
-def test_a_live_server_tells_its_trouble_and_recovers(three):
+def test_a_running_server_tells_its_trouble_and_recovers(three):
     registry = Registry(three)
     genuine = (registry.path(2) / FOREST_FILE).read_bytes()
     with Service(three) as service:
@@ -227,20 +229,20 @@ def test_a_live_server_tells_its_trouble_and_recovers(three):
         until(lambda: ready() == {"status": "ready", "model": "iris", "version": "2"})
 
 
-def test_a_damaged_event_is_trouble_and_the_next_one_ends_it(live):
-    folder = live.folder
+def test_a_damaged_event_is_trouble_and_the_next_event_ends_it(live):
+    folder = live.watch.folder
     (folder / "2.json").write_bytes(b'{"version": 2')
-    poll(live)
+    live.poll()
     assert "2.json is no promotion" in live.trouble
     assert str(folder.parent) not in live.trouble
     (folder / "2.json").unlink()
     promote(live.registry, 3, "whole")
-    poll(live)
+    live.poll()
     assert (live.pin().version, live.trouble) == (3, None)
 
 
-def test_a_worker_starts_with_the_version_of_its_siblings_though_the_newest_event_is_damaged(live):
-    (live.folder / "2.json").write_bytes(b'{"version": 2')
+def test_a_worker_starts_where_the_others_are_though_the_newest_event_is_damaged(live):
+    (live.watch.folder / "2.json").write_bytes(b'{"version": 2')
     for patient in (True, False):
         sibling = LivePredictor(live.registry, patient=patient)
         sibling.stop()
@@ -248,10 +250,10 @@ def test_a_worker_starts_with_the_version_of_its_siblings_though_the_newest_even
         assert "2.json is no promotion" in sibling.trouble
 
 
-def test_a_worker_starts_with_the_newest_good_version_whatever_is_wrong_with_the_others(
+def test_a_worker_starts_with_the_newest_version_that_opens_whatever_is_wrong_with_the_others(
     live, monkeypatch
 ):
-    genuine = following.open_version
+    genuine = live_module.open_version
 
     def open_first_only(registry, version, card):
         if version > 1:
@@ -260,16 +262,16 @@ def test_a_worker_starts_with_the_newest_good_version_whatever_is_wrong_with_the
 
     for version in (2, 3):
         promote_by_hand(live.registry, version)
-    monkeypatch.setattr(following, "open_version", open_first_only)
+    monkeypatch.setattr(live_module, "open_version", open_first_only)
     sibling = LivePredictor(live.registry)
     sibling.stop()
     assert sibling.pin().version == 1
     assert sibling.trouble == "iris stays at version 1: opening it failed with MemoryError"
 
 
-def test_a_glance_that_finds_nothing_new_asks_the_system_once(live, monkeypatch):
-    os.utime(live.folder, (1, 1))
-    poll(live)
+def test_a_poll_that_finds_nothing_new_makes_one_system_call(live, monkeypatch):
+    os.utime(live.watch.folder, (1, 1))
+    live.poll()
     asked, genuine = [], os.stat
 
     def stat(path, **options):
@@ -278,13 +280,13 @@ def test_a_glance_that_finds_nothing_new_asks_the_system_once(live, monkeypatch)
 
     monkeypatch.setattr(os, "stat", stat)
     monkeypatch.setattr(os, "listdir", asked.append)
-    poll(live)
-    assert asked == [live.folder]
+    live.poll()
+    assert asked == [live.watch.folder]
 
 
 def test_an_alias_that_vanished_is_trouble_and_the_old_model_stays(live):
-    shutil.rmtree(live.folder)
-    poll(live)
+    shutil.rmtree(live.watch.folder)
+    live.poll()
     assert live.pin().version == 1
     assert "none is promoted" in live.trouble
 
@@ -293,28 +295,28 @@ def test_a_failed_swap_is_tried_again_when_it_is_due_and_not_before(live):
     truncate(live.registry.path(2))
     promote_by_hand(live.registry, 2)
     for _ in range(5):
-        poll(live)
+        live.poll()
     assert live.failed_swaps == 1
-    live.due = 0
-    poll(live)
+    live.watch.due = 0
+    live.poll()
     assert live.failed_swaps == 2
 
 
 def test_a_request_keeps_the_model_it_pinned(live):
     pinned = live.pin()
     promote(live.registry, 2, "onwards")
-    poll(live)
+    live.poll()
     assert (pinned.version, live.pin().version) == (1, 2)
     assert pinned.predict([[6.1, 2.8, 4.7, 1.2]])
 
 
 def test_two_promotions_in_the_same_tick_of_the_clock_are_both_noticed(live):
-    os.utime(live.folder)
-    tick = live.folder.stat()
+    os.utime(live.watch.folder)
+    tick = live.watch.folder.stat()
     for version in (2, 3):
         promote(live.registry, version, "quick")
-        os.utime(live.folder, ns=(tick.st_atime_ns, tick.st_mtime_ns))
-        poll(live)
+        os.utime(live.watch.folder, ns=(tick.st_atime_ns, tick.st_mtime_ns))
+        live.poll()
         assert live.pin().version == version
 
 
@@ -322,12 +324,12 @@ def followed_by_many(models):
     live = LivePredictor(Registry(models))
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda _: live.pin(), range(100)))
-    (thread,) = live.watchers.values()
+    (thread,) = live.threads.values()
     assert thread.is_alive()
     return thread
 
 
-def test_following_starts_once_in_each_process_and_ends_with_its_owner(three):
+def test_one_thread_polls_in_each_process_and_ends_with_its_live_predictor(three):
     thread = followed_by_many(three)
     gc.collect()
     thread.join(20)
@@ -335,7 +337,7 @@ def test_following_starts_once_in_each_process_and_ends_with_its_owner(three):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX copies processes")
-def test_a_copy_of_the_process_follows_by_itself(three):
+def test_a_copied_process_follows_with_a_thread_of_its_own(three):
     live = LivePredictor(Registry(three))
     out, into = os.pipe()
     child = os.fork()
@@ -349,12 +351,12 @@ def test_a_copy_of_the_process_follows_by_itself(three):
     promote(live.registry, 2, "onwards")
     assert os.waitpid(child, 0)[1] == 0
     assert os.read(out, 10) == b"2"
-    assert live.watchers == {}
+    assert live.threads == {}
     os.close(out)
     os.close(into)
 
 
-def test_pinned_versions_are_opened_once_however_many_ask(live, monkeypatch):
+def test_a_version_is_opened_once_however_many_requests_ask_for_it(live, monkeypatch):
     opened = []
     count_openings(monkeypatch, opened)
     versions = Versions(live)
@@ -371,25 +373,25 @@ def test_pinned_versions_are_opened_once_however_many_ask(live, monkeypatch):
 
 
 def count_openings(monkeypatch, opened):
-    genuine = by_number.open_pinned
+    genuine = versions_module.open_recorded
 
-    def counted(versions, version):
+    def counted(registry, version, pickles):
         opened.append(version)
-        return genuine(versions, version)
+        return genuine(registry, version, pickles)
 
-    monkeypatch.setattr(by_number, "open_pinned", counted)
+    monkeypatch.setattr(versions_module, "open_recorded", counted)
 
 
-def test_a_slow_opening_keeps_nobody_waiting_who_asks_for_another_version(live, monkeypatch):
-    started, go_on, genuine = threading.Event(), threading.Event(), by_number.open_pinned
+def test_a_slow_opening_delays_no_request_for_another_version(live, monkeypatch):
+    started, go_on, genuine = threading.Event(), threading.Event(), versions_module.open_recorded
 
-    def slow(versions, version):
+    def slow(registry, version, pickles):
         if version == 3:
             started.set()
             assert go_on.wait(60)
-        return genuine(versions, version)
+        return genuine(registry, version, pickles)
 
-    monkeypatch.setattr(by_number, "open_pinned", slow)
+    monkeypatch.setattr(versions_module, "open_recorded", slow)
     versions = Versions(live)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(versions.get, 3)
@@ -400,11 +402,11 @@ def test_a_slow_opening_keeps_nobody_waiting_who_asks_for_another_version(live, 
         assert waiting.result(60).version == 3
 
 
-def test_no_more_versions_are_being_opened_at_a_time_than_may_stay(live, monkeypatch):
+def test_no_more_versions_are_being_opened_at_a_time_than_may_stay_loaded(live, monkeypatch):
     for _ in range(3):
         train(live.registry.folder.parent, Parameters(n_estimators=1, promote="never"))
     versions, now, most, lock = Versions(live, most=2), [], [], threading.Lock()
-    genuine = by_number.look
+    genuine = versions_module.read_verified
     first_two = threading.Barrier(2)
 
     def counted(path, card):
@@ -418,19 +420,24 @@ def test_no_more_versions_are_being_opened_at_a_time_than_may_stay(live, monkeyp
             now.remove(path.name)
         return found
 
-    monkeypatch.setattr(by_number, "look", counted)
+    monkeypatch.setattr(versions_module, "read_verified", counted)
     with ThreadPoolExecutor(5) as pool:
         got = [predictor.version for predictor in pool.map(versions.get, range(2, 7))]
     assert got == [2, 3, 4, 5, 6]
     assert max(most) == 2
-    assert len(versions.kept) == 2
+    assert len(versions.loaded.kept) == 2
+
+
+def clocked(clock):
+    """A `TTLCache` that reads the time from `clock`, a list of one number."""
+    return partial(TTLCache, timer=lambda: clock[0])
 
 
 def test_a_refused_version_is_tried_again_after_a_while_and_not_before(live, monkeypatch):
-    opened, path = [], live.registry.path(2) / MODEL_FILE
+    opened, path, clock = [], live.registry.path(2) / MODEL_FILE, [1000.0]
     count_openings(monkeypatch, opened)
-    whole, versions, clock = path.read_bytes(), Versions(live), [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(versions_module, "TTLCache", clocked(clock))
+    whole, versions = path.read_bytes(), Versions(live)
     path.write_bytes(b"on its way")
     for _ in range(5):
         with pytest.raises(UntrustedError, match="is not the file"):
@@ -439,13 +446,17 @@ def test_a_refused_version_is_tried_again_after_a_while_and_not_before(live, mon
     with pytest.raises(UntrustedError, match="is not the file"):
         versions.get(2)
     assert opened == [2]
-    clock[0] += by_number.RETRY
+    clock[0] += RETRY_SECONDS - 0.01
+    with pytest.raises(UntrustedError, match="is not the file"):
+        versions.get(2)
+    assert opened == [2]
+    clock[0] += 0.01
     assert versions.get(2).version == 2
     assert opened == [2, 2]
 
 
-def test_what_is_remembered_of_refusals_and_turns_is_bounded(live, monkeypatch):
-    monkeypatch.setattr(by_number, "MOST_REFUSED", 1)
+def test_what_is_remembered_of_refusals_and_locks_is_bounded(live, monkeypatch):
+    monkeypatch.setattr(versions_module, "MAX_REFUSED", 1)
     versions = Versions(live)
     for version in (2, 3):
         (live.registry.path(version) / MODEL_FILE).write_bytes(b"")
@@ -454,13 +465,15 @@ def test_what_is_remembered_of_refusals_and_turns_is_bounded(live, monkeypatch):
     for version in range(100, 200):
         with pytest.raises(NoModelError):
             versions.get(version)
-    assert (list(versions.refused), sorted(versions.turns)) == ([3], [2, 3])
+    assert (list(versions.refusals.errors), sorted(versions.opening)) == ([3], [2, 3])
 
 
-def test_one_trouble_is_said_once_in_a_while_however_often_it_is_met(live, caplog, monkeypatch):
-    clock = [time.monotonic()]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    monkeypatch.setattr(by_number, "MOST_SAID", 2)
+def test_one_trouble_is_logged_once_in_a_few_seconds_however_often_it_is_met(
+    live, caplog, monkeypatch
+):
+    clock, logged = [1000.0], versions_module.LOGGED
+    bounded = clocked(clock)(2, logged.ttl)
+    monkeypatch.setattr(versions_module, "LOGGED", bounded)
     versions = (2, 3)
     for version in versions:
         (live.registry.path(version) / CARD_FILE).unlink()
@@ -468,16 +481,20 @@ def test_one_trouble_is_said_once_in_a_while_however_often_it_is_met(live, caplo
     def met(times):
         for version in versions * times:
             with pytest.raises(UntrustedError):
-                card_of(live.registry, version)
+                trusted_card(live.registry, version)
         return len([record for record in caplog.records if "be trusted" in record.message])
 
     assert met(50) == 2
-    clock[0] += by_number.RETRY
+    clock[0] += RETRY_SECONDS
     assert met(50) == 4
-    assert len(by_number.LOGGED) == 2
+    (live.registry.path(1) / CARD_FILE).unlink()
+    with pytest.raises(UntrustedError):
+        trusted_card(live.registry, 1)
+    assert len(bounded) == 2
+    assert logged.maxsize == versions_module.MAX_LOGGED == 100
 
 
-def test_who_asks_a_service_without_a_model_hears_when_to_come_again(tmp_path):
+def test_a_service_without_a_model_says_when_to_ask_again(tmp_path):
     app = make_app(Settings(models=str(tmp_path), access_log="off"))
     client = app.test_client()
     for path in ("/", "/readyz", "/ping", "/v2/health/ready", "/v1/models/iris"):
@@ -487,24 +504,24 @@ def test_who_asks_a_service_without_a_model_hears_when_to_come_again(tmp_path):
     app.extensions["live"].stop()
 
 
-def test_at_most_the_stated_number_of_pinned_versions_stays(live):
+def test_at_most_the_stated_number_of_versions_stays_loaded(live):
     train(live.registry.folder.parent, Parameters(n_estimators=1, promote="never"))
     versions = Versions(live, most=2)
     for version in (2, 3, 2, 4):
         assert versions.get(version).version == version
-    assert list(versions.kept) == [2, 4]
+    assert list(versions.loaded.kept) == [2, 4]
     assert versions.get(1) is live.pin()
-    assert list(versions.kept) == [2, 4]
+    assert list(versions.loaded.kept) == [2, 4]
 
 
-def test_to_ask_whether_a_version_is_loaded_keeps_no_version_and_opens_none(live):
+def test_asking_whether_a_version_is_loaded_neither_opens_it_nor_counts_as_use(live):
     versions = Versions(live, most=2)
     versions.get(2)
     versions.get(3)
-    order = list(versions.kept)
+    order = list(versions.loaded.kept)
     assert [is_loaded(versions, version) for version in (1, 2, 3, 9)] == [True, True, True, False]
     repository_index(versions)
-    assert list(versions.kept) == order == [2, 3]
+    assert list(versions.loaded.kept) == order == [2, 3]
 
 
 def test_a_loaded_version_is_found_without_touching_the_disk(live):
@@ -515,14 +532,14 @@ def test_a_loaded_version_is_found_without_touching_the_disk(live):
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_a_damaged_version_is_never_pinned_and_evicts_nobody(live, damage):
+def test_a_damaged_version_is_never_loaded_and_evicts_no_other(live, damage):
     versions = Versions(live)
     versions.get(3)
     damage(live.registry.path(2))
     with pytest.raises((UntrustedError, NoModelError)) as caught:
         versions.get(2)
     assert str(live.registry.folder) not in str(caught.value)
-    assert list(versions.kept) == [3]
+    assert list(versions.loaded.kept) == [3]
 
 
 def test_a_card_that_the_run_record_does_not_name_is_refused(live):
@@ -533,7 +550,7 @@ def test_a_card_that_the_run_record_does_not_name_is_refused(live):
         Versions(live).get(2)
 
 
-def test_a_pickle_is_opened_by_number_only_with_permission(live):
+def test_a_pickle_is_opened_versions_module_only_with_permission(live):
     rows, held = split(iris())
     line = fit(LogisticRegression(max_iter=1000), rows)
     card = make_card("iris", None, iris(), score(line, held), line)
@@ -556,20 +573,20 @@ def test_a_pickle_is_opened_by_number_only_with_permission(live):
         "no library in C:\\our tools\\lib",
     ],
 )
-def test_what_a_pickle_says_when_it_is_opened_tells_no_path(live, monkeypatch, words):
+def test_the_error_of_a_pickle_that_cannot_be_opened_tells_no_path(live, monkeypatch, words):
     def refuse(found, card):
         raise ArtifactError(f"iris_model.pkl cannot be opened here: {words}")
 
-    monkeypatch.setattr(by_number, "open_found", refuse)
+    monkeypatch.setattr(versions_module, "open_verified", refuse)
     with pytest.raises(UntrustedError, match="cannot be opened here: ") as refusal:
         Versions(live).get(2)
     assert not re.search(r"opt|tools|tree\.py", str(refusal.value))
 
 
-def test_an_application_for_other_servers_follows_from_its_first_request(three):
+def test_an_application_under_another_server_follows_from_its_first_request(three):
     app = make_app(Settings(models=str(three)))
     client = app.test_client()
-    assert app.extensions["live"].watchers == {}
+    assert app.extensions["live"].threads == {}
     assert client.post("/predict", data=GOOD).headers["X-Model-Version"] == "1"
     promote(app.extensions["live"].registry, 3, "onwards")
     until(lambda: client.post("/predict", data=GOOD).headers["X-Model-Version"] == "3")
