@@ -382,7 +382,7 @@ def test_a_misspelt_variable_stops_every_command(models):
     ],
 )
 def test_a_wrong_value_of_a_setting_is_refused_by_name_with_an_example(name, value):
-    found = r"(: | must be ).*; for example \S+"
+    found = r" must be .*; for example \S+"
     with pytest.raises(SettingsError, match=f"^{ENV_PREFIX}{name.upper()}{found}"):
         read_settings({ENV_PREFIX + name.upper(): value})
     with pytest.raises(SettingsError, match=f"^--{name}{found}"):
