@@ -134,7 +134,7 @@ def with_verdict(run: Run, verdict: Verdict) -> Run:
         finished=datetime.now(UTC),
         promoted=verdict.promoted,
         why=verdict.why,
-        verdict=msgspec.to_builtins(verdict),
+        verdict=msgspec.json.decode(msgspec.json.encode(verdict)),
     )
 
 # %% ../../nbs/5_training/01_retrain.ipynb #f7fca3ae
