@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, settings
 from iris_serve.registry.registry import Registry, promote
 from iris_serve.training.retrain import Parameters, train
 
-
 # The machine is shared: how long an example takes says nothing. A failure prints how to repeat it.
 settings.register_profile(
     "checks", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

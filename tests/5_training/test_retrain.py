@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from training_helpers import SMALL, files, of_wine
@@ -14,7 +15,7 @@ import iris_serve.training.retrain
 from iris_serve.data.files import TableError
 from iris_serve.model.atomic import sha256
 from iris_serve.model.card import read_card, retraining_notebook
-from iris_serve.model.load import load
+from iris_serve.model.save import MODEL_FILE
 from iris_serve.registry.records import PAGE_FILE, one_line, read_run
 from iris_serve.registry.registry import Registry, current, history, open_predictor, promote
 from iris_serve.registry.verify import verify
@@ -102,7 +103,7 @@ def test_a_run_that_was_overtaken_is_judged_again_and_its_record_says_so(models,
     assert read_run(registry.path(2)).why == run.why
     assert run.verdict["current"] == 3
     assert "judged again" in run.why
-    assert "the executed notebook has the verdict before that" in run.why
+    assert "the executed notebook shows the earlier verdict" in run.why
     last = json.loads((registry.path(2) / "retrain.ipynb").read_text())["cells"][-1]["source"]
     assert "the run record has a later verdict" in last
     assert run.why not in last
@@ -113,7 +114,8 @@ def test_a_run_that_was_overtaken_is_judged_again_and_its_record_says_so(models,
 
 def test_wine_from_a_file_becomes_a_model_of_its_own(cellar, wine):
     registry = Registry(cellar, "wine")
-    predictor, (estimator, card) = open_predictor(registry), load(registry.path(1))
+    predictor, card = open_predictor(registry), read_card(registry.path(1))
+    estimator = joblib.load(registry.path(1) / MODEL_FILE)
     assert predictor.contract.classes == ("class_0", "class_1", "class_2")
     assert predictor.contract.names[:2] == ["alcohol", "malic_acid"]
     rows = np.loadtxt(wine, delimiter=",", skiprows=1, usecols=range(13))

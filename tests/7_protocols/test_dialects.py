@@ -4,6 +4,7 @@ import csv
 import json
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,7 @@ from questions import BINARY_OUTPUT, framed, wine_as_a_file
 from sklearn.datasets import load_iris, load_wine
 
 from iris_serve.__main__ import main
-from iris_serve.model.load import load
+from iris_serve.model.save import MODEL_FILE
 from iris_serve.protocols.framing import FRAME
 from iris_serve.protocols.platforms import make_platforms
 from iris_serve.protocols.v2 import make_v2
@@ -54,7 +55,7 @@ def asked(request, tmp_path_factory):
     live = LivePredictor(registry)
     live.stop()
     versions = Versions(live)
-    estimator, _ = load(registry.path(1))
+    estimator = joblib.load(registry.path(1) / MODEL_FILE)
     data = (load_wine if name == "wine" else load_iris)().data
     random = np.random.default_rng(7).uniform(
         data.min(axis=0), data.max(axis=0), (100, data.shape[1])

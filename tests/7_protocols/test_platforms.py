@@ -7,13 +7,14 @@ import pickle
 import signal
 import time
 
+import joblib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from services import Service, free_port
 
 from iris_serve.data.table import iris
-from iris_serve.model.load import load
+from iris_serve.model.save import MODEL_FILE
 from iris_serve.openapi.routes import OPERATIONS
 from iris_serve.protocols.platforms import Platform, PlatformError, make_platforms, read_platform
 from iris_serve.protocols.v2 import make_v2
@@ -48,7 +49,10 @@ def client(canary):
 
 @pytest.fixture(scope="module")
 def expected(canary):
-    return {version: load(canary / "iris" / version)[0].predict(ROWS).tolist() for version in "12"}
+    return {
+        version: joblib.load(canary / "iris" / version / MODEL_FILE).predict(ROWS).tolist()
+        for version in "12"
+    }
 
 
 def assert_refused(answer, status=400, words=""):

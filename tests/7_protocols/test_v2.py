@@ -11,6 +11,7 @@ import time
 import tracemalloc
 import zlib
 
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,8 @@ from services import Service
 from sklearn.svm import LinearSVC
 
 from iris_serve.data.table import iris
-from iris_serve.model.load import EstimatorPredictor, load
+from iris_serve.model.load import EstimatorPredictor
+from iris_serve.model.save import MODEL_FILE
 from iris_serve.protocols.framing import FRAME
 from iris_serve.protocols.infer import infer_reply
 from iris_serve.protocols.tensors import DATATYPES, Output, read_tensor, write_output
@@ -53,7 +55,7 @@ def client(canary):
 
 @pytest.fixture(scope="module")
 def estimators(canary):
-    return {version: load(canary / "iris" / version)[0] for version in "12"}
+    return {version: joblib.load(canary / "iris" / version / MODEL_FILE) for version in "12"}
 
 
 def ask(client, *inputs, path=INFER, **more):

@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from iris_serve.cli.settings import Settings
-from iris_serve.model.load import load
+from iris_serve.model.card import read_card
+from iris_serve.model.save import MODEL_FILE
 from iris_serve.registry.registry import Registry, current, history
 from iris_serve.registry.verify import verify
 from iris_serve.wsgi import make_app
@@ -52,7 +54,8 @@ def test_a_table_in_a_file_becomes_a_served_model_that_answers_as_scikit_learn_d
     registry = Registry(models, path.stem)
     assert (registry.versions(), verify(registry)) == ([1, 2], [])
     version = current(registry).version
-    estimator, card = load(registry.path(version))
+    kept = registry.path(version)
+    estimator, card = joblib.load(kept / MODEL_FILE), read_card(kept)
     assert card.metrics.cross_validation is not None
     client = make_app(Settings(models=str(models), name=path.stem)).test_client()
     status = client.get("/").json

@@ -1,11 +1,11 @@
 """The wheel works where there is no repository, and brings no tool of development along."""
 
+import http.client
 import os
 import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 import venv
 import zipfile
 from pathlib import Path
@@ -78,7 +78,7 @@ def call(place, *words):
 
 
 def serves(place):
-    """A service started there answers, and nothing that trains is loaded, because it is not there."""
+    """Start a service there, ask it, and stop it."""
     program = [place / "venv" / "bin" / "python", "-m", "iris_serve", "--port", str(free_port())]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     started = subprocess.Popen(
@@ -86,11 +86,10 @@ def serves(place):
     )
     try:
         assert started.stdout.readline().startswith("serving iris version 1")
-        question = urllib.request.Request(
-            f"http://127.0.0.1:{program[-1]}/predict", b'{"features": [6.1, 2.8, 4.7, 1.2]}'
-        )
-        with urllib.request.urlopen(question, timeout=20) as answer:
-            assert answer.read() == b'{"prediction": 1}'
+        client = http.client.HTTPConnection("127.0.0.1", int(program[-1]), timeout=20)
+        client.request("POST", "/predict", '{"features": [6.1, 2.8, 4.7, 1.2]}')
+        assert client.getresponse().read() == b'{"prediction": 1}'
+        client.close()
     finally:
         started.terminate()
         started.communicate(timeout=20)
