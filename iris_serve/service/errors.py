@@ -231,13 +231,13 @@ def error_content(
         content |= {"expected": expected, "example": example}
     return FAILED if status == 500 else str(error), content
 
-# %% ../../nbs/6_service/04_errors.ipynb #73399847
+# %% ../../nbs/6_service/04_errors.ipynb #1f5b88dd
 def with_error(reply: Reply, error: Exception) -> Reply:
     """`reply` with the headers and the name of `error`."""
     headers = *reply.headers, *error_headers(error, reply.status)
     return reply._replace(headers=headers, error=type(error).__name__)
 
-# %% ../../nbs/6_service/04_errors.ipynb #83381ef5
+# %% ../../nbs/6_service/04_errors.ipynb #2709d867
 def problem_reply(
     error: Exception,
     predictor: Predictor | None = None,

@@ -355,7 +355,7 @@ def corrected_example(
     row = corrected_features(parsed, error, contract)
     if kind in LINED:
         return lined_example(kind, row, contract)
-    many = parsed.many and parsed.features  # to an empty list, one row is the answer
+    many = parsed.many and parsed.features  # for an empty list, one row is shown
     return expected_body(contract), {"features": [row] if many else row}
 
 # %% ../../nbs/6_service/02_predict.ipynb #257dd987

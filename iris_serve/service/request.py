@@ -92,7 +92,7 @@ def read_raw_body(most: int) -> bytes:
     except ClientDisconnected:
         raise BodyError(CUT_SHORT) from None
 
-# %% ../../nbs/6_service/03_request.ipynb #a940faa0
+# %% ../../nbs/6_service/03_request.ipynb #0dc833ba
 NO_END = (
     "a body without Content-Length may have been cut on its way, and this one would not show it; "
     "send Content-Length (curl -T - sends none, --data-binary does), or compress the body with gzip"
@@ -176,16 +176,16 @@ Dialect = Callable[[bytes, Predictor], Reply]
 ExampleOf = Callable[[Contract], tuple[str, object]]
 
 
-def answer_in(dialect: Dialect, predictor: Predictor, right: ExampleOf) -> Response:
+def answer_in(dialect: Dialect, predictor: Predictor, example_of: ExampleOf) -> Response:
     """The response of `predictor` to this request, whose body `dialect` reads.
 
-    `right` gives, for a contract, a sentence about a valid body and an example of it.
+    `example_of` gives, for a contract, a sentence about a valid body and an example of it.
     """
     try:
         media_type(request.content_type)
         return to_response(dialect(read_body(), predictor))
     except Exception as error:
-        return error_response(error, predictor, *right(predictor.contract), plain=True)
+        return error_response(error, predictor, *example_of(predictor.contract), plain=True)
 
 # %% ../../nbs/6_service/03_request.ipynb #5af42536
 def finalize_headers(response: Response, policy: Policy) -> Response:
@@ -203,7 +203,7 @@ def finalize_headers(response: Response, policy: Policy) -> Response:
 
 # %% ../../nbs/6_service/03_request.ipynb #39fd933f
 def record_request(response: Response, observer: Observer) -> None:
-    """Tell `observer` about the request that `response` answers."""
+    """Let `observer` count and log the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
     received = g.received if g.get("read") else request.content_length or 0
     info = RequestInfo(g.id, request.method, request.path, received, g.key, g.body)
