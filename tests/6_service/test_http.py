@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import joblib
 import numpy as np
 import pytest
 from bad_bodies import BAD, EXAMPLE, GOOD
@@ -24,7 +25,7 @@ from iris_serve.cli.settings import Settings
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.rows import check_row, row_issues
 from iris_serve.data.table import iris
-from iris_serve.model.load import EstimatorPredictor, load
+from iris_serve.model.load import EstimatorPredictor
 from iris_serve.registry.registry import Registry, open_predictor
 from iris_serve.service.app import create_app
 from iris_serve.service.bodies import read_json
@@ -77,7 +78,7 @@ def test_integers_are_numbers(client):
 
 
 def test_every_flower_is_answered_as_scikit_learn_answers_it(client, trained):
-    estimator, _ = load(trained / "iris" / "1")
+    estimator = joblib.load(trained / "iris" / "1" / "iris_model.pkl")
     rows = iris().X
     asked = [client.post("/predict", json={"features": row}).json for row in rows.tolist()]
     assert [answer["prediction"] for answer in asked] == estimator.predict(rows).tolist()
@@ -214,7 +215,7 @@ def test_many_rows_get_the_same_answer_however_they_are_written(client, name):
 
 
 def test_details_are_given_on_request(client, trained):
-    estimator, _ = load(trained / "iris" / "1")
+    estimator = joblib.load(trained / "iris" / "1" / "iris_model.pkl")
     for question in (
         {"path": "/predict?detail=true", "json": {"features": ROWS[0]}},
         {"path": "/predict", "json": {"features": ROWS[0], "detail": True}},
