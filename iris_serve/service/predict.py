@@ -6,7 +6,7 @@
 __all__ = ['UNREAD', 'ENVELOPE_KEYS', 'NDJSON', 'CSV', 'LINED', 'TUTORIAL_DECODER', 'DEFAULT_LIMITS', 'MAX_NOTES',
            'CLIENT_ERRORS', 'ParsedBody', 'is_many', 'read_envelope', 'read_lined', 'TutorialBody', 'tutorial_row',
            'parse_body', 'query_issues', 'read_query', 'check_row_count', 'rows_issues', 'check_rows', 'PredictRequest',
-           'check_request', 'predict_rows', 'predict_probabilities', 'notes_on', 'detailed_answers', 'answer_request',
+           'check_request', 'notes_on', 'detailed_answers', 'answer_request', 'predict_rows', 'predict_probabilities',
            'first_invalid_row', 'corrected_features', 'example_text', 'lined_example', 'corrected_example',
            'predict_reply']
 
@@ -246,16 +246,6 @@ def check_request(parsed: ParsedBody, contract: Contract, limits: Limits) -> Pre
     valid = [in_feature_order(row, contract) for row in rows]
     return PredictRequest(valid, parsed.many, parsed.detail, parsed.where)
 
-# %% ../../nbs/6_service/02_predict.ipynb #18660f89
-def predict_rows(rows: list[list[float]], predictor: Predictor) -> list[int | str]:
-    """The class of each of `rows`, which the contract has accepted."""
-    return predictor.predict(rows) if rows else []
-
-
-def predict_probabilities(rows: list[list[float]], predictor: Predictor) -> list[list[float]]:
-    """The probabilities (rows, classes) for `rows`; only if the predictor knows them."""
-    return predictor.predict_proba(rows) if rows else []
-
 # %% ../../nbs/6_service/02_predict.ipynb #cfa741b1
 def notes_on(row: Sequence[float], contract: Contract, where: Where) -> list[dict[str, str]]:
     """A note for each value of `row`, found at `where`, that is outside the observed range."""
@@ -280,7 +270,7 @@ def detailed_answers(
     labels = dict(zip(contract.classes, contract.labels, strict=True))
     details: list[dict[str, Any]] = [{"prediction": a, "label": labels[a]} for a in answers]
     if predictor.has_proba:
-        probabilities = predict_probabilities(asked.rows, predictor)
+        probabilities = predictor.predict_proba(asked.rows)
         for detail, of_classes in zip(details, probabilities, strict=True):
             detail["probabilities"] = dict(zip(contract.labels, of_classes, strict=True))
     for i, (detail, row) in enumerate(zip(details, asked.rows, strict=True)):
@@ -294,7 +284,7 @@ def detailed_answers(
 # %% ../../nbs/6_service/02_predict.ipynb #74011eb8
 def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
     """The reply to a valid request."""
-    answers = predict_rows(asked.rows, predictor)
+    answers = predictor.predict(asked.rows)
     value: dict[str, Any]
     if not asked.detail:
         value = {"predictions": answers} if asked.many else {"prediction": answers[0]}
@@ -303,6 +293,16 @@ def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
     value = {"predictions": details} if asked.many else details[0]
     model = {"model": predictor.name, "version": str(predictor.version)}
     return json_reply(200, value | model, predictor, answers)
+
+# %% ../../nbs/6_service/02_predict.ipynb #18660f89
+def predict_rows(rows: list[list[float]], predictor: Predictor) -> list[int | str]:
+    """The class of each of `rows`, which the contract has accepted."""
+    return predictor.predict(rows) if rows else []
+
+
+def predict_probabilities(rows: list[list[float]], predictor: Predictor) -> list[list[float]]:
+    """The probabilities (rows, classes) for `rows`; only if the predictor knows them."""
+    return predictor.predict_proba(rows) if rows else []
 
 # %% ../../nbs/6_service/02_predict.ipynb #53aa5adb
 def first_invalid_row(parsed: ParsedBody, issues: Sequence[Issue]) -> tuple[Any, Where]:

@@ -31,6 +31,7 @@ from iris_serve.service.app import create_app
 from iris_serve.service.bodies import read_json
 from iris_serve.service.errors import BodyError
 from iris_serve.service.predict import read_envelope, tutorial_row
+from iris_serve.testing import Ruler
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +114,13 @@ def test_any_json_is_answered_or_refused_with_a_reason(client, value, wrapped):
     assert set(answer.json) in ({"prediction"}, {"predictions"}, PROBLEM, PROBLEM | {"errors"})
 
 
-def test_an_unforeseen_failure_gives_nothing_away(trained, caplog):
-    predictor = open_predictor(Registry(trained))
-    predictor.forest = None
-    answer = create_app(predictor).test_client().post("/predict", data=GOOD)
+class Broken(Ruler):
+    def predict(self, rows):
+        raise AttributeError("the forest in /home/me is on fire")
+
+
+def test_an_unforeseen_failure_gives_nothing_away(caplog):
+    answer = create_app(Broken()).test_client().post("/predict", data=GOOD)
     assert answer.status_code == 500
     assert answer.json["detail"] == "the service failed to answer; its log says why"
     assert set(answer.json) == {"type", "title", "status", "detail"}
