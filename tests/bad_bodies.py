@@ -1,4 +1,4 @@
-"""Wrong bodies for /predict, each with a word that the complaint must hold."""
+"""Wrong bodies for /predict, each with words that the message must have."""
 
 import pickle
 

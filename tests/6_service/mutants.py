@@ -1,4 +1,4 @@
-"""Right requests made wrong by chance; the same seed makes the same ones."""
+"""Valid requests, mutated at random; the same seed makes the same ones."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Who and what is let in, over real sockets: whole bodies, right names, keys that were sent."""
+"""What is admitted, over real sockets: whole bodies, the right host, keys that were sent."""
 
 import contextlib
 import gzip
@@ -146,7 +146,7 @@ def test_a_chunked_body_cut_anywhere_gets_the_whole_bodys_answer_or_none(service
 
 
 @pytest.mark.parametrize("name", CHUNKED)
-def test_chunks_that_are_no_chunks_get_the_whole_bodys_answer_or_none(service, name):
+def test_malformed_chunks_get_the_whole_bodys_answer_or_none(service, name):
     question = CHUNKED[name]
     front, body = sent(question), question.body
     _, whole = exchange(service.port, front, in_chunks(body), end=False)
@@ -167,7 +167,7 @@ def test_chunks_that_are_no_chunks_get_the_whole_bodys_answer_or_none(service, n
 @pytest.mark.parametrize("path", [PREDICT, INVOKE, "/models/iris/versions/1/predict"])
 @pytest.mark.parametrize(("kind", "body"), [(CSV, table(MANY)), (NDJSON, lines(MANY))])
 @pytest.mark.parametrize("encoding", [None, "identity"])
-def test_lines_without_a_length_are_refused_whole_or_cut_with_the_cure(
+def test_lines_without_a_length_are_refused_with_what_to_do_whole_or_cut(
     service, path, kind, body, encoding
 ):
     more = [("Content-Encoding", encoding)] if encoding else []
@@ -193,7 +193,7 @@ def test_lines_with_a_length_cut_anywhere_get_no_answer(service, kind, body, mos
         assert answer is None or answer[0] == 400, body[:place]
 
 
-def test_an_empty_body_in_chunks_is_not_taken_for_a_question_without_a_body(service):
+def test_an_empty_body_in_chunks_is_not_taken_for_a_request_without_a_body(service):
     path = "/v2/repository/index"
     chunked = head(path, "Transfer-Encoding: chunked")
     for wire in (b"0\r\n\r\n", b""):
@@ -202,7 +202,7 @@ def test_an_empty_body_in_chunks_is_not_taken_for_a_question_without_a_body(serv
     assert exchange(service.port, head(path, "Content-Length: 0"), end=False)[0] == 200
 
 
-# Nobody who is not admitted is waited for
+# The service waits only for clients that were admitted
 
 
 HALF = ("Content-Length: 100", "Content-Type: application/json")
@@ -231,8 +231,8 @@ def test_no_reply_to_a_public_or_keyless_request_waits_for_its_body(
     assert answer[0] == status
 
 
-def test_keyless_half_bodies_stop_nobody(guarded):
-    """Twice as many as there are threads, to routes of every kind."""
+def test_half_bodies_of_clients_without_a_key_block_no_thread(guarded):
+    """There are twice as many as threads, on routes of every kind."""
     held = contextlib.ExitStack()
     questions = [("GET", "/healthz"), ("GET", "/docs"), ("POST", PREDICT), ("POST", "/nowhere")]
     with held:
@@ -251,7 +251,7 @@ def test_keyless_half_bodies_stop_nobody(guarded):
             )
 
 
-def test_a_client_that_sends_much_before_it_looks_reads_why_it_is_refused(service):
+def test_a_client_that_sends_much_before_it_reads_still_gets_the_refusal(service):
     body = b" " * (4 << 20)
     for path, status in ((PREDICT, 413), ("/nowhere", 404)):
         connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
@@ -269,7 +269,7 @@ def test_an_admitted_client_keeps_its_connection_after_a_refusal(guarded):
     connection.close()
 
 
-# The environment of the server is no part of a request
+# The environment of the server is not part of a request
 
 POISON = {
     "HTTP_X_API_KEY": SECRET,
@@ -310,7 +310,7 @@ def ask(port, question, *headers):
         connection.close()
 
 
-def test_nothing_in_the_servers_environment_becomes_a_part_of_a_request(trained):
+def test_nothing_in_the_servers_environment_becomes_part_of_a_request(trained):
     asked = {
         "one row": post(PREDICT, {"features": ROW}),
         "no kind": post(PREDICT, {"features": ROW})._replace(headers=()),
@@ -352,11 +352,11 @@ def test_under_another_server_the_environment_is_cleaned_and_the_log_says_so(
     assert drop_request_variables(os.environ) == []
 
 
-# Public is a route, never a path from outside
+# What is public is a route, never a path from outside
 
 
 @pytest.mark.parametrize("path", [PREDICT, "/metrics", INFER, "/models/iris/versions/1/notebook"])
-def test_a_health_route_that_is_ours_is_refused_before_anything_is_trained(tmp_path, path):
+def test_a_health_route_that_exists_already_is_refused_before_anything_is_trained(tmp_path, path):
     with Service(tmp_path / "models", AIP_HEALTH_ROUTE=path, **KEYS) as served:
         out, err = served.process.communicate(timeout=30)
         assert (served.process.returncode, out, err.count("\n")) == (2, "", 1)
@@ -364,7 +364,7 @@ def test_a_health_route_that_is_ours_is_refused_before_anything_is_trained(tmp_p
     assert not (tmp_path / "models").exists()
 
 
-def test_a_health_route_opens_itself_for_reading_and_nothing_else(trained):
+def test_a_health_route_is_public_for_get_alone_and_opens_no_other_path(trained):
     routes = {"AIP_HEALTH_ROUTE": "/vertex", "AIP_PREDICT_ROUTE": "/vertex"}
     body = post("/vertex", {"instances": [ROW]})
     with Service(trained, **KEYS, **routes) as served:
@@ -406,7 +406,7 @@ def test_every_name_of_the_loopback_is_answered(service, host):
         b"2130706433", b"localhost, evil.example", b"[::1", b".localhost.evil",
     ],
 )  # fmt: skip
-def test_no_other_host_is_answered_not_even_one_that_cannot_be_read(service, host):
+def test_no_other_host_is_answered_not_even_a_malformed_one(service, host):
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
         answer = client.recv(10_000)
@@ -421,7 +421,7 @@ def test_a_request_without_a_host_is_answered_only_by_http_1_0(service):
     assert status_for(service.port, version="1.0", host=b"evil.example") == 421
 
 
-def test_further_names_are_a_setting_that_the_refusal_names(trained):
+def test_more_host_names_are_a_setting_that_the_refusal_names(trained):
     tunnel = head("/", method="GET", host="abcd.tunnel.example:443")
     with Service(trained, "--hosts", "abcd.tunnel.example other.example") as served:
         served.ready()

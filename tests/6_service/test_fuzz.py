@@ -1,7 +1,7 @@
-"""Requests by chance to every route: never a 5xx, nothing of the inside, and the worker lives on.
+"""Random requests to every route: never a 5xx, nothing of the inside, and the worker lives on.
 
-Some are sent to a running service over sockets, their heads damaged, too; most are handed to the
-application as a WSGI server does. `FUZZ_SEED` makes a run once more.
+Some are sent to a running service over sockets, with damaged heads as well. Most are handed to the
+application as a WSGI server does. `FUZZ_SEED` repeats a run.
 """
 
 import http.client
@@ -49,7 +49,7 @@ def documented(question, answer):
 
 
 def check(question, answer):
-    """What every answer of the application keeps to, whatever was asked."""
+    """What is true of every answer of the application, whatever was asked."""
     assert answer.status < 500
     if not (answer.status == 200 and "/docs/swagger-ui" in question.path):
         assert not [word for word in INSIDE if word in answer.body and word not in question.body]
@@ -111,7 +111,7 @@ def app(trained):
     return app
 
 
-def test_the_right_requests_ask_every_route(app):
+def test_the_valid_requests_ask_every_route(app):
     asked = {hand_over(app, question).status for question in ALL}
     assert asked == {200, 403, 404}
     adapter = app.url_map.bind("localhost")
@@ -123,7 +123,7 @@ def test_the_right_requests_ask_every_route(app):
 
 
 @pytest.mark.parametrize("times", [800, pytest.param(33_000, marks=SLOW)])
-def test_mutants_handed_to_the_application(app, times):
+def test_a_mutated_request_gets_no_5xx_from_the_application(app, times):
     for number in range(times):
         question = mutant(SEED, number)
         try:
@@ -152,7 +152,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 
 
 @pytest.mark.parametrize("times", [300, pytest.param(5000, marks=SLOW)])
-def test_any_value_on_any_route(app, times):
+def test_any_json_value_gets_no_5xx_on_any_route(app, times):
     @settings(max_examples=times, deadline=None, print_blob=True)
     @given(ROUTES, BODIES, st.sampled_from(KINDS) | PRINTABLE, PRINTABLE)
     def any_value(path, body, kind, frame):
@@ -226,7 +226,7 @@ def check_live(port, number):
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
 @pytest.mark.parametrize("times", [500, pytest.param(12_000, marks=SLOW)])
-def test_mutants_sent_to_a_running_service(trained, times):
+def test_a_mutated_request_gets_no_5xx_from_a_running_service(trained, times):
     with Service(trained, "--workers", "2") as service:
         service.ready()
         while len(workers := service.children()) < 2:

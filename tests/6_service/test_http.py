@@ -1,17 +1,15 @@
 """What a client meets: right answers, and errors that teach."""
 
-import gzip
 import json
 import pickle
 import re
 import sys
 import time
-import tracemalloc
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import joblib
 import numpy as np
 import pytest
 from bad_bodies import BAD, EXAMPLE, GOOD
@@ -25,13 +23,15 @@ from sklearn.preprocessing import PowerTransformer
 from iris_serve.cli.server import make_app
 from iris_serve.cli.settings import Settings
 from iris_serve.data.contract import Contract, Feature
-from iris_serve.data.rows import RowError, check_row
+from iris_serve.data.rows import check_row, row_issues
 from iris_serve.data.table import iris
-from iris_serve.model.load import EstimatorPredictor, load
+from iris_serve.model.load import EstimatorPredictor
 from iris_serve.registry.registry import Registry, open_predictor
 from iris_serve.service.app import create_app
+from iris_serve.service.bodies import read_json
 from iris_serve.service.errors import BodyError
-from iris_serve.service.predict import DEFAULT_LIMITS, check_request, parse_body, tutorial_row
+from iris_serve.service.predict import read_envelope, tutorial_row
+from iris_serve.testing import Ruler
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_integers_are_numbers(client):
 
 
 def test_every_flower_is_answered_as_scikit_learn_answers_it(client, trained):
-    estimator, _ = load(trained / "iris" / "1")
+    estimator = joblib.load(trained / "iris" / "1" / "iris_model.pkl")
     rows = iris().X
     asked = [client.post("/predict", json={"features": row}).json for row in rows.tolist()]
     assert [answer["prediction"] for answer in asked] == estimator.predict(rows).tolist()
@@ -91,22 +91,6 @@ def test_a_wrong_body_is_a_400_that_names_what_is_wrong(client, name):
     assert_teaches(client.post("/predict", data=body), 400, words)
 
 
-def test_a_body_over_the_limit_is_a_413(client):
-    assert_teaches(client.post("/predict", data=b" " * (DEFAULT_LIMITS.body + 1)), 413)
-    assert (
-        client.post("/predict", data=GOOD + b" " * (DEFAULT_LIMITS.body - len(GOOD))).status_code
-        == 200
-    )
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/nowhere", "/predict/", "/static/x", "/../etc/passwd", "/predict%00", "/a//b"],
-)
-def test_an_unknown_path_is_a_404(client, path):
-    assert_teaches(client.get(path), 404, "POST /predict")
-
-
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/predict"), ("PUT", "/predict"), ("DELETE", "/"), ("POST", "/")]
 )
@@ -114,12 +98,6 @@ def test_a_wrong_method_is_a_405_that_names_the_right_ones(client, method, path)
     answer = client.open(path, method=method)
     assert_teaches(answer, 405)
     assert answer.headers["Allow"]
-
-
-@settings(max_examples=300, deadline=None, print_blob=True)
-@given(body=st.binary(max_size=200))
-def test_no_bytes_whatsoever_are_a_5xx(client, body):
-    assert client.post("/predict", data=body).status_code == 400
 
 
 JSON = st.recursive(
@@ -136,10 +114,13 @@ def test_any_json_is_answered_or_refused_with_a_reason(client, value, wrapped):
     assert set(answer.json) in ({"prediction"}, {"predictions"}, PROBLEM, PROBLEM | {"errors"})
 
 
-def test_an_unforeseen_failure_tells_nothing_about_the_inside(trained, caplog):
-    predictor = open_predictor(Registry(trained))
-    predictor.forest = None
-    answer = create_app(predictor).test_client().post("/predict", data=GOOD)
+class Broken(Ruler):
+    def predict(self, rows):
+        raise AttributeError("the forest in /home/me is on fire")
+
+
+def test_an_unforeseen_failure_gives_nothing_away(caplog):
+    answer = create_app(Broken()).test_client().post("/predict", data=GOOD)
     assert answer.status_code == 500
     assert answer.json["detail"] == "the service failed to answer; its log says why"
     assert set(answer.json) == {"type", "title", "status", "detail"}
@@ -168,41 +149,32 @@ def test_the_limit_of_a_number_is_where_float32_overflows(client):
 
 
 @pytest.mark.parametrize(
-    "path", ["/predict//", "/PREDICT", "/static/", "/..%2fetc/passwd", "/\udcff"]
+    "path",
+    [
+        *("/nowhere", "/predict/", "/predict//", "/predict\0", "/predict%00", "/PREDICT", "/a//b"),
+        *("/static/", "/static/x", "/../etc/passwd", "/..%2fetc/passwd", "/\udcff"),
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_path_that_is_nearly_right_is_a_404_and_no_redirect(client, method, path):
+def test_an_unknown_path_is_a_404_with_the_routes_and_never_a_redirect(client, method, path):
     raw = path.encode("utf-8", "surrogateescape").decode("latin-1")
     answer = client.open("/", method=method, environ_overrides={"PATH_INFO": raw})
     assert_teaches(answer, 404, "POST /predict")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "BREW"])
-def test_a_wrong_method_on_predict_is_a_405_that_allows_post(client, method):
-    answer = client.open("/predict", method=method)
-    assert_teaches(answer, 405)
-    assert "POST" in answer.headers["Allow"].split(", ")
-
-
-def test_who_asks_for_a_websocket_is_told_that_there_is_none(client):
+def test_a_websocket_is_refused_with_a_400(client):
     answer = client.get("/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
-    assert_teaches(answer, 400, "no WebSocket is offered here")
-
-
-def test_a_length_over_the_limit_is_a_413_before_the_body_comes(client):
-    declared = {"CONTENT_LENGTH": str(DEFAULT_LIMITS.body + 2)}
-    answer = client.post("/predict", data=b"", environ_overrides=declared)
-    assert_teaches(answer, 413, f"{DEFAULT_LIMITS.body} bytes")
+    assert_teaches(answer, 400, "WebSockets are not supported")
 
 
 @pytest.mark.parametrize("body", [b'{"a', b'{"a\n": 1}', b'{"features": ["x\ty"]}'])
-def test_the_place_of_a_mistake_reads_as_a_sentence(client, body):
+def test_the_place_of_a_syntax_error_reads_as_a_sentence(client, body):
     answer = client.post("/predict", data=body)
     assert_teaches(answer, 400, " at line 1, column ")
     assert "at at" not in answer.json["detail"]
 
 
-def test_every_refusal_names_nothing_of_this_machine(client, tmp_path):
+def test_no_refusal_names_a_path_of_this_machine(client, tmp_path):
     places = [str(tmp_path), str(Path.cwd()), sys.prefix, str(Path.home()), "site-packages"]
     for body, _ in BAD.values():
         text = client.post("/predict", data=body).get_data(as_text=True)
@@ -240,43 +212,14 @@ MANY = {
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_many_rows_are_one_question_however_they_are_written(client, name):
+def test_many_rows_get_the_same_answer_however_they_are_written(client, name):
     body, kind = MANY[name]
     answer = client.post("/predict", data=body.encode(), content_type=kind)
     assert answer.json == {"predictions": [1, 0, 2]}, answer.data
 
 
-@pytest.mark.parametrize("packing", ["gzip", "x-gzip", "deflate", "identity"])
-def test_a_packed_question_is_unpacked(client, packing):
-    pack = {"deflate": zlib.compress, "identity": bytes}.get(packing, gzip.compress)
-    answer = client.post("/predict", data=pack(GOOD), headers={"Content-Encoding": packing})
-    assert answer.data == b'{"prediction": 1}'
-
-
-@pytest.mark.parametrize(("packing", "status"), [("br", 415), ("gzip, gzip", 415), ("gzip", 400)])
-def test_a_question_packed_otherwise_is_refused(client, packing, status):
-    answer = client.post("/predict", data=GOOD, headers={"Content-Encoding": packing})
-    assert_teaches(answer, status)
-    assert status != 415 or answer.headers["Accept-Encoding"] == "gzip, deflate"
-
-
-def test_a_bomb_is_refused_without_being_unpacked(client):
-    bomb = gzip.compress(bytes(200 << 20))
-    tracemalloc.start()
-    answer = client.post("/predict", data=bomb, headers={"Content-Encoding": "gzip"})
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert_teaches(answer, 413, "when it is unpacked")
-    assert peak < 16 << 20
-
-
-def test_multipart_is_refused_whatever_is_in_it(client):
-    answer = client.post("/predict", data=GOOD, content_type="multipart/form-data; boundary=x")
-    assert_teaches(answer, 415, "multipart")
-
-
-def test_details_are_told_on_request(client, trained):
-    estimator, _ = load(trained / "iris" / "1")
+def test_details_are_given_on_request(client, trained):
+    estimator = joblib.load(trained / "iris" / "1" / "iris_model.pkl")
     for question in (
         {"path": "/predict?detail=true", "json": {"features": ROWS[0]}},
         {"path": "/predict", "json": {"features": ROWS[0], "detail": True}},
@@ -293,7 +236,7 @@ def test_details_are_told_on_request(client, trained):
         }
 
 
-def test_a_value_outside_of_what_was_seen_is_noted_with_its_place(client):
+def test_a_value_outside_the_observed_range_gets_a_note_with_its_place(client):
     rows = [ROWS[0], [6.1, 2.8, 4.7, -9999]]
     told = client.post("/predict?detail=true", json={"features": rows}).json["predictions"]
     assert told[0]["notes"] == []
@@ -306,7 +249,7 @@ def test_a_value_outside_of_what_was_seen_is_noted_with_its_place(client):
 @pytest.mark.parametrize(
     "query", ["detail=1", "detail=", "details=true", "detail=true&detail=true"]
 )
-def test_a_query_that_is_not_understood_is_a_400(client, query):
+def test_an_unknown_query_parameter_or_value_is_a_400(client, query):
     assert_teaches(client.post(f"/predict?{query}", data=GOOD), 400, "detail")
 
 
@@ -319,7 +262,7 @@ def test_a_query_that_is_not_understood_is_a_400(client, query):
         ("application/x-ndjson", "[6.1, 2.8, 47, 1.2]\n", "#/0/2"),
     ],
 )
-def test_a_note_points_to_where_a_complaint_about_the_value_would(client, kind, body, place):
+def test_a_note_points_to_where_an_error_about_the_value_would(client, kind, body, place):
     told = client.post("/predict?detail=true", data=body, content_type=kind).json
     notes = told["predictions"][0]["notes"] if "predictions" in told else told["notes"]
     assert [note["pointer"] for note in notes] == [place]
@@ -327,7 +270,7 @@ def test_a_note_points_to_where_a_complaint_about_the_value_would(client, kind, 
     assert [error["pointer"] for error in wrong["errors"]] == [place]
 
 
-def test_all_complaints_come_at_once_each_with_its_pointer(client):
+def test_all_issues_come_at_once_each_with_its_pointer(client):
     body = b'{"features": [[6.1, "x", 4.7, NaN], {"petal_lenght": true}], "detial": true}'
     answer = client.post("/predict", data=body)
     assert_teaches(answer, 400)
@@ -343,7 +286,7 @@ def test_all_complaints_come_at_once_each_with_its_pointer(client):
     ]
 
 
-def test_a_pointer_is_a_fragment_of_a_uri_that_leads_to_the_value_whatever_its_name_is():
+def test_a_pointer_is_a_uri_fragment_that_leads_to_the_value_whatever_its_name_is():
     names = ["Länge (cm)", '"a", b', "c/d~e", "50%25", "#?"]
     features = tuple(Feature(name, "", 0, 9) for name in names)
     contract = replace(iris().contract, features=features, example=(1.0,) * 5)
@@ -359,7 +302,7 @@ def test_a_pointer_is_a_fragment_of_a_uri_that_leads_to_the_value_whatever_its_n
         assert found == f"wrong {error['field']}"
 
 
-def test_a_complaint_about_a_line_names_the_line(client):
+def test_an_issue_with_a_row_of_a_table_names_its_line(client):
     table = ",".join(NAMES) + "\n6.1,2.8,4.7,1.2\n\n6.1,2.8,many,1.2\n6.1,2.8\n"
     answer = client.post("/predict", data=table, content_type="text/csv")
     assert_teaches(answer, 400, "line 4: [2] (petal_length): must be a number")
@@ -367,7 +310,7 @@ def test_a_complaint_about_a_line_names_the_line(client):
     assert [error["pointer"] for error in answer.json["errors"]] == ["#/1/2", "#/2"]
 
 
-def test_wrong_names_are_told_with_the_line_on_which_they_stood(client):
+def test_wrong_column_names_are_refused_with_the_line_they_are_on(client):
     table = "\n\n" + ",".join(NAMES).replace("sepal_width", "sepal_widht") + "\n6.1,2.8,4.7,1.2\n"
     answer = client.post("/predict", data=table, content_type="text/csv")
     assert_teaches(answer, 400, "line 3: sepal_widht: unknown name; did you mean sepal_width?")
@@ -378,7 +321,7 @@ EMPTY = [("text/csv", ""), ("text/csv", ",".join(NAMES) + "\n"), ("application/x
 
 
 @pytest.mark.parametrize(("kind", "body"), EMPTY)
-def test_a_table_without_a_row_is_not_told_about_an_envelope(client, kind, body):
+def test_a_table_without_a_row_is_refused_without_talk_of_an_envelope(client, kind, body):
     answer = client.post("/predict", data=body, content_type=kind)
     assert_teaches(answer, 400, "the body holds no row; at least one is needed")
     assert "errors" not in answer.json
@@ -390,32 +333,19 @@ def test_a_column_of_row_numbers_is_found_by_its_empty_name(client):
 
 
 @pytest.mark.parametrize("body", [b"6", b'{"features": 6.1}', b'{"features": [1], "detail": 1}'])
-def test_a_number_where_none_belongs_is_called_a_number(client, body):
+def test_a_number_in_the_wrong_place_is_called_a_number(client, body):
     assert_teaches(client.post("/predict", data=body), 400, "got a number")
 
 
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
-def test_the_example_of_a_table_is_a_table_that_is_right(client, kind):
+def test_the_example_for_a_table_is_a_valid_table(client, kind):
     wrong = {"text/csv": "6.1,2.8,many,1.2\n", "application/x-ndjson": "[6.1, 2.8, null, 1.2]"}
     example = client.post("/predict", data=wrong[kind], content_type=kind).json["example"]
     answer = client.post("/predict", data=example, content_type=kind)
     assert answer.json == {"predictions": [1]}
 
 
-@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
-@pytest.mark.parametrize(
-    ("body", "packing", "status"),
-    [(b" " * (DEFAULT_LIMITS.body + 1), "identity", 413), (b"x", "gzip", 400), (b"x", "br", 415)],
-)
-def test_lines_that_could_not_be_read_are_shown_right_ones(client, kind, body, packing, status):
-    packed = {"Content-Encoding": packing}
-    answer = client.post("/predict", data=body, content_type=kind, headers=packed)
-    assert_teaches(answer, status)
-    again = client.post("/predict", data=answer.json["example"], content_type=kind)
-    assert again.json == {"predictions": [1]}
-
-
-def test_the_example_mends_the_first_row_that_is_wrong(client):
+def test_the_example_is_the_first_invalid_row_corrected(client):
     answer = client.post("/predict", json={"features": [ROWS[0], ROWS[1], [7.2, None, 5.8, 1.6]]})
     assert answer.json["example"] == {"features": [[7.2, 2.8, 5.8, 1.6]]}
 
@@ -446,7 +376,7 @@ def test_a_table_whose_columns_are_numbers_needs_its_names():
     assert answer.json == {"predictions": ["1.0 2.0 3.0 4.0"]}
 
 
-def test_an_empty_cell_in_quotes_is_a_row_and_never_left_out():
+def test_an_empty_cell_in_quotes_is_a_row_and_never_skipped():
     contract = replace(iris().contract, features=(Feature("length", "", 0, 9),), example=(1.0,))
     client = create_app(Echo(contract)).test_client()
     answer = client.post("/predict", data='length\n1\n""\n2\n', content_type="text/csv")
@@ -483,35 +413,28 @@ class Echo:
         return [" ".join(map(str, row)) for row in rows]
 
 
-def test_more_rows_than_the_limit_are_a_413_and_never_a_part_of_them(client):
-    for body, kind in (
-        (json.dumps({"features": [ROWS[0]] * (DEFAULT_LIMITS.rows + 1)}), None),
-        ("6.1,2.8,4.7,1.2\n" * (DEFAULT_LIMITS.rows + 1), "text/csv"),
-        ("[6.1,2.8,4.7,1.2]\n" * (DEFAULT_LIMITS.rows + 1), "application/x-ndjson"),
-    ):
-        assert_teaches(client.post("/predict", data=body, content_type=kind), 413, "rows")
-    rows = [ROWS[0]] * DEFAULT_LIMITS.rows
-    assert (
-        client.post("/predict", json={"features": rows}).json["predictions"]
-        == [1] * DEFAULT_LIMITS.rows
-    )
-
-
-def test_a_thousand_complaints_are_a_hundred_and_a_count(client):
+def test_of_a_thousand_issues_a_hundred_are_listed_and_the_others_counted(client):
     answer = client.post("/predict", json={"features": [[None] * 4] * 500})
     assert answer.status_code == 400
     assert len(answer.json["errors"]) == 100
     assert len(answer.data) < 20_000
 
 
-@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson", "application/json"])
-@settings(max_examples=200, deadline=None, print_blob=True)
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson", "application/json", None])
+@settings(max_examples=300, deadline=None, print_blob=True)
 @given(body=st.binary(max_size=200))
 def test_no_bytes_of_any_kind_are_a_5xx(client, kind, body):
-    assert client.post("/predict", data=body, content_type=kind).status_code in (200, 400)
+    possible = (400,) if kind in ("application/json", None) else (200, 400)
+    assert client.post("/predict", data=body, content_type=kind).status_code in possible
 
 
-NUMBERS = st.floats() | st.integers() | st.sampled_from(["1E5", "-0", "1e400", "0x1", "01", "NaN"])
+NUMBERS = (
+    st.floats()
+    | st.integers()
+    | st.sampled_from(
+        ["1E5", "-0", "1e400", "0x1", "01", "NaN", "null", "true", '"1"', '"\\ud800"']
+    )
+)
 
 
 @settings(max_examples=500, deadline=None, print_blob=True)
@@ -520,18 +443,18 @@ NUMBERS = st.floats() | st.integers() | st.sampled_from(["1E5", "-0", "1e400", "
     name=st.sampled_from(["features", "featur\\u0065s", "feature"]),
     space=st.sampled_from(["", " ", "\n\t", "\ufeff"]),
 )
-def test_the_plainest_question_is_read_as_the_careful_reading_reads_it(values, name, space):
+def test_the_quick_reading_of_a_row_says_what_the_careful_one_says(values, name, space):
     contract = iris().contract
     body = f'{space}{{"{name}":{space}[{",".join(map(str, values))}]{space}}}'.encode()
     try:
-        careful = check_request(
-            parse_body(body, "", contract, DEFAULT_LIMITS), contract, DEFAULT_LIMITS
-        ).rows[0]
-    except (BodyError, RowError):
-        careful = None
+        features = read_envelope(read_json(body)).features
+        issues = row_issues(features, contract)
+    except BodyError:
+        features, issues = None, ["it cannot be read"]
     quick = tutorial_row(body, contract)
-    assert quick is None or quick == careful
-    assert quick is not None or careful is None or space == "\ufeff"
+    assert quick is None or quick.features == features
+    assert quick is None or quick.valid == (not issues)
+    assert quick is not None or issues or space == "\ufeff"
 
 
 @settings(max_examples=500, deadline=None, print_blob=True)
@@ -539,5 +462,5 @@ def test_the_plainest_question_is_read_as_the_careful_reading_reads_it(values, n
 def test_a_number_is_the_same_float_however_it_is_written(value, digits, form):
     text = f"{value:.{digits}{form}}"
     body = f'{{"features": [{text}, 1, 1, 1]}}'.encode()
-    (quick, *_) = tutorial_row(body, iris().contract)
+    (quick, *_) = tutorial_row(body, iris().contract).features
     assert (quick + 0.0).hex() == (float(text) + 0.0).hex()  # no sign of zero
