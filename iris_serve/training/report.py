@@ -13,7 +13,7 @@ __all__ = ['ALLOWED_TAGS', 'ALLOWED_ATTRIBUTES', 'ALLOWED_ADDRESSES', 'STYLE', '
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
