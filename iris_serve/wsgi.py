@@ -83,8 +83,7 @@ def policy_from(settings: Settings, host: str | None, address: str | None) -> Po
     """
     keys, health = read_keys(settings.keys), read_platform(os.environ, OPERATIONS).health
     return Policy(
-        host=host,
-        address=address,
+        address=address or host,
         hosts=(*read_hosts(settings.hosts), *([host_in(host)] if host else [])),
         keys=keys,
         rate=rate_from(settings, keys),
@@ -133,7 +132,7 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     configure_logging(nonblocking_writer(2), metrics.dropped)
     if dropped:
         LOG.warning(REMOVED, ", ".join(dropped))
-    live = LivePredictor(registry_of(chosen), patient=True)
+    live = LivePredictor(registry_of(chosen), allow_empty=True)
     versions, platform = Versions(live, chosen.pickles), read_platform(os.environ, OPERATIONS)
     blueprints = [
         make_v2(versions),
@@ -142,7 +141,7 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
         make_lineage(versions),
     ]
     app = create_app(live, blueprints, policy, make_observer(metrics, chosen.access_log))
-    live.heard = partial(sync_live, metrics, live)
+    live.on_change = partial(sync_live, metrics, live)
     app.extensions["live"] = live
     return app
 

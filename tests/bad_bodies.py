@@ -32,7 +32,7 @@ BAD = {
     "a name misspelt": (b'{"features": {"petal-lenght": 6.1}}', "did you mean petal_length?"),
     "a name twice": (
         b'{"features": {"petal_width": 1, "petal_width": 1}}',
-        "features.petal_width: stands twice",
+        "features.petal_width: appears more than once",
     ),
     "rows of objects": (row('{"petal_width": null}'), "features[0].petal_width: must be a number"),
     "detail as text": (b'{"features": [6.1, 2.8, 4.7, 1.2], "detail": "yes"}', "true or false"),

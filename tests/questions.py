@@ -18,7 +18,7 @@ from iris_serve.registry.registry import open_predictor
 ROW = [6.1, 2.8, 4.7, 1.2]
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 NAMED = dict(zip(NAMES, ROW, strict=True))
-FRAME = "Inference-Header-Content-Length"
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
@@ -81,7 +81,7 @@ def framed(tensors, extra=b"", **more):
     sizes = [{"parameters": {"binary_data_size": len(raw)}} for raw in raws]
     heads = [head | size for (head, _), size in zip(tensors, sizes, strict=True)]
     front = json.dumps({"inputs": heads} | more).encode()
-    return front + b"".join(raws) + extra, {FRAME: str(len(front))}
+    return front + b"".join(raws) + extra, {JSON_LENGTH_HEADER: str(len(front))}
 
 
 def binary(path, rows, **more):
@@ -168,8 +168,8 @@ def answers_in(question, answer):
     """The classes in a good `answer`, whatever its dialect."""
     if answer.headers.get_content_type() == CSV:
         return [int(line) for line in answer.body.split()]
-    if FRAME in answer.headers:
-        front = int(answer.headers[FRAME])
+    if JSON_LENGTH_HEADER in answer.headers:
+        front = int(answer.headers[JSON_LENGTH_HEADER])
         (label, *_) = json.loads(answer.body[:front])["outputs"]
         assert (label["name"], label["datatype"]) == ("label", "INT64")
         return list(struct.unpack_from(f"<{label['shape'][0]}q", answer.body, front))

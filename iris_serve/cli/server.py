@@ -253,7 +253,7 @@ def serve(settings: Settings) -> None:
     settings = with_platform_port(settings)
     with claimed(settings.host, settings.port) as address, shared_directory(settings) as settings:
         policy = policy_from(settings, settings.host, address)
-        if careless := exposure_warning(settings.host, address, policy.keys):
+        if careless := exposure_warning(address, policy.keys):
             print(careless, file=sys.stderr)
         ensure_model(settings)
         registry = registry_of(settings)

@@ -32,7 +32,7 @@ from iris_serve.openapi.schemas import (
     row_schema,
 )
 from .types import BODY_TYPES, Schema, components, reference
-from ..protocols.framing import FRAME
+from ..protocols.framing import JSON_LENGTH_HEADER
 from ..registry.registry import NAME_PATTERN
 from ..service.access import Policy
 from ..service.app import OPEN_POLICY
@@ -72,7 +72,7 @@ def path_parameters(route: str, predictor: Predictor) -> list[Schema]:
 BODY_PARAMETERS: dict[str, Schema] = {
     "Question": {"name": "detail", "in": "query", "schema": {"type": "boolean"}},
     "InferRequest": {
-        "name": FRAME,
+        "name": JSON_LENGTH_HEADER,
         "in": "header",
         "schema": {"type": "integer", "minimum": 0},
     },

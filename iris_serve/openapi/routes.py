@@ -13,7 +13,7 @@ __all__ = ['QUESTION_ROUTES', 'HEALTH_ROUTES', 'ONE_VERSION', 'LINEAGE_ROUTES', 
 from typing import NamedTuple
 
 from .types import Schema, reference
-from ..protocols.framing import FRAME
+from ..protocols.framing import JSON_LENGTH_HEADER
 from ..service.access import PUBLIC_ROUTES, UNCOUNTED, Policy, is_public
 from ..service.errors import TITLES
 from ..service.request import PLAIN_ERROR_PATHS
@@ -159,7 +159,7 @@ HEADER_TEXTS = {
     "WWW-Authenticate": "how to send a key",
     "Retry-After": "after how many seconds to try again",
     "Accept-Encoding": "which values of Content-Encoding are read",
-    FRAME: "how many bytes of a binary body are JSON; tensors as bytes follow",
+    JSON_LENGTH_HEADER: "how many bytes of a binary body are JSON; tensors as bytes follow",
 }
 
 
@@ -212,7 +212,9 @@ def success_response(route: str) -> Schema:
     if "/" in reply:
         return response("Answered", {reply: {} if "image/" in reply else TEXT, **more})
     if reply == "InferResponse":
-        return response("Answered", {"application/json": reference(reply), OCTETS: {}}, FRAME)
+        return response(
+            "Answered", {"application/json": reference(reply), OCTETS: {}}, JSON_LENGTH_HEADER
+        )
     return response("Answered", {"application/json": reference(reply), **more})
 
 # %% ../../nbs/8_openapi/04_routes.ipynb #563431ee

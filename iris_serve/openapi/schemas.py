@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['VALUE_SCHEMA', 'ROWS_SCHEMA', 'QUESTION_SCHEMA', 'MORE_NOTES', 'NOTE', 'NUMBER_PATTERN', 'CSV_WORDS', 'EMPTY_VALUES',
-           'ROW_FORMATS', 'literal_markdown', 'number_schema', 'row_schema', 'named_example', 'named_row_schema',
-           'array_schema', 'class_schema', 'probabilities_schema', 'object_schema', 'detail_properties',
-           'answer_schemas', 'literal_pattern', 'lines_pattern', 'csv_content', 'ndjson_content', 'columns_schema',
-           'data_frame_schema', 'row_format_schema', 'model_schemas', 'body_examples']
+           'ROW_FORMATS', 'number_schema', 'row_schema', 'named_example', 'named_row_schema', 'array_schema',
+           'class_schema', 'probabilities_schema', 'object_schema', 'detail_properties', 'answer_schemas',
+           'literal_pattern', 'lines_pattern', 'csv_content', 'ndjson_content', 'columns_schema', 'data_frame_schema',
+           'row_format_schema', 'model_schemas', 'body_examples']
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #140200f8
 import json
@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from ..data.contract import FLOAT32_LIMIT, Contract, Feature
-from ..data.wording import shorten
+from ..data.wording import escape_markdown, shorten
 from ..model.load import Predictor
 from .types import Schema, reference
 from ..protocols.infer import infer_example
@@ -29,17 +29,12 @@ VALUE_SCHEMA: Schema = {
     "exclusiveMaximum": FLOAT32_LIMIT,
 }
 
-# %% ../../nbs/8_openapi/03_schemas.ipynb #ff6a3b1c
-def literal_markdown(name: str) -> str:
-    """`name`, short and on one line, as CommonMark that shows it as it is."""
-    return re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", shorten(name, 100))
-
 # %% ../../nbs/8_openapi/03_schemas.ipynb #7c17c9ed
 def number_schema(feature: Feature, example: float) -> Schema:
     """The schema of one value: a `feature`, of which `example` is a right value."""
-    unit = f" in {literal_markdown(feature.unit)}" if feature.unit else ""
+    unit = f" in {escape_markdown(shorten(feature.unit, 100))}" if feature.unit else ""
     seen = f"values from {feature.low:g} to {feature.high:g} were seen in training"
-    description = f"{literal_markdown(feature.name)}{unit}; {seen}"
+    description = f"{escape_markdown(shorten(feature.name, 100))}{unit}; {seen}"
     return VALUE_SCHEMA | {"description": description, "examples": [example]}
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #330b1a9d
@@ -103,7 +98,8 @@ def class_schema(contract: Contract) -> Schema:
     """The schema of one class."""
     pairs = zip(contract.classes, contract.labels, strict=True)
     meanings = (
-        f"{literal_markdown(json.dumps(c))} is {literal_markdown(label)}" for c, label in pairs
+        f"{escape_markdown(json.dumps(c))} is {escape_markdown(shorten(label, 100))}"
+        for c, label in pairs
     )
     return {"enum": list(contract.classes), "description": f"the class: {', '.join(meanings)}"}
 

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..data.contract import Contract, feature_list
-from ..data.rows import MAX_SHOWN, Issue, Where
+from ..data.rows import MAX_ISSUES_SHOWN, Issue, Where
 from ..data.wording import describe_json, did_you_mean, suggest
 from ..model.load import Predictor
 from iris_serve.protocols.framing import (
@@ -77,7 +77,7 @@ def column_tensor_issues(tensors: Sequence[Tensor], features: Sequence[str]) -> 
     for i, tensor in enumerate(tensors):
         if tensor.name not in known:
             # Looking for a similar name takes time, and only a few issues are shown.
-            hint = did_you_mean(tensor.name, features) if len(issues) < MAX_SHOWN else ""
+            hint = did_you_mean(tensor.name, features) if len(issues) < MAX_ISSUES_SHOWN else ""
             issues.append(Issue(("inputs", i, "name"), f"is the name of no feature{hint}"))
         elif tensor.shape not in ((n,), (n, 1)):
             what = f"must be [{n}] or [{n}, 1], as for all features, got {list(tensor.shape)}"

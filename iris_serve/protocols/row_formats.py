@@ -19,7 +19,7 @@ from iris_serve.data.rows import (
     Where,
     list_issues,
     name_issues,
-    unknown_names,
+    unknown_name_issues,
     value_issues,
 )
 from ..data.wording import describe_json
@@ -122,7 +122,7 @@ def split_rows(table: Any, contract: Contract, limits: Limits, where: Where) -> 
     """The rows in an object with `columns` and `data`. Raises `RowError` or `TooManyRowsError`."""
     if not isinstance(table, dict) or not isinstance(table.get("data"), list):
         raise RowError([Issue(where, 'must be an object with "columns" and "data"')])
-    if issues := unknown_names(table, ("columns", "index", "data"), where):
+    if issues := unknown_name_issues(table, ("columns", "index", "data"), where):
         raise RowError(issues)
     order = split_order(table.get("columns"), contract.names, (*where, "columns"))
     check_row_count(table["data"], limits)
@@ -147,7 +147,7 @@ INVOCATIONS = RowFormat(
 # %% ../../nbs/7_protocols/05_row_formats.ipynb #8668a5ea
 def key_issues(question: dict[str, Any], row_format: RowFormat) -> list[Issue]:
     """What is wrong with the keys of `question`, apart from its rows."""
-    issues = unknown_names(question, row_format.rows + row_format.options, ())
+    issues = unknown_name_issues(question, row_format.rows + row_format.options, ())
     for key in row_format.options:
         # TensorFlow's clients name the one signature that every model has.
         if question.get(key) and (key, question[key]) != ("signature_name", "serving_default"):

@@ -29,7 +29,7 @@ from ..service.predict import check_row_count
 
 # %% ../../nbs/7_protocols/03_tensors.ipynb #356902bf
 class TensorError(BodyError):
-    """Tensors that aren't what they claim to be; `complaints` says what is wrong, and where."""
+    """Tensors that aren't what they claim to be; `issues` says what is wrong, and where."""
 
 
 def tensor_error(where: Where, what: str) -> TensorError:
@@ -57,7 +57,7 @@ def attempt(
     try:
         return read(*args, **kwargs)
     except TensorError as error:
-        issues += error.complaints
+        issues += error.issues
         return None
 
 # %% ../../nbs/7_protocols/03_tensors.ipynb #7cc9b520
@@ -78,7 +78,7 @@ Located = tuple[Where, dict[str, Any]]  # an object in the request, and its plac
 def misspelt_keys(objects: Sequence[Located], known: Sequence[str]) -> list[Issue]:
     """The issues with keys in `objects` that stand twice, or that are close to a `known` one."""
     issues = [
-        Issue((*where, key), "stands twice in the same object")
+        Issue((*where, key), "appears more than once in the same object")
         for where, value in objects
         for key in getattr(value, "twice", ())
     ]

@@ -93,13 +93,12 @@ MISDIRECTED = (
 )
 
 # %% ../../nbs/6_service/08_access.ipynb #6e60195a
-def exposure_warning(host: str, address: str | None, keys: tuple[Key, ...]) -> str | None:
-    """The warning for a service that starts on `host`, or its `address`; None if it needs none."""
-    listening = address or host
-    if keys or is_loopback(listening):
+def exposure_warning(address: str, keys: tuple[Key, ...]) -> str | None:
+    """The warning for a service that starts on `address`; None if it needs none."""
+    if keys or is_loopback(address):
         return None
     return (
-        f"warning: listening on {listening} without keys, so every client that reaches it may ask; "
+        f"warning: listening on {address} without keys, so every client that reaches it may ask; "
         "`python -m iris_serve key NAME` makes a key"
     )
 
@@ -210,11 +209,10 @@ def preflight(origin: str | None, method: str | None, origins: tuple[str, ...]) 
 class Policy(Struct, frozen=True, kw_only=True):
     """Who may ask, how much, how often.
 
-    The service listens on `host`, as its operator wrote it, or `address`, its number, if known.
-    `hosts` are the names in a `Host` header that are right beside those of the loopback.
+    The service listens on `address`, if that is known. `hosts` are the names in a `Host` header
+    that are right beside those of the loopback.
     """
 
-    host: str | None = None
     address: str | None = None
     hosts: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
@@ -240,8 +238,7 @@ def admit(
     Raises `HeadersError`, `HostError` or `UnauthorizedError`.
     """
     check_headers(pairs, policy.limits.headers)
-    listening = policy.address or policy.host or server
-    if not host_allowed(get("host"), listening, policy.hosts, protocol):
+    if not host_allowed(get("host"), policy.address or server, policy.hosts, protocol):
         raise HostError(MISDIRECTED)
     if method == "OPTIONS" or is_public(method, route, policy.public):
         return None

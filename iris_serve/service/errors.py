@@ -198,7 +198,7 @@ MAX_DETAILS = 100  # issues in one reply
 
 def error_details(error: Exception) -> dict[str, Any]:
     """The issues of `error` as `errors`, at most `MAX_DETAILS` of them; nothing if it has none."""
-    issues = getattr(error, "complaints", ())
+    issues = getattr(error, "issues", ())
     errors = [
         {"pointer": json_pointer(issue.where), "detail": issue.what}
         | ({"field": issue.field} if issue.field else {})

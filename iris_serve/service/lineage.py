@@ -17,14 +17,14 @@ import msgspec
 from flask import Blueprint, Response
 from msgspec import Struct
 
-from ..model.atomic import ArtifactError, numbered, read_artifact_file, sha256
+from ..model.atomic import ArtifactError, read_artifact_file, sha256
 from ..model.card import CARD_FILE, Card, decode_card
 from ..registry.records import PAGE_FILE, Run, check_notebook, read_run
 from iris_serve.registry.registry import (
     NoModelError,
     Registry,
-    alias_folder,
     alias_names,
+    event_numbers,
     read_event,
 )
 from .app import predict_response
@@ -60,7 +60,7 @@ MAX_LISTED = 100  # promotions of an alias, and versions
 def alias_document(registry: Registry, alias: str) -> dict[str, Any]:
     """What `alias` means now, and its latest promotions, the oldest of them first."""
     with untrusted_errors(registry, f"alias {alias}"):
-        numbers = numbered(alias_folder(registry, alias), ".json")
+        numbers = event_numbers(registry, alias)
         events = [read_event(registry, alias, number) for number in numbers[-MAX_LISTED:]]
     history = [to_plain(event) for event in events]
     return {"version": str(events[-1].version), "promotions": len(numbers), "history": history}

@@ -24,8 +24,8 @@ from ..model.load import Predictor, VersionPredictor
 from iris_serve.registry.registry import (
     NoModelError,
     Registry,
-    alias_folder,
     current,
+    event_numbers,
     open_version,
     read_event,
 )
@@ -75,7 +75,7 @@ def public_reason(error: Exception, registry: Registry) -> str:
 def open_earlier(registry: Registry, alias: str) -> VersionPredictor | None:
     """The newest version that `alias` meant before its last promotion and that opens, if any."""
     with contextlib.suppress(Exception):
-        for number in reversed(numbered(alias_folder(registry, alias), ".json")[:-1]):
+        for number in reversed(event_numbers(registry, alias)[:-1]):
             with contextlib.suppress(Exception):
                 event = read_event(registry, alias, number)
                 return open_version(registry, event.version, event.card)
@@ -83,9 +83,11 @@ def open_earlier(registry: Registry, alias: str) -> VersionPredictor | None:
 
 # %% ../../nbs/6_service/06_live.ipynb #c754050a
 class AliasPredictor:
-    """The predictor that `alias` means; raises if none opens, unless it is `patient`."""
+    """The predictor that `alias` means; raises if none opens, unless `allow_empty`."""
 
-    def __init__(self, registry: Registry, alias: str = "current", patient: bool = False) -> None:
+    def __init__(
+        self, registry: Registry, alias: str = "current", allow_empty: bool = False
+    ) -> None:
         self.registry, self.alias = registry, alias
         self.now: VersionPredictor | None = None
         self.trouble: str | None = None
@@ -94,7 +96,7 @@ class AliasPredictor:
             self.swap()
         except Exception as error:
             self.now = open_earlier(registry, alias)
-            if not (self.now or patient):
+            if not (self.now or allow_empty):
                 raise
             self.report(error)
 
@@ -199,12 +201,14 @@ if hasattr(os, "register_at_fork"):
 class LivePredictor(AliasPredictor, Follower):
     """The predictor that `alias` means in `registry`, kept up to date by a thread."""
 
-    def __init__(self, registry: Registry, alias: str = "current", patient: bool = False) -> None:
-        AliasPredictor.__init__(self, registry, alias, patient)
+    def __init__(
+        self, registry: Registry, alias: str = "current", allow_empty: bool = False
+    ) -> None:
+        AliasPredictor.__init__(self, registry, alias, allow_empty)
         Follower.__init__(self)
         self.watch = AliasWatch(registry.folder / "aliases" / alias)
         self.swaps = self.failed_swaps = 0
-        self.heard: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
 
     def pin(self) -> VersionPredictor:
         """The predictor to use for one request, from start to end; or `NotReadyError`."""
@@ -226,4 +230,4 @@ class LivePredictor(AliasPredictor, Follower):
             self.failed_swaps += 1
             self.report(error)
         with contextlib.suppress(Exception):
-            self.heard()
+            self.on_change()

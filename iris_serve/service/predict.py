@@ -31,7 +31,7 @@ from iris_serve.data.rows import (
     in_feature_order,
     range_notes,
     row_issues,
-    unknown_names,
+    unknown_name_issues,
 )
 from ..data.wording import describe_json, did_you_mean
 from ..model.load import Predictor
@@ -89,7 +89,7 @@ def read_envelope(value: Any) -> ParsedBody:
     if not isinstance(value, dict):
         got = describe_json(value)
         raise BodyError(f'the body must be an object with the key "features", got {got}')
-    issues = unknown_names(value, ENVELOPE_KEYS, ())
+    issues = unknown_name_issues(value, ENVELOPE_KEYS, ())
     features, detail = value.get("features"), value.get("detail", False)
     if "features" not in value:
         issues.append(Issue(("features",), "is missing"))
@@ -184,7 +184,7 @@ DEFAULT_LIMITS = Limits()  # where no others are set
 def check_row_count(rows: Sequence[object], limits: Limits) -> None:
     """Raise `TooManyRowsError` if there are more `rows` than `limits` allow."""
     if len(rows) > limits.rows:
-        many = f"{len(rows)} rows in one question, and {limits.rows} are the most"
+        many = f"{len(rows)} rows in one request; at most {limits.rows} are allowed"
         raise TooManyRowsError(f"{many}; send them in several requests")
 
 # %% ../../nbs/6_service/02_predict.ipynb #7fb46e8f
@@ -316,7 +316,7 @@ def first_invalid_row(parsed: ParsedBody, issues: Sequence[Issue]) -> tuple[Any,
 # %% ../../nbs/6_service/02_predict.ipynb #209bf323
 def corrected_features(parsed: ParsedBody, error: Exception, contract: Contract) -> Any:
     """The first invalid row of `parsed`, with what `error` names replaced by the example's."""
-    issues: Sequence[Issue] = getattr(error, "complaints", ())
+    issues: Sequence[Issue] = getattr(error, "issues", ())
     row, where = first_invalid_row(parsed, issues)
     issues = issues or row_issues(row, contract, where)
     if not isinstance(row, (list, dict)) or any(issue.where == where for issue in issues):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSIONS_LOG', 'MAX_LOGGED', 'LOGGED', 'LOGGED_LOCK', 'MAX_REFUSED', 'VERSION_NUMBER', 'log_once', 'untrusted_errors',
-           'LoadedVersions', 'Refusals', 'open_recorded', 'Versions', 'is_loaded', 'alias_version', 'check_model',
-           'find_version', 'find_predictor', 'requested_predictor']
+           'LoadedVersions', 'Refusals', 'Versions', 'alias_version', 'check_model', 'find_version', 'find_predictor',
+           'requested_predictor']
 
 # %% ../../nbs/6_service/07_versions.ipynb #036fd134
 import logging
@@ -16,20 +16,14 @@ from contextlib import contextmanager
 
 from cachetools import LRUCache, TTLCache
 
-from iris_serve.model.load import (
-    Predictor,
-    VersionPredictor,
-    make_predictor,
-    open_verified,
-    read_verified,
-)
-from ..model.save import FOREST_FILE
-from ..registry.records import PickleError, read_records
+from ..model.load import Predictor, VersionPredictor
+from ..registry.records import PickleError
 from iris_serve.registry.registry import (
     NAME_PATTERN,
     NoModelError,
     Registry,
     current,
+    open_version,
     recorded_card,
 )
 from .errors import RETRY_SECONDS, UntrustedError
@@ -120,23 +114,6 @@ class Refusals:
                 self.errors[version] = type(error)(str(error))
             raise
 
-# %% ../../nbs/6_service/07_versions.ipynb #f11dc35e
-def open_recorded(registry: Registry, version: int, pickles: bool) -> VersionPredictor:
-    """The predictor for `version`, opened; raises `PickleError` if that needs `pickles`.
-
-    Raises `NoModelError` if there is no such version, `ArtifactError` if it cannot be trusted.
-    """
-    path, digest = registry.path(version), recorded_card(registry, version)
-    found, card = read_verified(path, digest)
-    if FOREST_FILE not in found:
-        if not pickles:
-            raise PickleError(
-                f"version {version} cannot be frozen, and opening its pickle on a client's request "
-                "is not permitted here; the setting pickles (IRIS_SERVE_PICKLES) permits it"
-            )
-        read_records(path, [digest])  # opening a pickle runs it, so its run record has to agree
-    return make_predictor(open_verified(found, card), card, version, digest)
-
 # %% ../../nbs/6_service/07_versions.ipynb #29502cc2
 class Versions:
     """The versions in `live.registry` by number; at most `most` beside the one in service stay."""
@@ -162,14 +139,11 @@ class Versions:
                 return found
             self.refusals.repeat(version)
             with self.room, self.refusals.remember(version), untrusted_errors(self.registry, what):
-                predictor = open_recorded(self.registry, version, self.pickles)
+                predictor = open_version(
+                    self.registry, version, recorded_card(self.registry, version), self.pickles
+                )
                 self.loaded.keep(predictor)
         return predictor
-
-# %% ../../nbs/6_service/07_versions.ipynb #c4eefbed
-def is_loaded(versions: Versions, version: int) -> bool:
-    """True if `version` is loaded; does not count as using it."""
-    return version in versions.loaded
 
 # %% ../../nbs/6_service/07_versions.ipynb #4464a361
 def alias_version(versions: Versions, alias: str) -> int:
@@ -194,7 +168,9 @@ def alias_version(versions: Versions, alias: str) -> int:
 def check_model(versions: Versions, name: str) -> None:
     """Raise `NoModelError` if `name` is not the model that is served."""
     if name != versions.registry.name:
-        raise NoModelError("no such model is served here; GET /v2/models tells which one is")
+        raise NoModelError(
+            f"no such model is served here; the model served here is {versions.registry.name}"
+        )
 
 # %% ../../nbs/6_service/07_versions.ipynb #4d78940a
 VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,8}")

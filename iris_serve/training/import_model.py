@@ -18,7 +18,7 @@ from msgspec.structs import replace as changed
 
 from ..data.table import Table, split
 from ..data.wording import join_names, shorten
-from ..model.atomic import ArtifactError, numbered
+from ..model.atomic import ArtifactError
 from ..model.card import Card, make_card
 from ..model.load import open_model
 from ..model.save import write_artifact
@@ -27,7 +27,7 @@ from ..registry.records import Run, one_line, read_run
 from iris_serve.registry.registry import (
     ConflictError,
     Registry,
-    alias_folder,
+    event_numbers,
     promote,
     publish,
     replace_run,
@@ -163,7 +163,7 @@ def added_verdict(registry: Registry, rule: str) -> tuple[bool, str]:
     """Is an added version promoted, and why? `rule` is 'auto', 'never' or 'always'."""
     if rule == "never":
         return False, f"promote is 'never'; {SEEN}"
-    if not numbered(alias_folder(registry, "current"), ".json"):
+    if not event_numbers(registry, "current"):
         return True, f"the first version of {registry.name}; {SEEN}"
     if rule == "always":
         return True, f"promote is 'always'; {SEEN}"

@@ -6,8 +6,8 @@
 __all__ = ['ALLOWED_TAGS', 'ALLOWED_ATTRIBUTES', 'ALLOWED_ADDRESSES', 'STYLE', 'Outcome', 'decision', 'summary', 'data_line',
            'feature_ranges', 'class_counts', 'drawable', 'chart_names', 'picture', 'importance_chart',
            'confusion_chart', 'score_line', 'folds_line', 'per_class', 'mistakes', 'file_lines', 'comparison_table',
-           'flip_table', 'keep_attribute', 'sanitize', 'without_metadata', 'notebook_page', 'escape_markdown',
-           'with_conclusion', 'keep_report']
+           'flip_table', 'keep_attribute', 'sanitize', 'without_metadata', 'notebook_page', 'with_conclusion',
+           'keep_report']
 
 # %% ../../nbs/5_training/05_report.ipynb #93fa761e
 import json
@@ -24,7 +24,7 @@ from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 from ..data.table import Table
-from ..data.wording import shorten
+from ..data.wording import escape_markdown, shorten
 from ..model.atomic import sha256, to_json, write_new_file
 from ..model.card import CARD_FILE, Card
 from ..registry.records import NOTEBOOK_FILE, PAGE_FILE, Run
@@ -316,11 +316,6 @@ def notebook_page(notebook: bytes) -> bytes:
     head = f'<meta charset="utf-8"><title>The executed notebook</title><style>{STYLE}</style>'
     whole = f'<html lang="en"><head>{head}</head>\n<body>{sanitize(body)}</body></html>\n'
     return f"<!doctype html>\n{whole}".encode()
-
-# %% ../../nbs/5_training/05_report.ipynb #43daca78
-def escape_markdown(text: str) -> str:
-    """`text` for Markdown, with its signs standing for themselves."""
-    return re.sub(r"([\\`*\[\]<>$~|])", r"\\\1", text)
 
 # %% ../../nbs/5_training/05_report.ipynb #708065b5
 def with_conclusion(notebook: bytes, verdict: Verdict) -> bytes:

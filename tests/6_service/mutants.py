@@ -4,7 +4,7 @@ import json
 import random
 from urllib.parse import quote_from_bytes
 
-from questions import ALL, CSV, FRAME, JSON, NDJSON
+from questions import ALL, CSV, JSON, JSON_LENGTH_HEADER, NDJSON
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO", "get", "P!"]
 KINDS = [
@@ -42,7 +42,14 @@ ACCEPTS = [
 HEADERS = [
     *("X-Request-Id", "Authorization", "X-API-Key", "Origin", "Access-Control-Request-Method"),
     *("If-None-Match", "Range", "Cookie", "Content-Language", "X-Forwarded-For", "Expect-CT"),
-    *("Content-Type", "Content-Encoding", "Accept", FRAME, "X-HTTP-Method-Override", "Date"),
+    *(
+        "Content-Type",
+        "Content-Encoding",
+        "Accept",
+        JSON_LENGTH_HEADER,
+        "X-HTTP-Method-Override",
+        "Date",
+    ),
 ]
 QUERIES = [
     *("detail=true", "detail=false", "detail", "detail=1", "detail=true&detail=true", "=", "&&&"),
@@ -169,7 +176,7 @@ def header(dice, question):
     known = {
         "Content-Type": KINDS,
         "Content-Encoding": ENCODINGS,
-        FRAME: LENGTHS,
+        JSON_LENGTH_HEADER: LENGTHS,
         "Accept": ACCEPTS,
     }
     name = dice.choice([*known, *HEADERS])

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import KINDS, mutant
-from questions import ALL, CSV, FRAME, INFER, INVOKE, ONE, PREDICT, V1, Answer, post
+from questions import ALL, CSV, INFER, INVOKE, JSON_LENGTH_HEADER, ONE, PREDICT, V1, Answer, post
 from services import Service
 from werkzeug.test import run_wsgi_app
 
@@ -45,7 +45,7 @@ def documented(question, answer):
     path = "/" + path.lstrip("/")  # as the server reads it
     if answer.headers.get_content_type() == CSV:
         return path in (INVOKE,)
-    return path.startswith(PAGES) or FRAME in answer.headers
+    return path.startswith(PAGES) or JSON_LENGTH_HEADER in answer.headers
 
 
 def check(question, answer):
@@ -156,7 +156,7 @@ def test_any_json_value_gets_no_5xx_on_any_route(app, times):
     @settings(max_examples=times, deadline=None, print_blob=True)
     @given(ROUTES, BODIES, st.sampled_from(KINDS) | PRINTABLE, PRINTABLE)
     def any_value(path, body, kind, frame):
-        headers = ((FRAME, frame),) if frame.isdigit() else ()
+        headers = ((JSON_LENGTH_HEADER, frame),) if frame.isdigit() else ()
         question = post(path, body, kind, *headers)
         check(question, hand_over(app, question))
 

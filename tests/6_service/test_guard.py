@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from iris_serve.protocols.framing import FRAME
+from iris_serve.protocols.framing import JSON_LENGTH_HEADER
 from iris_serve.service import keys as keys_module
 from iris_serve.service import rate_limit as rate_module
 from iris_serve.service.access import (
@@ -456,7 +456,7 @@ def test_a_worker_that_is_killed_keeps_no_lock(tmp_path):
 @pytest.fixture
 def policy(tmp_path):
     rate = RateLimit(tmp_path / "rate", [key.name for key in KEYS], per_minute=1)
-    return Policy(host="localhost", address="127.0.0.1", keys=KEYS, rate=rate)
+    return Policy(address="127.0.0.1", hosts=("localhost",), keys=KEYS, rate=rate)
 
 
 def asked(policy, headers, route="/predict", method="POST"):
@@ -581,16 +581,15 @@ def test_headers_are_counted_in_bytes_with_their_names():
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
 def test_the_loopback_is_recognized_in_all_its_forms(host):
     assert is_loopback(host)
-    assert exposure_warning(host, None, ()) is None
+    assert exposure_warning(host, ()) is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "iris.example", "localhost.evil"])  # noqa: S104
 def test_listening_to_the_network_without_keys_gives_a_warning(host):
-    said = exposure_warning(host, None, ())
+    said = exposure_warning(host, ())
     assert host in said
     assert "python -m iris_serve key NAME" in said
-    assert exposure_warning(host, None, KEYS) is None
-    assert exposure_warning(host, "127.0.0.1", ()) is None
+    assert exposure_warning(host, KEYS) is None
 
 
 @pytest.mark.parametrize(
@@ -704,7 +703,9 @@ def test_only_a_listed_origin_is_named_and_caches_are_told_to_vary_by_origin():
         assert headers["Access-Control-Allow-Origin"] == origin
         assert headers["Vary"] == "Origin"
         readable = headers["Access-Control-Expose-Headers"].split(", ")
-        assert {"X-Model-Version", "X-Request-Id", "Retry-After", FRAME} == set(readable)
+        assert {"X-Model-Version", "X-Request-Id", "Retry-After", JSON_LENGTH_HEADER} == set(
+            readable
+        )
     for origin in (None, "", "null", "*", "https://shop.example.evil", "http://shop.example"):
         assert cross_origin(origin, origins) == (("Vary", "Origin"),)
         assert preflight(origin, "POST", origins) == (("Vary", "Origin"),)

@@ -15,10 +15,10 @@ from questions import (
     ALL,
     ASKING,
     CSV,
-    FRAME,
     INFER,
     INVOKE,
     JSON,
+    JSON_LENGTH_HEADER,
     NDJSON,
     ONE,
     PREDICT,
@@ -145,7 +145,9 @@ def test_endless_numbers_in_paths_and_headers_are_refused(service):
     for path in ("/models/iris/versions/{}", "/v2/models/iris/versions/{}", "/v1/models/{}"):
         refused(service, Question("GET", path.format("9" * 20_000)), 404)
     for length in ("9" * 20_000, str(1 << 63), "-1", "1e3", "٣", "0x10"):
-        asked = post(INFER, tensor([ROW]), JSON, (FRAME, length.encode().decode("latin-1")))
+        asked = post(
+            INFER, tensor([ROW]), JSON, (JSON_LENGTH_HEADER, length.encode().decode("latin-1"))
+        )
         refused(service, asked, 400)
 
 
@@ -161,7 +163,7 @@ def test_a_shape_of_any_size_takes_no_memory(service):
         refused(service, post(INFER, {"inputs": [head | {"data": ROW}]}), 400, 413)
         sized = head | {"parameters": {"binary_data_size": 32}}
         front = json.dumps({"inputs": [sized]}).encode()
-        frame = (FRAME, str(len(front)))
+        frame = (JSON_LENGTH_HEADER, str(len(front)))
         raw = post(INFER, front + bytes(32), "application/octet-stream", frame)
         refused(service, raw, 400, 413)
 
@@ -171,7 +173,7 @@ def test_raw_tensors_with_a_wrong_size_are_a_400(service):
         parameters = {"binary_data_size": size}
         head = {"name": "features", "datatype": "FP64", "shape": [1, 4], "parameters": parameters}
         front = json.dumps({"inputs": [head]}).encode()
-        frame = (FRAME, str(len(front)))
+        frame = (JSON_LENGTH_HEADER, str(len(front)))
         refused(service, post(INFER, front + bytes(32), "application/octet-stream", frame), 400)
 
 
@@ -210,7 +212,7 @@ def test_a_pickle_is_never_opened_whatever_its_media_type(service, path, trap):
             refused(service, question, 400, 403, 404, 405, 415)
         packing = ("Content-Encoding", "gzip")
         refused(service, post(path, body, JSON, packing), 400, 403, 404, 405)
-        raw = post(path, body, KINDS[3], (FRAME, "0"))
+        raw = post(path, body, KINDS[3], (JSON_LENGTH_HEADER, "0"))
         refused(service, raw, 400, 403, 404, 405)
     assert not Path(trap.marker).exists()
 

@@ -57,7 +57,7 @@ def two(two_trained, tmp_path):
 def client_of(models):
     live = LivePredictor(Registry(models))
     live.stop()
-    policy = Policy(host="127.0.0.1")
+    policy = Policy(address="127.0.0.1")
     return create_app(live, [make_lineage(Versions(live))], policy).test_client()
 
 

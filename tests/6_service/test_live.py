@@ -28,7 +28,7 @@ from iris_serve.model.atomic import ArtifactError, numbered, sha256, to_json, wr
 from iris_serve.model.card import CARD_FILE, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
 from iris_serve.model.train import fit, score
-from iris_serve.protocols.v2 import repository_index
+from iris_serve.protocols.v2 import repository_index_reply
 from iris_serve.registry.records import PickleError, Run, read_run
 from iris_serve.registry.registry import NoModelError, Registry, current, promote, publish, stage
 from iris_serve.registry.verify import rollback
@@ -37,7 +37,7 @@ from iris_serve.service import versions as versions_module
 from iris_serve.service.errors import RETRY_SECONDS, UntrustedError
 from iris_serve.service.lineage import trusted_card
 from iris_serve.service.live import LivePredictor
-from iris_serve.service.versions import Versions, is_loaded
+from iris_serve.service.versions import Versions
 from iris_serve.training.retrain import Parameters, train
 
 FULL = 200
@@ -244,7 +244,7 @@ def test_a_damaged_event_is_trouble_and_the_next_event_ends_it(live):
 def test_a_worker_starts_where_the_others_are_though_the_newest_event_is_damaged(live):
     (live.watch.folder / "2.json").write_bytes(b'{"version": 2')
     for patient in (True, False):
-        sibling = LivePredictor(live.registry, patient=patient)
+        sibling = LivePredictor(live.registry, allow_empty=patient)
         sibling.stop()
         assert sibling.pin().version == 1
         assert "2.json is no promotion" in sibling.trouble
@@ -519,8 +519,8 @@ def test_asking_whether_a_version_is_loaded_neither_opens_it_nor_counts_as_use(l
     versions.get(2)
     versions.get(3)
     order = list(versions.loaded.kept)
-    assert [is_loaded(versions, version) for version in (1, 2, 3, 9)] == [True, True, True, False]
-    repository_index(versions)
+    assert [version in versions.loaded for version in (1, 2, 3, 9)] == [True, True, True, False]
+    repository_index_reply(versions)
     assert list(versions.loaded.kept) == order == [2, 3]
 
 

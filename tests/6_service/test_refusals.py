@@ -9,7 +9,19 @@ from functools import cache
 from typing import NamedTuple
 
 import pytest
-from questions import CSV, FRAME, INFER, INVOKE, JSON, NDJSON, ONE, PREDICT, ROW, V1, tensor
+from questions import (
+    CSV,
+    INFER,
+    INVOKE,
+    JSON,
+    JSON_LENGTH_HEADER,
+    NDJSON,
+    ONE,
+    PREDICT,
+    ROW,
+    V1,
+    tensor,
+)
 
 from iris_serve.protocols.platforms import Platform, make_platforms
 from iris_serve.protocols.v2 import make_v2
@@ -116,7 +128,11 @@ REFUSALS = {
     "a bomb cut short": Refusal(413, EXPANDED, bomb(31)[:100_000], headers=encoded("gzip")),
     "a bomb that does not go off": Refusal(400, CUT, bomb(31)[:500], headers=encoded("gzip")),
     "a bomb, binary": Refusal(
-        413, EXPANDED, bomb(31), "application/octet-stream", (*encoded("gzip"), (FRAME, "10"))
+        413,
+        EXPANDED,
+        bomb(31),
+        "application/octet-stream",
+        (*encoded("gzip"), (JSON_LENGTH_HEADER, "10")),
     ),
     "gzip that is none": Refusal(400, NOT_COMPRESSED, SOME, headers=encoded("gzip")),
     "gzip without its head": Refusal(400, NOT_COMPRESSED, PACKED[10:], headers=encoded("gzip")),
@@ -211,7 +227,7 @@ def test_lines_that_cannot_be_read_are_refused_with_an_example_of_lines(client, 
 def test_more_rows_than_the_limit_are_refused_and_never_answered_in_part(client, path):
     make, many = ENDPOINTS[path], [[1, 1, 1, 1]] * (LIMITS.rows + 1)
     answer = client.post(path, json=make(many))
-    words = f"{LIMITS.rows + 1} rows in one question, and {LIMITS.rows} are the most"
+    words = f"{LIMITS.rows + 1} rows in one request; at most {LIMITS.rows} are allowed"
     check_refusal(client, path, answer, 413, words)
     said = client.post(path, json=make(many[1:])).json
     assert len(said.get("predictions") or said["outputs"][0]["data"]) == LIMITS.rows

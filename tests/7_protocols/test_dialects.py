@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris, load_wine
 
 from iris_serve.__main__ import main
 from iris_serve.model.save import MODEL_FILE
-from iris_serve.protocols.framing import FRAME
+from iris_serve.protocols.framing import JSON_LENGTH_HEADER
 from iris_serve.protocols.platforms import make_platforms
 from iris_serve.protocols.v2 import make_v2
 from iris_serve.registry.registry import Registry
@@ -177,7 +177,7 @@ def outputs_of(answer, asked):
     if answer.content_type == "application/json":
         label, probabilities = answer.json["outputs"]
         return label["data"], probabilities["data"]
-    size = int(answer.headers[FRAME])
+    size = int(answer.headers[JSON_LENGTH_HEADER])
     head = json.loads(answer.data[:size])["outputs"][0]
     cut = size + head["parameters"]["binary_data_size"]
     raw, rest = answer.data[size:cut], answer.data[cut:]

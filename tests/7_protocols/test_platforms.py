@@ -266,7 +266,7 @@ INVOCATIONS = {
     ),
     "split twice": (
         {"dataframe_split": {"columns": [*NAMES, NAMES[0]], "data": ROWS}},
-        "columns.sepal_length: stands twice",
+        "columns.sepal_length: appears more than once",
     ),
     "split numbers": (
         {"dataframe_split": {"columns": [0, 1, 2, 3], "data": ROWS}},
@@ -315,7 +315,7 @@ def test_more_rows_than_allowed_are_a_413_in_every_format(client):
         {"dataframe_split": {"data": [[1, 2, 3, 4]] * 10_001}},
         {"dataframe_records": [[1, 2, 3, 4]] * 10_001},
     ):
-        assert_refused(client.post("/invocations", json=question), 413, "10000 are the most")
+        assert_refused(client.post("/invocations", json=question), 413, "at most 10000 are allowed")
     answer = client.post("/invocations", data="1,2,3,4\n" * 10_001, content_type="text/csv")
     assert_refused(answer, 413, "10000")
 
@@ -510,7 +510,7 @@ def test_without_a_platform_its_routes_do_not_exist(canary):
 
 def test_a_service_without_a_model_is_alive_and_says_503_in_every_dialect(tmp_path):
     (tmp_path / "empty").mkdir()
-    live = LivePredictor(Registry(tmp_path / "empty"), patient=True)
+    live = LivePredictor(Registry(tmp_path / "empty"), allow_empty=True)
     versions = Versions(live)
     blueprints = [make_v2(versions), make_platforms(versions, read_platform(VERTEX))]
     client = create_app(live, blueprints).test_client()

@@ -24,7 +24,7 @@ from sklearn.svm import LinearSVC
 from iris_serve.data.table import iris
 from iris_serve.model.load import EstimatorPredictor
 from iris_serve.model.save import MODEL_FILE
-from iris_serve.protocols.framing import FRAME
+from iris_serve.protocols.framing import JSON_LENGTH_HEADER
 from iris_serve.protocols.infer import infer_reply
 from iris_serve.protocols.tensors import DATATYPES, Output, read_tensor, write_output
 from iris_serve.protocols.v2 import make_v2
@@ -96,7 +96,7 @@ def out_of_bytes(answer):
     """The outputs of a reply that has them behind its JSON."""
     assert answer.status_code == 200, answer.data
     assert answer.content_type == "application/octet-stream"
-    size = int(answer.headers[FRAME])
+    size = int(answer.headers[JSON_LENGTH_HEADER])
     front, tail = json.loads(answer.data[:size]), answer.data[size:]
     found = {}
     for output in front["outputs"]:
@@ -280,7 +280,7 @@ def test_binary_outputs_hold_the_same_answers_as_json(client, packed):
 def test_a_single_output_may_be_binary(client):
     wanted = [{"name": "label", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
     answer = ask(client, ONE, outputs=wanted, **BINARY_OUTPUT)
-    size = int(answer.headers[FRAME])
+    size = int(answer.headers[JSON_LENGTH_HEADER])
     label, probabilities = json.loads(answer.data[:size])["outputs"]
     assert label["data"] == [0]
     assert probabilities["parameters"] == {"binary_data_size": 24}
@@ -376,7 +376,7 @@ def test_the_index_says_which_versions_are_loaded(canary):
 
 
 def test_a_service_without_a_model_is_alive_and_not_ready(tmp_path):
-    live = LivePredictor(Registry(tmp_path / "models"), patient=True)
+    live = LivePredictor(Registry(tmp_path / "models"), allow_empty=True)
     live.stop()
     client = create_app(live, [make_v2(Versions(live))]).test_client()
     answer = client.get("/v2/health/live")
@@ -688,7 +688,9 @@ def test_a_wrong_option_is_a_400(client, more, words):
 )
 def test_an_impossible_length_of_the_json_is_a_400(client, length, words):
     asked = in_bytes(ONE)
-    assert_refused(client.post(INFER, data=asked["data"], headers={FRAME: length}), 400, words)
+    assert_refused(
+        client.post(INFER, data=asked["data"], headers={JSON_LENGTH_HEADER: length}), 400, words
+    )
 
 
 @pytest.mark.parametrize("size", [31, 33, 0, -1, 32.5, True, "32", 2**63, None])
@@ -696,7 +698,7 @@ def test_a_binary_data_size_that_does_not_fit_the_shape_is_a_400(client, size):
     head = {"name": "x", "shape": [1, 4], "datatype": "FP64"}
     front = json.dumps({"inputs": [head | {"parameters": {"binary_data_size": size}}]}).encode()
     body = front + np.array(FLAT[:4], "<f8").tobytes()
-    assert_refused(client.post(INFER, data=body, headers={FRAME: str(len(front))}))
+    assert_refused(client.post(INFER, data=body, headers={JSON_LENGTH_HEADER: str(len(front))}))
 
 
 def test_bytes_that_belong_to_no_tensor_are_a_400(client):
@@ -713,7 +715,9 @@ def test_a_pickle_behind_the_json_is_never_opened(client, tmp_path, trap):
     raw = pickle.dumps(trap)
     head = {"name": "x", "shape": [len(raw)], "datatype": "UINT8"}
     front = json.dumps({"inputs": [head | {"parameters": {"binary_data_size": len(raw)}}]}).encode()
-    assert_refused(client.post(INFER, data=front + raw, headers={FRAME: str(len(front))}))
+    assert_refused(
+        client.post(INFER, data=front + raw, headers={JSON_LENGTH_HEADER: str(len(front))})
+    )
     assert not (tmp_path / "the-trap-has-run").exists()
 
 
@@ -759,8 +763,8 @@ def test_a_refusal_shows_a_question_that_works(client, words, status):
         (b"\xff", "UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"inputs":' * 100_000, "nested too deeply"),
-        (b'{"inputs": [], "inputs": []}', "inputs: stands twice"),
-        (b'{"inputs": [{"name": "x", "data": [1], "data": [2]}]}', "data: stands twice"),
+        (b'{"inputs": [], "inputs": []}', "inputs: appears more than once"),
+        (b'{"inputs": [{"name": "x", "data": [1], "data": [2]}]}', "data: appears more than once"),
         (pickle.dumps([ONE]), "UTF-8"),
     ],
 )
@@ -777,7 +781,7 @@ def test_a_body_over_the_limit_is_a_413(client):
 
 def test_more_rows_than_allowed_are_a_413(client):
     many = TABLE | {"shape": [10_001, 4], "datatype": "UINT8", "data": [1] * 40_004}
-    assert_refused(ask(client, many), 413, "10001 rows in one question, and 10000 are the most")
+    assert_refused(ask(client, many), 413, "10001 rows in one request; at most 10000 are allowed")
     fewer = many | {"shape": [10_000, 4], "data": [1] * 40_000}
     assert len(data_of(ask(client, fewer))["label"]) == 10_000
 
@@ -826,7 +830,7 @@ def test_any_tensor_is_answered_or_refused_with_a_reason(client, examples):
     @given(st.dictionaries(st.sampled_from(KEYS), JSON), st.binary(max_size=40), st.booleans())
     def check(change, tail, framed):
         front = json.dumps({"inputs": [ONE | change]}).encode()
-        headers = {FRAME: str(len(front))} if framed else {}
+        headers = {JSON_LENGTH_HEADER: str(len(front))} if framed else {}
         answer = client.post(INFER, data=front + (tail if framed else b""), headers=headers)
         if answer.status_code != 200:
             assert_refused(answer, answer.status_code)
@@ -849,7 +853,9 @@ def test_any_change_of_bytes_is_answered_or_refused_with_a_reason(client, exampl
     )
     def check(start, length, new, more):
         changed = body[:start] + new + body[start + length :]
-        answer = client.post(INFER, data=changed, headers={FRAME: headers[FRAME] + more})
+        answer = client.post(
+            INFER, data=changed, headers={JSON_LENGTH_HEADER: headers[JSON_LENGTH_HEADER] + more}
+        )
         if answer.status_code != 200:
             assert_refused(answer, answer.status_code)
             assert answer.status_code == 400
@@ -878,7 +884,7 @@ def test_a_connection_goes_on_after_every_error(models):
         expected = told(good)[1]["outputs"]
         for status, body, path, headers in (
             (400, b"{}", INFER, {}),
-            (400, good, INFER, {FRAME: "9" * 9}),
+            (400, good, INFER, {JSON_LENGTH_HEADER: "9" * 9}),
             (400, b"x" * 100, INFER, {"Content-Encoding": "gzip"}),
             (404, good * 100, "/v2/models/rose/infer", {}),
             (404, good * 100, "/v2/models/iris/versions/9/infer", {}),

@@ -33,7 +33,7 @@ READERS = {
 FREE = {"live", "ready", "error"}  # what else these say is for other readers
 
 
-def complaints(kind, text):
+def issues(kind, text):
     """What is wrong with one reply: it is not of its type, or the type knows another value."""
     for reader in READERS[kind]:
         try:
@@ -48,4 +48,4 @@ def complaints(kind, text):
             yield f"{reader.__module__}: it reads {known} from {sent}"
 
 
-json.dump([list(complaints(*one)) for one in json.load(sys.stdin)], sys.stdout)
+json.dump([list(issues(*one)) for one in json.load(sys.stdin)], sys.stdout)
