@@ -22,7 +22,7 @@ from ..forest import Forest
 from ..forest.format import decode
 from ..forest.trees import ForestError
 from .atomic import ArtifactError, read_artifact_file, sha256
-from .card import CARD_FILE, Card, check_model, decode_card, versions
+from .card import CARD_FILE, Card, check_model, decode_card, library_versions
 from .save import FOREST_FILE, MODEL_FILE
 
 # %% ../../nbs/3_model/03_load.ipynb #b999a85d
@@ -60,7 +60,7 @@ NOT_INSTALLED = (
 
 def check_versions(card: Card) -> None:
     """Raise `ArtifactError` unless the pickle was written under these minor versions."""
-    here = versions()
+    here = library_versions()
     for name in ("scikit-learn", "python"):
         then, now = card.versions.get(name), here.get(name)
         if then is None:

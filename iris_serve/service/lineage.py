@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_LISTED', 'PAGE_HEADERS', 'document_or_trouble', 'to_plain', 'models_document', 'alias_document', 'trusted_run',
-           'run_document', 'model_document', 'trusted_card', 'version_document', 'notebook_page', 'document_response',
+           'run_document', 'model_document', 'trusted_card', 'version_document', 'recorded_page', 'document_response',
            'make_lineage']
 
 # %% ../../nbs/6_service/13_lineage.ipynb #8f5236a6
@@ -121,7 +121,7 @@ def version_document(versions: Versions, version: int) -> dict[str, Any]:
     }
 
 # %% ../../nbs/6_service/13_lineage.ipynb #6a4b5945
-def notebook_page(versions: Versions, version: int) -> bytes:
+def recorded_page(versions: Versions, version: int) -> bytes:
     """The executed notebook of `version` as HTML.
 
     Raises `NoModelError` if there is no version or no page, `UntrustedError` if it was changed.
@@ -179,7 +179,7 @@ def make_lineage(versions: Versions) -> Blueprint:
     def notebook(name: str, v: str) -> Response:
         number = find_version(versions, name, v)
         headers = PAGE_HEADERS | {"X-Model-Version": str(number)}
-        return Response(notebook_page(versions, number), headers=headers)
+        return Response(recorded_page(versions, number), headers=headers)
 
     @lineage.post(f"{one}/predict")
     def predict(name: str, v: str) -> Response:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSIONS_LOG', 'MAX_LOGGED', 'LOGGED', 'LOGGED_LOCK', 'MAX_REFUSED', 'VERSION_NUMBER', 'log_once', 'untrusted_errors',
-           'LoadedVersions', 'Refusals', 'Versions', 'alias_version', 'check_model', 'find_version', 'find_predictor',
-           'requested_predictor']
+           'LoadedVersions', 'Refusals', 'Versions', 'alias_version', 'check_model_name', 'find_version',
+           'find_predictor', 'requested_predictor']
 
 # %% ../../nbs/6_service/07_versions.ipynb #036fd134
 import logging
@@ -165,7 +165,7 @@ def alias_version(versions: Versions, alias: str) -> int:
     return version
 
 # %% ../../nbs/6_service/07_versions.ipynb #cd279532
-def check_model(versions: Versions, name: str) -> None:
+def check_model_name(versions: Versions, name: str) -> None:
     """Raise `NoModelError` if `name` is not the model that is served."""
     if name != versions.registry.name:
         raise NoModelError(
@@ -181,7 +181,7 @@ def find_version(versions: Versions, name: str, named: str) -> int:
 
     Raises `NoModelError` for another model, and if `named` is neither a number nor an alias.
     """
-    check_model(versions, name)
+    check_model_name(versions, name)
     if VERSION_NUMBER.fullmatch(named):
         return int(named)
     if named == versions.live.alias:
@@ -196,7 +196,7 @@ def find_predictor(versions: Versions, name: str, named: str | None = None) -> P
     """
     if named is not None:
         return versions.get(find_version(versions, name, named))
-    check_model(versions, name)
+    check_model_name(versions, name)
     return versions.live.pin()
 
 # %% ../../nbs/6_service/07_versions.ipynb #c7364e73
@@ -204,5 +204,5 @@ def requested_predictor(versions: Versions, name: str, named: str | None = None)
     """As `find_predictor`, but without `named` the predictor that this request has pinned."""
     if named is not None:
         return find_predictor(versions, name, named)
-    check_model(versions, name)
+    check_model_name(versions, name)
     return current_predictor(versions.live)

@@ -21,7 +21,7 @@ import msgspec
 from ..data.table import fingerprint
 from ..data.tables import load_table
 from ..data.wording import join_names
-from ..model.card import Card, read_card, source_digest, versions
+from ..model.card import Card, library_versions, read_card, source_digest
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.train import Params
 from ..registry.records import NOTEBOOK_FILE, check_notebook, read_run
@@ -77,7 +77,7 @@ def find_data(path: Path, card: Card, params: Params, file: Path | None) -> tupl
 def environment_changes(card: Card) -> list[str]:
     """What differs between this environment and the one where the version of `card` was made."""
     code = ["code: the source that trains is another"] if card.source != source_digest() else []
-    here = versions()
+    here = library_versions()
     libraries = [
         f"library: {name} was {card.versions.get(name)}, is {here.get(name)}"
         for name in sorted(here | card.versions)

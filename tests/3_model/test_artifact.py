@@ -28,11 +28,11 @@ from iris_serve.model.atomic import ArtifactError, publish_dir, sha256, staging_
 from iris_serve.model.card import (
     CARD_FILE,
     SOURCES,
+    library_versions,
     make_card,
     make_golden,
     near_cut,
     read_card,
-    versions,
 )
 from iris_serve.model.load import check_versions, open_model
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
@@ -289,7 +289,7 @@ def test_a_copy_whose_name_is_not_a_number_is_not_the_version_of_its_record(arti
 
 @pytest.mark.parametrize("name", ["scikit-learn", "python"])
 def test_another_minor_version_is_refused_with_what_was_what_is_and_what_to_do(pickled, name):
-    here = versions()
+    here = library_versions()
     rewrite_card(pickled, versions=here | {name: "2.7.18"})
     with pytest.raises(ArtifactError) as refusal:
         open_model(pickled)
@@ -298,12 +298,14 @@ def test_another_minor_version_is_refused_with_what_was_what_is_and_what_to_do(p
 
 
 def test_a_forest_opens_under_any_version(artifact):
-    rewrite_card(artifact, versions=versions() | {"scikit-learn": "0.24.2", "python": "2.7.18"})
+    rewrite_card(
+        artifact, versions=library_versions() | {"scikit-learn": "0.24.2", "python": "2.7.18"}
+    )
     assert open_model(artifact)[0].predict([FLOWER]).tolist() == [1]
 
 
 def test_a_correction_of_the_same_minor_version_is_accepted(artifact):
-    here = versions()
+    here = library_versions()
     minor = ".".join(here["scikit-learn"].split(".")[:2])
     card = msgspec.structs.replace(
         read_card(artifact), versions=here | {"scikit-learn": f"{minor}.99"}
@@ -313,9 +315,9 @@ def test_a_correction_of_the_same_minor_version_is_accepted(artifact):
 
 @pytest.mark.parametrize("name", ["python", "scikit-learn"])
 def test_another_patch_version_is_accepted_and_another_minor_is_not(pickled, name):
-    major, minor = versions()[name].split(".")[:2]
+    major, minor = library_versions()[name].split(".")[:2]
     for then, accepted in ((f"{major}.{minor}.99", True), (f"{major}.{int(minor) + 1}.0", False)):
-        rewrite_card(pickled, versions=versions() | {name: then})
+        rewrite_card(pickled, versions=library_versions() | {name: then})
         if accepted:
             assert open_model(pickled)[1].versions[name] == then
             continue
@@ -515,7 +517,7 @@ def test_libraries_that_are_not_installed_are_only_missed_by_a_pickle(
 
     pickled = drop_forest(shutil.copytree(artifact, tmp_path / "pickled"))
     monkeypatch.setattr("iris_serve.model.card.version", only_numpy)
-    assert sorted(versions()) == ["numpy", "python"]
+    assert sorted(library_versions()) == ["numpy", "python"]
     assert open_model(artifact)[0].predict([FLOWER]).tolist() == [1]
     with pytest.raises(ArtifactError, match=re.escape(HINT)):
         open_model(pickled)

@@ -24,6 +24,7 @@ MACHINE = r"/(home|root|work|tmp|Users)/|site-packages"
 MOMENT = r"\d{4}-\d\d-\d\d|\b\d\d:\d\d:\d\d\b"
 UNLINKED = r"(?i)\b(chapter|section|page) (before|above|below|after)\b|\b(last|previous) chapter\b"
 ROADS = "## Roads not taken"
+MAIN_GUARD = ["#| eval: false", 'if __name__ == "__main__":', "    sys.exit(main())"]
 
 
 def navigation():
@@ -196,7 +197,8 @@ def test_nbdev_test_finds_every_notebook_and_skips_no_cell():
     assert sorted(nbglob(NBS, as_path=True)) == NOTEBOOKS
     assert list(NBS.glob("**/.notest")) == []
     skipped = r"^#\|\s*(eval|skip|slow|cuda)"
-    assert [p for p in NOTEBOOKS for c in cells(p) if re.search(skipped, source(c), re.M)] == []
+    found = [source(c) for p in NOTEBOOKS for c in cells(p) if re.search(skipped, source(c), re.M)]
+    assert [text.splitlines()[1:] for text in found] == [MAIN_GUARD]
 
 
 def nbdev_test(path, tmp_path):

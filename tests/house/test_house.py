@@ -14,6 +14,8 @@ from house import NOTEBOOKS, ROOT
 
 import iris_serve
 from iris_serve.__main__ import main
+from iris_serve.cli.settings import setting_rows
+from iris_serve.openapi.routes import OPERATIONS
 
 BIN = Path(sys.executable).parent
 
@@ -54,11 +56,9 @@ def test_the_notebooks_are_clean(regenerated):
 
 
 def test_the_readme_is_what_its_notebook_says(tmp_path):
-    command = [BIN / "jupyter", "nbconvert", "--execute", "--to", "markdown"]
-    command += ["--output-dir", tmp_path, "--output", "README", ROOT / "nbs" / "index.ipynb"]
-    subprocess.run(command, check=True, capture_output=True)
-    made = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert made == (ROOT / "README.md").read_text(encoding="utf-8")
+    made = tmp_path / "README.md"
+    subprocess.run([sys.executable, ROOT / "scripts/readme.py", made], check=True)
+    assert made.read_text("utf-8") == (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_test_command_is_the_same_everywhere():
@@ -67,17 +67,36 @@ def test_the_test_command_is_the_same_everywhere():
         assert command in (ROOT / name).read_text(encoding="utf-8"), name
 
 
-def test_the_commands_in_the_readme_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_commands_in_a_document_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S))
     tools = set(re.findall(r"\.venv(?:-dev)?/bin/([\w-]+)", blocks))
-    assert {"pip", "python", "papermill", "jupyter", "nbdev_export"} <= tools
+    assert {"python", "jupyter"} <= tools
     assert [tool for tool in tools if not (BIN / tool).exists()] == []
-    asked = set(re.findall(r"python -m iris_serve ([a-z]\w*)", blocks))
-    assert asked
+    files = re.findall(r"\b(?:nbs|scripts|tests)/[\w./]+\w", blocks)
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_the_readme_shows_the_commands_of_the_program():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    asked = set(re.findall(r"python -m iris_serve ([a-z]\w*)", text))
     assert asked <= set(main.commands)
-    scripts = re.findall(r"\b(?:nbs|scripts)/[\w.]+\w", blocks)
-    assert [name for name in scripts if not (ROOT / name).exists()] == []
+    assert set(main.commands) - asked == {"serve", "train"}
+
+
+def test_the_readme_names_only_options_and_routes_that_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"`(--[a-z-]+)`", text))
+    assert used <= {row[0] for row in setting_rows()}
+    table = re.findall(r"^\| ((?:`/[^`]*`(?:, )?)+) \|", text, re.M)
+    routes = {route for cell in table for route in re.findall(r"`(/[^`]*)`", cell)}
+    known = {operation.partition(" ")[2] for operation in OPERATIONS}
+    patterns = [re.sub(r"\{\w+\}", "[^/]+", route) for route in known]
+    missing = [r for r in routes if not any(re.match(p, r) for p in patterns)]
+    assert routes
+    assert [route for route in missing if not route.endswith("…")] == []
 
 
 @pytest.mark.parametrize("name", ["requirements/dev.txt", "requirements/clients.txt"])
