@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
+# %% ../../nbs/7_protocols/02_infer.ipynb #4b1b90e8
 from ..data.contract import Contract, feature_list
 from ..data.rows import MAX_ISSUES_SHOWN, Issue, Where
 from ..data.wording import describe_json, did_you_mean, suggest
@@ -41,7 +42,7 @@ from iris_serve.protocols.tensors import (
 )
 from ..service.bodies import Limits
 from ..service.errors import BodyError, Reply, version_header
-from ..service.predict import DEFAULT_LIMITS, predict_probabilities, predict_rows
+from ..service.predict import DEFAULT_LIMITS
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #8e962691
 FEATURES_TENSOR = "features"  # the name of the table, as the metadata announce it
@@ -197,7 +198,7 @@ def probability_output(
 ) -> Output:
     """The probabilities of `rows` as they are `requested`: (rows, classes), or classified."""
     labels = predictor.contract.labels
-    probabilities = predict_probabilities(rows, predictor)
+    probabilities = predictor.predict_proba(rows) if rows else []
     if not requested.top:
         values = [value for each in probabilities for value in each]
         return Output(requested.name, "FP64", (len(rows), len(labels)), values)
@@ -246,7 +247,7 @@ def infer_reply(
     Raises `BodyError` with everything that is wrong with the body, or `TooManyRowsError`.
     """
     ident, rows, requested = read_question(body, header, predictor, limits)
-    answers = predict_rows(rows, predictor)
+    answers = predictor.predict(rows) if rows else []
     label = Output("label", label_type(predictor.contract), (len(rows),), answers)
     outputs = [
         label if one.name == "label" else probability_output(one, rows, predictor)

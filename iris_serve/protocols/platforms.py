@@ -9,8 +9,6 @@ __all__ = ['OFFERED', 'ROUTE_PATTERN', 'ALREADY_ANSWERED', 'NO_PLATFORM', 'predi
            'read_platform', 'v1_model_reply', 'add_v1', 'make_platforms']
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #c7c437ba
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -20,6 +18,7 @@ from msgspec import Struct
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
+# %% ../../nbs/7_protocols/06_platforms.ipynb #0a879327
 from ..data.contract import Contract
 from ..model.load import Predictor
 from iris_serve.protocols.row_formats import (
@@ -31,17 +30,9 @@ from iris_serve.protocols.row_formats import (
     row_format_example,
 )
 from ..service.app import ready_reply
-from ..service.bodies import Limits, read_json
+from ..service.bodies import CSV, LINED, Limits, csv_text, read_json, read_lined
 from ..service.errors import Reply, UnknownPathError, json_reply, version_header
-from iris_serve.service.predict import (
-    CSV,
-    DEFAULT_LIMITS,
-    LINED,
-    check_rows,
-    lined_example,
-    predict_rows,
-    read_lined,
-)
+from ..service.predict import DEFAULT_LIMITS, check_rows, lined_example
 from iris_serve.service.request import (
     answer_in,
     current_predictor,
@@ -54,7 +45,7 @@ from ..service.versions import Versions, requested_predictor
 # %% ../../nbs/7_protocols/06_platforms.ipynb #3adc4415
 def predictions_reply(rows: list[list[float]], predictor: Predictor) -> Reply:
     """The reply to checked `rows`, in the form that all of these platforms read."""
-    answers = predict_rows(rows, predictor)
+    answers = predictor.predict(rows)
     return json_reply(200, {"predictions": answers}, predictor, answers)
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #dc785d24
@@ -82,7 +73,7 @@ def read_invocation(
     """The rows in `body`, of the media type `kind`. Raises as `read_rows` does."""
     if kind not in LINED:
         return read_rows(read_json(body), INVOCATIONS, contract, limits)
-    rows, lines = read_lined(body, kind, contract, limits)
+    rows, lines = read_lined(body, kind, contract.names, limits)
     return check_rows(rows, contract, limits, (), lines)
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #afb5a02b
@@ -105,10 +96,9 @@ def wants_csv(accept: str | None) -> bool:
 # %% ../../nbs/7_protocols/06_platforms.ipynb #0f4a4e6f
 def csv_reply(reply: Reply, predictor: Predictor) -> Reply:
     """The answers in `reply`, one on each line, instead of its JSON."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([answer] for answer in reply.answers)
+    text = csv_text([answer] for answer in reply.answers)
     headers = (("Content-Type", "text/csv; charset=utf-8"), *version_header(predictor))
-    return reply._replace(body=text.getvalue().encode(), headers=headers)
+    return reply._replace(body=text.encode(), headers=headers)
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #035c203c
 def invocation_reply(

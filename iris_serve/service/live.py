@@ -110,9 +110,10 @@ class AliasPredictor:
 
     def report(self, error: Exception) -> None:
         """Remember why what the alias means does not answer, and log it once."""
-        stays = f"{self.registry.name} has no version to answer with"
-        if self.now:
-            stays = f"{self.registry.name} stays at version {self.now.version}"
+        what = (
+            f"stays at version {self.now.version}" if self.now else "has no version to answer with"
+        )
+        stays = f"{self.registry.name} {what}"
         if (trouble := f"{stays}: {public_reason(error, self.registry)}") != self.trouble:
             LIVE_LOG.warning("%s: %s", stays, error)
         self.trouble = trouble

@@ -23,7 +23,7 @@ from ..data.contract import Contract
 from ..model.load import Predictor
 from .access import Policy, admit, check_rate, cross_origin, preflight
 from .access_log import Observer, RequestInfo, request_id
-from .bodies import inflate, is_compressed, media_type
+from .bodies import LINED, inflate, is_compressed, media_type
 from iris_serve.service.errors import (
     BodyError,
     LengthError,
@@ -34,7 +34,6 @@ from iris_serve.service.errors import (
     problem_reply,
 )
 from .live import Live
-from .predict import LINED
 
 # %% ../../nbs/6_service/03_request.ipynb #411dcbbc
 def start_request(live: Live, policy: Policy) -> None:

@@ -111,6 +111,7 @@ def test_what_is_imported_at_the_top_of_a_module_is_in_the_base():
 
 # Declared and never imported, with the reason.
 NOT_IMPORTED = {
+    "flask-swagger-ui": "its files are served, and its code is not run",
     "ipykernel": "the kernel that papermill starts",
     "pyarrow": "pandas reads Parquet with it",
 }
