@@ -110,10 +110,8 @@ class AliasPredictor:
 
     def report(self, error: Exception) -> None:
         """Remember why what the alias means does not answer, and log it once."""
-        what = (
-            f"stays at version {self.now.version}" if self.now else "has no version to answer with"
-        )
-        stays = f"{self.registry.name} {what}"
+        version = f"stays at version {self.now.version}" if self.now else ""
+        stays = f"{self.registry.name} {version or 'has no version to answer with'}"
         if (trouble := f"{stays}: {public_reason(error, self.registry)}") != self.trouble:
             LIVE_LOG.warning("%s: %s", stays, error)
         self.trouble = trouble

@@ -33,6 +33,8 @@ from iris_serve.data.rows import (
 )
 from ..data.wording import describe_json, did_you_mean
 from ..model.load import Predictor
+
+# %% ../../nbs/6_service/02_predict.ipynb #2928cf8b
 from iris_serve.service.bodies import (
     LINED,
     NDJSON,

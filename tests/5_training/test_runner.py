@@ -22,6 +22,7 @@ from iris_serve.training.retrain import retrain
 from iris_serve.training.runner import (
     EXTRA,
     MAX_FAILED,
+    MODULES,
     RetrainError,
     check_extra,
     keep_failed,
@@ -41,7 +42,7 @@ def test_the_extra_that_is_checked_is_the_one_that_is_declared():
 
 @pytest.mark.parametrize("name", EXTRA)
 def test_each_missing_package_is_named_with_what_to_install(monkeypatch, name):
-    module = name.replace("scikit-learn", "sklearn")
+    module = MODULES.get(name, name)
     monkeypatch.setattr(
         iris_serve.training.runner, "find_spec", lambda asked: asked != module and find_spec(asked)
     )

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from iris_serve.model.atomic import sha256
 from iris_serve.protocols.framing import JSON_LENGTH_HEADER
 from iris_serve.service import keys as keys_module
 from iris_serve.service import rate_limit as rate_module
@@ -49,13 +50,12 @@ from iris_serve.service.keys import (
     KeysError,
     authenticate,
     check_key_name,
-    make_key,
     read_keys,
 )
 from iris_serve.service.rate_limit import MAX_REQUESTS, RateLimit, next_due, rate_file
 
-SECRET, DIGEST = make_key()
-OTHER_SECRET, OTHER = make_key()
+SECRET, OTHER_SECRET = "S" * 43, "O" * 43  # fixed, so that tests with them have fixed names
+DIGEST, OTHER = (sha256(secret.encode()) for secret in (SECRET, OTHER_SECRET))
 KEYS = read_keys(f"shop:{DIGEST},lab:{OTHER}")
 PRINT = settings(print_blob=True, deadline=None)
 HOURLY = 3600 * 10**9  # a step in which nothing flows in during a test

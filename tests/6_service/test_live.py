@@ -373,25 +373,25 @@ def test_a_version_is_opened_once_however_many_requests_ask_for_it(live, monkeyp
 
 
 def count_openings(monkeypatch, opened):
-    genuine = versions_module.open_recorded
+    genuine = versions_module.open_version
 
-    def counted(registry, version, pickles):
+    def counted(registry, version, card, pickles):
         opened.append(version)
-        return genuine(registry, version, pickles)
+        return genuine(registry, version, card, pickles)
 
-    monkeypatch.setattr(versions_module, "open_recorded", counted)
+    monkeypatch.setattr(versions_module, "open_version", counted)
 
 
 def test_a_slow_opening_delays_no_request_for_another_version(live, monkeypatch):
-    started, go_on, genuine = threading.Event(), threading.Event(), versions_module.open_recorded
+    started, go_on, genuine = threading.Event(), threading.Event(), versions_module.open_version
 
-    def slow(registry, version, pickles):
+    def slow(registry, version, card, pickles):
         if version == 3:
             started.set()
             assert go_on.wait(60)
-        return genuine(registry, version, pickles)
+        return genuine(registry, version, card, pickles)
 
-    monkeypatch.setattr(versions_module, "open_recorded", slow)
+    monkeypatch.setattr(versions_module, "open_version", slow)
     versions = Versions(live)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(versions.get, 3)
@@ -406,21 +406,21 @@ def test_no_more_versions_are_being_opened_at_a_time_than_may_stay_loaded(live, 
     for _ in range(3):
         train(live.registry.folder.parent, Parameters(n_estimators=1, promote="never"))
     versions, now, most, lock = Versions(live, most=2), [], [], threading.Lock()
-    genuine = versions_module.read_verified
+    genuine = versions_module.open_version
     first_two = threading.Barrier(2)
 
-    def counted(path, card):
+    def counted(registry, version, card, pickles):
         with lock:
-            now.append(path.name)
+            now.append(version)
             most.append(len(now))
         if len(most) <= 2:
             first_two.wait(60)
-        found = genuine(path, card)
+        found = genuine(registry, version, card, pickles)
         with lock:
-            now.remove(path.name)
+            now.remove(version)
         return found
 
-    monkeypatch.setattr(versions_module, "read_verified", counted)
+    monkeypatch.setattr(versions_module, "open_version", counted)
     with ThreadPoolExecutor(5) as pool:
         got = [predictor.version for predictor in pool.map(versions.get, range(2, 7))]
     assert got == [2, 3, 4, 5, 6]
@@ -574,10 +574,10 @@ def test_a_pickle_is_opened_versions_module_only_with_permission(live):
     ],
 )
 def test_the_error_of_a_pickle_that_cannot_be_opened_tells_no_path(live, monkeypatch, words):
-    def refuse(found, card):
+    def refuse(registry, version, card, pickles):
         raise ArtifactError(f"iris_model.pkl cannot be opened here: {words}")
 
-    monkeypatch.setattr(versions_module, "open_verified", refuse)
+    monkeypatch.setattr(versions_module, "open_version", refuse)
     with pytest.raises(UntrustedError, match="cannot be opened here: ") as refusal:
         Versions(live).get(2)
     assert not re.search(r"opt|tools|tree\.py", str(refusal.value))

@@ -350,33 +350,14 @@ def test_any_table_is_answered_or_refused_with_a_reason(client, examples):
     check()
 
 
-# Refusals that these endpoints share with all others
-
-
-@pytest.mark.parametrize("path", ["/invocations", V1, VERTEX["AIP_PREDICT_ROUTE"]])
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        ({"data": b"{"}, 400),
-        ({"json": {"instances": [[1, 2]]}}, 400),
-        ({"json": {"instances": [[1, 2, 3, 4]] * 10_001}}, 413),
-        ({"data": b" " * ((1 << 20) + 1)}, 413),
-        ({"data": b"a", "content_type": "multipart/form-data"}, 415),
-        ({"data": b"a", "headers": {"Content-Encoding": "br"}}, 415),
-    ],
-)
-def test_a_refusal_shows_a_question_that_works(client, path, words, status):
-    answer = client.post(path, **words)
-    assert_refused(answer, status)
-    assert "instances" in answer.json["expected"]
-    assert client.post(path, json=answer.json["example"]).status_code == 200
+# Refusals
 
 
 @pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
-@pytest.mark.parametrize("body", [b"6.1,2.8,many,1.2", b"", b" " * ((1 << 20) + 1)])
+@pytest.mark.parametrize("body", [b"6.1,2.8,many,1.2", b""])
 def test_a_refusal_of_lines_shows_lines_that_work(client, kind, body):
     answer = client.post("/invocations", data=body, content_type=kind)
-    assert_refused(answer, 413 if len(body) > 1 << 20 else 400)
+    assert_refused(answer, 400)
     assert "on each line 4 numbers" in answer.json["expected"]
     again = client.post("/invocations", data=answer.json["example"], content_type=kind)
     assert len(again.json["predictions"]) == 1
@@ -391,21 +372,11 @@ def test_a_number_that_is_not_finite_is_a_400(client, route, literal):
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        (400, b"", None),
-        (400, b"{", "application/json"),
-        (400, b"[" * 100_000, None),
-        (400, b'{"instances": [], "instances": []}', None),
-        (400, pickle.dumps(ROWS), "application/octet-stream"),
-        (400, pickle.dumps(ROWS), "text/csv"),
-        (413, b" " * ((1 << 20) + 1), None),
-        (413, json.dumps({"instances": [[1, 2, 3, 4]] * 10_001}), None),
-        (415, b"{}", "multipart/form-data; boundary=x"),
-    ],
+    ("body", "kind"),
+    [(b'{"instances": [], "instances": []}', None), (pickle.dumps(ROWS), "text/csv")],
 )
-def test_a_body_that_is_not_a_question_is_refused(client, route, status, body, kind):
-    assert_refused(client.post(ROUTES[route][0], data=body, content_type=kind), status)
+def test_a_body_that_is_not_a_question_is_refused(client, route, body, kind):
+    assert_refused(client.post(ROUTES[route][0], data=body, content_type=kind), 400)
 
 
 # What the platform says
