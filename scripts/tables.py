@@ -305,9 +305,7 @@ def by_hand(trial: Trial, file: Path, folder: Path, trees: int) -> dict[str, Any
     started = time.monotonic()
     import numpy as np
     import pandas as pd
-    from sklearn.compose import make_column_transformer
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
     frame = pd.read_csv(file).dropna(subset=trial.target)
@@ -321,10 +319,11 @@ def by_hand(trial: Trial, file: Path, folder: Path, trees: int) -> dict[str, Any
     )
     X = frame.drop(columns=list(trial.either))
     texts = [name for name in X if kinds[name] != "number"]
-    forest = RandomForestRegressor if trial.task == "number" else RandomForestClassifier
-    encoder = make_column_transformer((codes, texts), remainder="passthrough")
-    model = make_pipeline(encoder, forest(trees, random_state=0))
     out = np.load(folder / "held_out.npy")
+    if texts:
+        X[texts] = codes.fit(X.loc[~out, texts]).transform(X[texts])
+    forest = RandomForestRegressor if trial.task == "number" else RandomForestClassifier
+    model = forest(trees, random_state=0)
     classes = y.astype(str) if trial.task == "classes" else y
     score = model.fit(X[~out], classes[~out]).score(X[out], classes[out])
     missing = [name for name in frame if frame[name].isna().any()]
