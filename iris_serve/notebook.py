@@ -125,7 +125,7 @@ class TrainingRun:
 
     def fit(self, train: Table) -> Any:
         """The random forest that the parameters ask for, fitted on the rows `train`."""
-        return fit(make_estimator(model_params(self.parameters)), train)
+        return fit(make_estimator(model_params(self.parameters), train.contract), train)
 
     def keep(self, estimator: Any) -> Report:
         """Score the fitted `estimator`, write it, and compare it with the current version."""

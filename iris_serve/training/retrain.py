@@ -26,15 +26,8 @@ from ..data.wording import shorten
 from ..model.atomic import sha256, write_new_file
 from ..model.card import Card, make_card, read_card, retraining_notebook
 from ..model.save import write_artifact
-from iris_serve.model.train import (
-    Params,
-    Scores,
-    cross_validate,
-    cv_folds,
-    fit,
-    make_estimator,
-    score,
-)
+from ..model.scores import Scores, cross_validate, cv_folds, score
+from ..model.train import Params, fit, make_estimator
 from ..registry.records import Run
 from iris_serve.registry.registry import (
     ConflictError,
@@ -100,7 +93,7 @@ def score_run(
     estimator: "RandomForestClassifier", params: Params, train_rows: Table, test_rows: Table
 ) -> Scores:
     """The metrics of `estimator` on `test_rows`, with those of `cv` folds of `train_rows`."""
-    metrics = score(estimator, test_rows)
+    metrics = score(estimator, test_rows, train_rows)
     if params.cv:
         folds = cross_validate(params, train_rows, params.cv)
         metrics = msgspec.structs.replace(metrics, cross_validation=folds)
@@ -118,7 +111,7 @@ def write_model(estimator: Any, parameters: Parameters, table: Table, folder: Pa
 def build(parameters: Parameters, table: Table, folder: Path) -> Card:
     """Fit a forest on `table` as `parameters` say, score it, and fill `folder` with it."""
     train_rows, _ = split(table, parameters.test_size)
-    estimator = fit(make_estimator(model_params(parameters)), train_rows)
+    estimator = fit(make_estimator(model_params(parameters), table.contract), train_rows)
     return write_model(estimator, parameters, table, folder)
 
 # %% ../../nbs/5_training/01_retrain.ipynb #31927060
