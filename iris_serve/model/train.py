@@ -47,9 +47,9 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 def names_text(names: Sequence[str]) -> str:
     """`names` as the text that `split_names` reads."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow(names)
+    return text.getvalue().removesuffix("\n")
 
 # %% ../../nbs/3_model/01_train.ipynb #4db2e77d
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
