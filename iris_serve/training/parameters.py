@@ -59,8 +59,7 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 # %% ../../nbs/5_training/02_parameters.ipynb #26c9052d
 def model_params(parameters: Parameters) -> Params:
     """Those `parameters` that the card keeps: all that decide the model; of a file its name."""
-    names = set(Params.__struct_fields__) & set(Parameters.__struct_fields__)
-    kept = {name: getattr(parameters, name) for name in names}
+    kept = {name: getattr(parameters, name) for name in Params.__struct_fields__}
     return Params(**kept | {"data": Path(parameters.data).name})
 
 # %% ../../nbs/5_training/02_parameters.ipynb #f671bc28
