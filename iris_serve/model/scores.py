@@ -77,7 +77,9 @@ def score_classes(estimator: Any, test: Table, train: Table) -> ClassScores:
     answers = estimator.predict(X)
     # A class without a held-out row has no recall, so it has no part in the mean.
     balanced = recall_score(y, answers, labels=np.unique(y), average="macro", zero_division=0)
-    confusion = confusion_matrix(y, answers, labels=list(test.contract.classes))
+    labels, confusion = list(test.contract.classes), np.array([[len(test)]])
+    if len(labels) > 1:
+        confusion = confusion_matrix(y, answers, labels=labels)
     return ClassScores(
         rows=len(test),
         accuracy=float(accuracy_score(y, answers)),
@@ -160,7 +162,9 @@ def score(estimator: Any, test: Table, train: Table) -> Scores:
 
 # %% ../../nbs/3_model/07_scores.ipynb #2a1561ff
 def short_number(number: float) -> str:
-    """`number` with four digits that count, and never with an exponent."""
+    """`number` with its whole part, or with four digits that count; never with an exponent."""
+    if abs(number) >= 1000:
+        return f"{number:.0f}"
     return np.format_float_positional(number, precision=4, fractional=False, trim="-")
 
 

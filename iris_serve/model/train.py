@@ -41,8 +41,8 @@ Folds = Annotated[int, Meta(ge=0, le=100)]
 # %% ../../nbs/3_model/01_train.ipynb #6175f745
 def split_names(text: str | None) -> tuple[str, ...]:
     """The names in `text`, separated by commas; none if there is no text."""
-    row = next(csv.reader([text or ""], skipinitialspace=True), [])
-    return tuple(name.strip() for name in row)
+    rows = csv.reader(io.StringIO(text or "", newline=""), skipinitialspace=True)
+    return tuple(name.strip() for row in rows for name in row)
 
 
 def names_text(names: Sequence[str]) -> str:

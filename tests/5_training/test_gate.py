@@ -20,7 +20,8 @@ from iris_serve.data.table import iris
 from iris_serve.model.atomic import to_json
 from iris_serve.model.card import CARD_FILE, Card, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, write_artifact
-from iris_serve.model.train import Params, fit, make_estimator, score
+from iris_serve.model.scores import score
+from iris_serve.model.train import Params, fit, make_estimator
 from iris_serve.registry.records import read_run
 from iris_serve.registry.registry import Registry, current, history, stage
 from iris_serve.training.gate import (
@@ -42,8 +43,8 @@ STUMP = Parameters(n_estimators=1, max_depth=1)
 def make_one(staged, table, **choices):
     params = Params(**{"n_estimators": 10} | choices)
     learn, examine = split(table, params.test_size)
-    estimator = fit(make_estimator(params), learn)
-    card = make_card("iris", params, table, score(estimator, examine), estimator)
+    estimator = fit(make_estimator(params, table.contract), learn)
+    card = make_card("iris", params, table, score(estimator, examine, learn), estimator)
     return write_artifact(staged, estimator, card)
 
 
