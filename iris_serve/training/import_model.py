@@ -150,7 +150,8 @@ def make_added_card(estimator: Any, name: str, table: Table) -> Card:
     train_rows, test_rows = split(table)
     try:
         estimator.predict(table.X)
-        return make_card(name, None, table, score(estimator, test_rows, train_rows), estimator)
+        scores = score(estimator, test_rows, train_rows)
+        return make_card(name, None, table, scores, estimator)
     except ArtifactError:
         raise
     except Exception as error:  # foreign code may raise anything
