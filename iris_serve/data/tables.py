@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'INTEGER', 'MISSING_MARKS', 'LEAVE_OUT_HINT', 'MAX_NAME', 'MIN_CLASS_ROWS', 'INDEX_COLUMN', 'INDEX_HINT',
-           'MAX_COLUMNS', 'parse_csv_cell', 'typed_cell', 'magnitude_error', 'comma_hint', 'cell_error',
+           'MAX_COLUMNS', 'DEFAULTS', 'parse_csv_cell', 'typed_cell', 'magnitude_error', 'comma_hint', 'cell_error',
            'FeatureColumn', 'compare_columns', 'class_number', 'parse_classes', 'class_error', 'TargetColumn',
            'class_issues', 'target_classes', 'unknown_column', 'column_name_error', 'choose_features', 'line_error',
            'read_columns', 'median_row', 'make_table', 'read_bytes', 'read_table', 'load_table']
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import Choices
 from .contract import FLOAT32_LIMIT
 from iris_serve.data.files import (
     MAX_ISSUES,
@@ -326,7 +327,15 @@ def read_bytes(path: Path) -> bytes:
     raise FileNotFoundError(f"there is no file {shorten(str(path), 200)}; data is {kinds}")
 
 # %% ../../nbs/1_data/05_tables.ipynb #058129ae
-def read_table(path: Path, target: str | None, features: Sequence[str] | None = None) -> Table:
+DEFAULTS = Choices()
+
+
+def read_table(
+    path: Path,
+    target: str | None,
+    features: Sequence[str] | None = None,
+    choices: Choices = DEFAULTS,
+) -> Table:
     """The table in the CSV or Parquet file `path`, its classes from the column `target`.
 
     `features` are all other columns unless they are named. Raises `TableError` with everything
@@ -349,14 +358,17 @@ def read_table(path: Path, target: str | None, features: Sequence[str] | None = 
 
 # %% ../../nbs/1_data/05_tables.ipynb #ab391ae3
 def load_table(
-    data: str = "iris", target: str | None = None, features: Sequence[str] | None = None
+    data: str = "iris",
+    target: str | None = None,
+    features: Sequence[str] | None = None,
+    choices: Choices = DEFAULTS,
 ) -> Table:
     """The built-in table if `data` is "iris", else that of a file (see `read_table`).
 
     Raises `ValueError` if columns are named for the built-in table, which has its own.
     """
     if data != "iris":
-        return read_table(Path(data), target, features)
+        return read_table(Path(data), target, features, choices)
     if target is not None or features is not None:
         raise ValueError("the built-in table 'iris' has its own target and features")
     return iris()

@@ -18,13 +18,15 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from iris_serve.data.files import MAX_ISSUES, FileIssue, TableError
 from iris_serve.data.rows import RowError, check_row
-from iris_serve.data.table import fingerprint, iris, split
+from iris_serve.data.split import split
+from iris_serve.data.table import fingerprint, iris
 from iris_serve.data.tables import MAX_COLUMNS, MAX_NAME, MIN_CLASS_ROWS, load_table, read_table
 from iris_serve.forest import Forest
 from iris_serve.model.card import make_card
 from iris_serve.model.load import open_model
 from iris_serve.model.save import MODEL_FILE, write_artifact
-from iris_serve.model.train import Params, fit, make_estimator, score
+from iris_serve.model.scores import score
+from iris_serve.model.train import Params, fit, make_estimator
 
 BUNCHES = {"wine": load_wine, "breast cancer": load_breast_cancer, "iris": load_iris}
 ROWS = [(f"{i}.5", f"{i * i}", "red" if i % 2 else "blue") for i in range(20)]
@@ -128,8 +130,8 @@ def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_lear
     table = load_table(str(tmp_path / "table.csv"), "kind")
     params = Params(n_estimators=20)
     train, test = split(table, params.test_size)
-    estimator = fit(make_estimator(params), train)
-    card = make_card("any", params, table, score(estimator, test), estimator)
+    estimator = fit(make_estimator(params, table.contract), train)
+    card = make_card("any", params, table, score(estimator, test, train), estimator)
     (tmp_path / "model").mkdir()
     write_artifact(tmp_path / "model", estimator, card)
 
@@ -139,7 +141,7 @@ def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_lear
     assert card.data.sha256 == fingerprint(table)
     assert card.contract == table.contract
     assert card.metrics.accuracy > 0.85
-    plain = make_estimator(params).fit(
+    plain = make_estimator(params, table.contract).fit(
         train.X, train.y
     )  # nothing of this project but the parameters
     assert forest.predict_proba(table.X).tobytes() == plain.predict_proba(table.X).tobytes()
