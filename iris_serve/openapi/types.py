@@ -36,7 +36,8 @@ def components(types: Sequence[Any]) -> dict[str, Schema]:
     _, found = msgspec.json.schema_components(types, ref_template=REFERENCE)
     for schema in found.values():
         schema["description"] = cleandoc(schema.get("description", ""))
-    return found
+    as_read: dict[str, Schema] = msgspec.json.decode(msgspec.json.encode(found))
+    return as_read
 
 # %% ../../nbs/8_openapi/02_types.ipynb #ddd930ce
 class IssueDetail(Struct):
@@ -197,7 +198,7 @@ class InferOutput(Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[int | float | str] | UnsetType = UNSET
+    data: list[int | float | str | bool] | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
 
 

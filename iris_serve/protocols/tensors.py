@@ -179,8 +179,10 @@ def may_be_absent(values: Sequence[Any], columns: Sequence[Feature]) -> np.ndarr
     """For each of `values`, whether it is missing and may be; the `columns` take turns."""
     if not any(column.missing for column in columns):
         return np.zeros(len(values), bool)
-    absent = np.array([value is None or value != value for value in values], bool)
-    return absent & np.resize([column.missing for column in columns], len(values))
+    optional = np.resize([column.missing for column in columns], len(values))
+    absent = [value is None or value != value for value in values]
+    both: np.ndarray[Any, Any] = np.logical_and(optional, absent)
+    return both
 
 # %% ../../nbs/7_protocols/03_tensors.ipynb #80f9710f
 def bad_indices(
