@@ -19,7 +19,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.contract import FLOAT32_LIMIT, Contract, Feature, Value, row_size
+from iris_serve.data.contract import (
+    FLOAT32_LIMIT,
+    Contract,
+    Feature,
+    Value,
+    row_size,
+    show_value,
+)
 from ..data.wording import escape_markdown, join_names, shorten
 from ..model.load import Predictor
 from iris_serve.openapi.types import (
@@ -29,10 +36,10 @@ from iris_serve.openapi.types import (
     components,
     reference,
 )
+from ..protocols.datatypes import feature_datatypes
 from ..protocols.framing import input_names
 from ..protocols.infer import column_inputs, infer_example, output_names
 from ..protocols.row_formats import INVOCATIONS, V1, VERTEX, RowFormat
-from ..protocols.tensors import feature_datatypes
 from ..service.bodies import csv_text
 from ..service.predict import example_text
 
@@ -71,10 +78,11 @@ def kind_schema(feature: Feature) -> Schema:
         found = {"type": "boolean"}
     elif feature.kind == "boolean":
         found = enum_schema((*values, False, True))
-    elif feature.unknown == "missing":
-        found = {"type": enum_schema(values)["type"]}
     else:
-        found = enum_schema(values)
+        texts = [show_value(value) for value in values if not isinstance(value, str)]
+        found = enum_schema((*values, *texts))
+        if feature.unknown == "missing":
+            found = {"type": found["type"]}
     return nullable(found) if feature.missing else found
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #7c17c9ed
@@ -84,7 +92,7 @@ def kind_words(feature: Feature) -> str:
         return f"values from {feature.low:g} to {feature.high:g} were seen in training"
     if feature.kind == "boolean" and isinstance(feature.values[0], bool):
         return "true or false"
-    values = [escape_markdown(str(value)) for value in feature.values]
+    values = [escape_markdown(show_value(value)) for value in feature.values]
     if feature.kind == "boolean":
         return f"{shorten(values[0])} or {shorten(values[1])}, or false or true"
     others = "; others count as missing" if feature.unknown == "missing" else ""

@@ -18,7 +18,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..model.card import Card
-from ..protocols.tensors import DATATYPES, MAX_DIMENSIONS, MAX_SIZE
+from ..protocols.datatypes import DATATYPES
+from ..protocols.tensors import MAX_DIMENSIONS, MAX_SIZE
 from ..registry.records import Event, Run
 
 # %% ../../nbs/8_openapi/02_types.ipynb #e03b438e

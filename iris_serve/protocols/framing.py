@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['JSON_LENGTH_HEADER', 'KNOWN_PARAMETERS', 'ANY_NUMBER', 'TENSOR_KEYS', 'json_length', 'split_frame', 'parameters_of',
            'parameter_issues', 'split_tail', 'input_objects', 'is_table', 'only_numbers', 'input_names', 'no_table',
-           'unknown_columns', 'read_tensors', 'join_frame']
+           'tensor_columns', 'read_tensors', 'join_frame']
 
 # %% ../../nbs/7_protocols/04_framing.ipynb #e30cdf1e
 import json
@@ -15,8 +15,8 @@ from typing import Any
 from ..data.contract import Feature
 from ..data.rows import Issue
 from ..data.wording import describe_json, join_names
+from .datatypes import MAX_COLLECTED, feature_datatypes
 from iris_serve.protocols.tensors import (
-    MAX_COLLECTED,
     MAX_UNKNOWN,
     NO_LIMITS,
     Located,
@@ -24,7 +24,6 @@ from iris_serve.protocols.tensors import (
     Tensor,
     TensorError,
     attempt,
-    feature_datatypes,
     misspelt_keys,
     read_tensor,
     tensor_error,
@@ -139,13 +138,20 @@ def no_table(features: Sequence[Feature]) -> str:
     takes = "this model takes a tensor for each of its features, not a table"
     return f"is the name of no feature; {takes}: {input_names(features)}"
 
-# %% ../../nbs/7_protocols/04_framing.ipynb #75854d46
+# %% ../../nbs/7_protocols/04_framing.ipynb #acd9cdf0
 ANY_NUMBER = Feature("", "", 0.0, 0.0)
 
 
-def unknown_columns(features: Sequence[Feature]) -> list[Feature]:
-    """The columns of a tensor that has the name of none of `features`."""
-    return [ANY_NUMBER] if features and only_numbers(features) else []
+def tensor_columns(objects: Sequence[Located], features: Sequence[Feature]) -> list[list[Feature]]:
+    """Which of `features` each of `objects` holds; raises `TensorError` for a table of no use."""
+    first, numbers = objects[0][1], only_numbers(features)
+    if len(objects) == 1 and is_table(first.get("name"), first.get("shape"), features):
+        if numbers:
+            return [list(features)]
+        raise tensor_error(("inputs", 0, "name"), no_table(features))
+    known = {feature.name: [feature] for feature in features}
+    unknown = [ANY_NUMBER] if features and numbers else []
+    return [known.get(str(value.get("name")), unknown) for _, value in objects]
 
 # %% ../../nbs/7_protocols/04_framing.ipynb #f73101d2
 TENSOR_KEYS = ("name", "shape", "datatype", "data", "parameters")
@@ -160,21 +166,17 @@ def read_tensors(
     `TooManyRowsError` if the first one has more rows than `limits` allow.
     """
     objects = input_objects(inputs, len(features) + MAX_UNKNOWN)  # room for names that are wrong
-    first, tensors, unknown = objects[0][1], dict[str, Tensor](), unknown_columns(features)
-    known = {feature.name: [feature] for feature in features}
-    table = len(objects) == 1 and is_table(first.get("name"), first.get("shape"), features)
-    if table and not only_numbers(features):
-        raise tensor_error(("inputs", 0, "name"), no_table(features))
+    columns, tensors = tensor_columns(objects, features), dict[str, Tensor]()
     issues = misspelt_keys(objects, TENSOR_KEYS) + parameter_issues(objects)
     parts = attempt(issues, split_tail, [value for _, value in objects], tail)
-    for (where, value), raw in zip(objects, parts or [None] * len(objects), strict=True):
+    raws = parts or [None] * len(objects)
+    for (where, value), raw, held in zip(objects, raws, columns, strict=True):
         if len(issues) >= MAX_COLLECTED:
             break
         if raw is None and "binary_data_size" in parameters_of(value):
             continue
-        columns = [*features] if table else known.get(str(value.get("name")), unknown)
         most = limits if where[-1] == 0 else NO_LIMITS
-        tensor = attempt(issues, read_tensor, value, raw, where, most, columns)
+        tensor = attempt(issues, read_tensor, value, raw, where, most, held)
         if tensor and tensor.name in tensors:
             issues.append(Issue((*where, "name"), "another tensor has the same name"))
         elif tensor:

@@ -21,6 +21,7 @@ from ..data.kinds import encode_value
 from ..data.rows import MAX_ISSUES_SHOWN, Issue, Where
 from ..data.wording import describe_json, did_you_mean, suggest
 from ..model.load import Predictor
+from .datatypes import feature_datatypes
 from iris_serve.protocols.framing import (
     input_names,
     is_table,
@@ -37,7 +38,6 @@ from iris_serve.protocols.tensors import (
     Tensor,
     TensorError,
     attempt,
-    feature_datatypes,
     misspelt_keys,
     raise_issues,
     tensor_error,

@@ -17,6 +17,7 @@ import iris_serve
 from ..data.contract import Contract
 from ..data.wording import describe_json
 from ..model.load import ForestPredictor, Predictor
+from .datatypes import feature_datatypes
 from .framing import JSON_LENGTH_HEADER
 from iris_serve.protocols.infer import (
     FEATURES_TENSOR,
@@ -25,7 +26,7 @@ from iris_serve.protocols.infer import (
     label_type,
     output_names,
 )
-from .tensors import feature_datatypes, tensor_error
+from .tensors import tensor_error
 from ..service.bodies import read_json
 from ..service.errors import ForbiddenError, NotReadyError, Reply, json_reply
 from iris_serve.service.request import (
