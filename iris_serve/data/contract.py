@@ -139,7 +139,8 @@ def index_spellings(feature: Feature) -> dict[str, float]:
             spelling = loose_spelling(value, feature)
             found[spelling] = None if spelling in found else code
     if feature.kind == "boolean":
-        found = {"false": 0.0, "true": 1.0} | found
+        found.setdefault("false", 0.0)
+        found.setdefault("true", 1.0)
     return {spelling: code for spelling, code in found.items() if code is not None}
 
 # %% ../../nbs/1_data/01_contract.ipynb #3adca9dd

@@ -85,7 +85,11 @@ def right_values(feature: Feature) -> str:
         return f"a number{null}"
     if feature.kind == "boolean":
         spelt = " or ".join(show_value(value) for value in reversed(feature.codes))
-        return f"true or false{f' ({spelt})' if spelt else ''}{null}"
+        return (
+            f"true or false ({spelt}){null}"
+            if spelt
+            else f"true{',' if null else ' or'} false{null}"
+        )
     shown = ", ".join(show_value(value) for value in feature.values[:MAX_VALUES_SHOWN])
     more = len(feature.values) - MAX_VALUES_SHOWN
     return f"a value seen in training ({shown}{f' and {more} more' if more > 0 else ''}){null}"
