@@ -8,7 +8,7 @@ __all__ = ['VALUE_SCHEMA', 'MAX_LISTED', 'JSON_TYPES', 'ROWS_SCHEMA', 'QUESTION_
            'ROW_FORMATS', 'MISSING_TITLE', 'enum_schema', 'nullable', 'kind_schema', 'kind_words', 'value_schema',
            'row_schema', 'named_example', 'named_row_schema', 'array_schema', 'class_schema', 'number_schema',
            'answer_schema', 'probabilities_schema', 'object_schema', 'label_properties', 'detail_properties',
-           'answer_schemas', 'literal_pattern', 'lines_pattern', 'cell_text', 'value_pattern', 'row_pattern',
+           'answer_schemas', 'literal_pattern', 'lines_pattern', 'value_texts', 'value_pattern', 'row_pattern',
            'csv_content', 'ndjson_content', 'columns_schema', 'any_value_schema', 'data_frame_schema',
            'row_format_schema', 'tensor_schemas', 'model_schemas', 'missing_example', 'tensor_examples',
            'body_examples']
@@ -273,18 +273,20 @@ def lines_pattern(line: str) -> str:
     return rf"({line}\r?\n)*({line})(\r?\n)?"
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #b9229660
-def cell_text(value: Value) -> str:
-    """A valid `value` as a cell of CSV; what holds a comma is in quotes."""
-    return csv_text([[str(value).lower() if isinstance(value, bool) else value]])[:-1]
+def value_texts(value: Value, as_json: bool) -> list[str]:
+    """How a valid `value` is written in JSON, or in a cell of CSV."""
+    if isinstance(value, str):
+        return [json.dumps(value) if as_json else csv_text([[value]])[:-1]]
+    exact = [] if isinstance(value, bool) else [repr(float(value))]
+    return list(dict.fromkeys([show_value(value), *exact]))
 
 
 def value_pattern(feature: Feature, as_json: bool, alone: bool = False) -> str:
     """The pattern of one value of `feature`, in JSON or in CSV; `alone` if its row has no other."""
-    write = json.dumps if as_json else cell_text
     values: list[Value] = [*feature.values[:MAX_LISTED]]
     if feature.kind == "boolean":
         values = list(dict.fromkeys([*values, False, True]))
-    texts = [literal_pattern(write(value)) for value in values]
+    texts = [literal_pattern(text) for value in values for text in value_texts(value, as_json)]
     found = f"({'|'.join(texts)})" if texts else NUMBER_PATTERN
     if not feature.missing or (alone and not as_json):
         return found
