@@ -80,6 +80,9 @@ class Coded:
         kind = self.contract.classes
         return [kind[int(answer)] for answer in answers] if kind else answers
 
+    def spread(self, rows):
+        return np.std([tree.predict(np.array(rows)) for tree in self.forest.estimators_], axis=0)
+
     def predict_proba(self, rows):
         return self.forest.predict_proba(np.array(rows)).tolist()
 

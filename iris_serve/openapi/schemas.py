@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['VALUE_SCHEMA', 'MAX_LISTED', 'JSON_TYPES', 'ROWS_SCHEMA', 'QUESTION_SCHEMA', 'MAX_MEANINGS', 'MORE_NOTES', 'SPREAD',
-           'OPTIONAL', 'NOTE', 'NUMBER_PATTERN', 'CSV_WORDS', 'ABSENT_WORDS', 'EMPTY_VALUES', 'COLUMN_WORDS',
-           'ROW_FORMATS', 'MISSING_TITLE', 'enum_schema', 'nullable', 'kind_schema', 'kind_words', 'value_schema',
-           'row_schema', 'named_example', 'named_row_schema', 'array_schema', 'class_schema', 'number_schema',
-           'answer_schema', 'probabilities_schema', 'object_schema', 'label_properties', 'detail_properties',
-           'answer_schemas', 'literal_pattern', 'lines_pattern', 'value_texts', 'value_pattern', 'row_pattern',
-           'csv_content', 'ndjson_content', 'columns_schema', 'any_value_schema', 'data_frame_schema',
-           'row_format_schema', 'tensor_schemas', 'model_schemas', 'missing_example', 'tensor_examples',
-           'body_examples']
+           'NOTE', 'NUMBER_PATTERN', 'CSV_WORDS', 'ABSENT_WORDS', 'EMPTY_VALUES', 'COLUMN_WORDS', 'ROW_FORMATS',
+           'MISSING_TITLE', 'enum_schema', 'nullable', 'kind_schema', 'kind_words', 'value_schema', 'row_schema',
+           'named_example', 'named_row_schema', 'array_schema', 'class_schema', 'number_schema', 'answer_schema',
+           'probabilities_schema', 'object_schema', 'label_properties', 'detail_properties', 'answer_schemas',
+           'literal_pattern', 'lines_pattern', 'value_texts', 'value_pattern', 'row_pattern', 'csv_content',
+           'ndjson_content', 'columns_schema', 'any_value_schema', 'data_frame_schema', 'row_format_schema',
+           'tensor_schemas', 'model_schemas', 'missing_example', 'tensor_examples', 'body_examples']
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #140200f8
 import json
@@ -213,15 +212,14 @@ def object_schema(properties: dict[str, Schema], description: str, *optional: st
 # %% ../../nbs/8_openapi/03_schemas.ipynb #3dc60028
 MORE_NOTES = "notes on this row that are only counted, since the reply has so many"
 SPREAD = "how far the trees disagree: the standard deviation of their answers"
-OPTIONAL = ("spread", "more_notes")  # of the details
 
 
 def label_properties(predictor: Predictor) -> dict[str, Schema]:
     """What stands beside a prediction in a detailed answer: what it means, and how sure it is."""
     contract = predictor.contract
     if contract.task == "number":
-        spread = {"type": "number", "minimum": 0, "description": SPREAD}
-        return {"unit": {"const": contract.unit}, "spread": spread}
+        spread = {"spread": {"type": "number", "minimum": 0, "description": SPREAD}}
+        return {"unit": {"const": contract.unit}} | (spread if hasattr(predictor, "spread") else {})
     labels = list(dict.fromkeys(contract.labels))
     label: Schema = {"enum": labels} if len(labels) <= MAX_LISTED else {"type": "string"}
     sure = {"probabilities": probabilities_schema(contract)} if predictor.has_proba else {}
@@ -229,7 +227,7 @@ def label_properties(predictor: Predictor) -> dict[str, Schema]:
 
 
 def detail_properties(predictor: Predictor) -> dict[str, Schema]:
-    """What a detailed answer to one row consists of; the `OPTIONAL` parts may be absent."""
+    """What a detailed answer to one row consists of; `more_notes` may be absent."""
     (answer,) = answer_schema(predictor.contract)
     return {
         "prediction": reference(answer),
@@ -247,13 +245,13 @@ def answer_schemas(predictor: Predictor) -> dict[str, Schema]:
     detail, text = detail_properties(predictor), {"type": "string"}
     source = {"model": {"const": predictor.name}, "version": {"const": str(predictor.version)}}
     answer = detail["prediction"]
-    each = object_schema(detail, "The answer to one of the rows.", *OPTIONAL)
+    each = object_schema(detail, "The answer to one of the rows.", "more_notes")
     many, details = {"predictions": array_schema(answer)}, {"predictions": array_schema(each)}
     whole = "The answer to one row, and all about it."
     forms = {
         "OneAnswer": object_schema({"prediction": answer}, "The answer to one row."),
         "ManyAnswers": object_schema(many, "One answer for each row, in their order."),
-        "DetailedAnswer": object_schema(detail | source, whole, *OPTIONAL),
+        "DetailedAnswer": object_schema(detail | source, whole, "more_notes"),
         "DetailedAnswers": object_schema(details | source, "All about each row."),
     }
     note = object_schema({"pointer": text, "field": text, "detail": text}, NOTE)

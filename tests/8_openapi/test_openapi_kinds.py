@@ -92,6 +92,14 @@ def test_details_are_as_documented(apps, name):
         answer = app.test_client().post("/predict", json=asked)
         assert answer.status_code == 200, answer.data
         check(spec, answer, "POST /predict")
+        whole = answer.json["predictions"][0] if "predictions" in answer.json else answer.json
+        assert ("spread" in whole) is name.endswith("number")
+
+
+def test_a_number_of_no_forest_has_no_spread():
+    alone = Ruler(contract=CONTRACTS["number"])
+    schema = document(alone, OPERATIONS)["components"]["schemas"]["DetailedAnswer"]
+    assert list(schema["properties"])[:3] == ["prediction", "unit", "notes"]
 
 
 def test_a_value_has_the_schema_of_its_kind():
