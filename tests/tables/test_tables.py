@@ -132,7 +132,7 @@ def test_a_well_known_table_is_served_at_the_first_try(known, tmp_path):
     predictor = open_predictor(Registry(tmp_path))
     contract = predictor.contract
     options = {"na_values": contract.marks, "keep_default_na": False} if contract.marks else {}
-    frame = pd.read_csv(data, float_precision="round_trip", **options)
+    frame = pd.read_csv(data, **options)
     frame = frame.dropna(subset=known.target)[contract.names]
     estimator = joblib.load(tmp_path / "iris" / "1" / "iris_model.pkl")
     wanted = estimator.predict(frame.to_numpy("float64") if contract.numeric else frame).tolist()
