@@ -132,13 +132,8 @@ class TrainingRun:
         return divide(self.parameters, self.table())
 
     def fit(self, train: Table) -> Any:
-<<<<<<< HEAD
         """The forest that the parameters ask for, fitted on the rows `train`."""
         return fit_model(self.parameters, train)
-=======
-        """The random forest that the parameters ask for, fitted on the rows `train`."""
-        return fit(make_estimator(model_params(self.parameters), train.contract), train)
->>>>>>> t-model
 
     def keep(self, estimator: Any) -> Report:
         """Score the fitted `estimator`, write it, and compare it with the current version."""

@@ -70,7 +70,7 @@ class Outcome:
         return dict(zip(contract.classes, contract.labels, strict=True))
 
     @property
-    def confusion(self) -> tuple[tuple[int, ...], ...]:
+    def confusion_counts(self) -> tuple[tuple[int, ...], ...]:
         """How many held-out rows of each class (a row) got each answer; of numbers nothing."""
         scores = self.card.metrics
         return scores.confusion if isinstance(scores, ClassScores) else ()
@@ -91,12 +91,9 @@ MODELS = {"random_forest": "a random forest", "extra_trees": "extremely randomis
 
 def model_words(card: Card) -> str:
     """What the model of `card` is, in words."""
-    kind = (
-        f"{MODELS[card.parameters.model]}, {card.parameters.n_estimators} trees"
-        if card.parameters
-        else ""
-    )
-    return ", ".join(word for word in (card.name, kind) if word)
+    params = card.parameters
+    kind = f", {MODELS[params.model]}, {params.n_estimators} trees" if params else ""
+    return card.name + kind
 
 
 def data_words(card: Card) -> str:
@@ -110,7 +107,7 @@ def data_words(card: Card) -> str:
 
 # %% ../../nbs/5_training/05_report.ipynb #adb87456
 def frozen_words(card: Card) -> str:
-    """How the model of `card` is served; if not as a frozen forest, why not, and what would help."""
+    """How the model of `card` is served, and why not as a frozen forest if it is not."""
     if FOREST_FILE in card.files:
         return "as a frozen forest: no pickle, no scikit-learn"
     why = f": {card.not_frozen}" if card.not_frozen else ""
@@ -270,7 +267,7 @@ def confusion_chart(outcome: Outcome) -> "Image":
     names = chart_names([*outcome.labels.values()])
     side = min(12.0, 2.4 + 0.4 * len(names))
     figure = Figure(figsize=(side, side), layout="constrained")
-    ConfusionMatrixDisplay(np.array(outcome.confusion), display_labels=names).plot(
+    ConfusionMatrixDisplay(np.array(outcome.confusion_counts), display_labels=names).plot(
         ax=figure.subplots(),
         cmap="Blues",
         colorbar=False,
@@ -343,7 +340,7 @@ def per_class(outcome: Outcome) -> "DataFrame":
 
     if not outcome.labels:
         return per_quarter(outcome)
-    counts = [(sum(row), row[i]) for i, row in enumerate(outcome.confusion)]
+    counts = [(sum(row), row[i]) for i, row in enumerate(outcome.confusion_counts)]
     return DataFrame(counts, index=[*outcome.labels.values()], columns=["held out", "right"])
 
 # %% ../../nbs/5_training/05_report.ipynb #64363b7d
