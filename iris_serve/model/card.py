@@ -26,6 +26,7 @@ from ..forest import Forest
 from .atomic import INVALID_JSON, ArtifactError, read_artifact_file, sha256
 from iris_serve.model.golden import (
     Golden,
+    accepts_missing,
     check_golden,
     codes_differ,
     freeze_or_reason,
@@ -47,7 +48,8 @@ def library_versions() -> dict[str, str]:
 SOURCES = (
     *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
     *(f"data/{name}" for name in ("kinds", "columns", "split")),
-    *(f"forest/{name}" for name in ("__init__", "trees", "leaves", "format")),
+    *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
+    *(f"forest/{name}" for name in ("leaves", "format")),
     *(f"model/{name}" for name in ("train", "save", "card", "atomic", "scores", "golden")),
     *(f"training/{name}" for name in ("parameters", "runner", "retrain")),
     "notebook",
@@ -152,6 +154,8 @@ def contract_error(model: Any, contract: Contract) -> str | None:
         return "the model has other features or other classes than its contract"
     if frozen and codes_differ(model.arrays, contract):
         return "the model has other categories than its contract"
+    if frozen and model.arrays.missing is None and accepts_missing(contract):
+        return "the model takes no missing values, and its contract allows them"
     return None
 
 

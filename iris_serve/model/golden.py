@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from ..data.contract import FLOAT32_LIMIT, Contract, Feature, Value
 from ..data.table import estimator_input
-from ..forest import Forest, freeze
+from ..forest import Forest
 from ..forest.format import decode, encode
+from ..forest.pipelines import gather_pipeline
 from ..forest.trees import Arrays, Floats, ForestError, FreezeError
 from .atomic import ArtifactError
 
@@ -95,10 +96,12 @@ def freeze_or_reason(estimator: Any, contract: Contract) -> Forest | str:
     The reason is a sentence for the person who trained it.
     """
     try:
-        frozen = freeze(estimator, missing=accepts_missing(contract))
-        forest = Forest(decode(encode(frozen.arrays)))
-    except (FreezeError, ForestError) as error:
+        arrays = gather_pipeline(estimator, missing=accepts_missing(contract))
+        forest = Forest(decode(encode(arrays)))
+    except FreezeError as error:
         return str(error)
+    except ForestError as error:
+        return f"its forest is beyond what a file can hold: {error}"
     if codes_differ(forest.arrays, contract):
         return "its categories have other codes than those of the table"
     return forest

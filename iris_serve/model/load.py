@@ -9,7 +9,7 @@ __all__ = ['NOT_INSTALLED', 'VersionPredictor', 'read_model_files', 'read_verifi
 
 # %% ../../nbs/3_model/03_load.ipynb #16116d76
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,16 +132,12 @@ class Predictor(Protocol):
     @property
     def has_proba(self) -> bool: ...
 
-    def predict(self, rows: list[list[float]]) -> list[Value]:
+    def predict(self, rows: list[list[float]]) -> Sequence[Value]:
         """One class or number for each of `rows`, as the estimator's `predict` returns it."""
         ...
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
         """For each of `rows` the probability of each class; only if `has_proba`."""
-        ...
-
-    def spread(self, rows: list[list[float]]) -> list[float] | None:
-        """For each of `rows` how far the trees' numbers are apart; None if that is not known."""
         ...
 
 # %% ../../nbs/3_model/03_load.ipynb #bb9a26d7
@@ -174,10 +170,6 @@ class ForestPredictor:
         probabilities: list[list[float]] = self.forest.predict_proba(rows).tolist()
         return probabilities
 
-    def spread(self, rows: list[list[float]]) -> list[float] | None:
-        """None: the probabilities of classes say more."""
-        return None
-
 # %% ../../nbs/3_model/03_load.ipynb #267644ae
 class NumberForestPredictor(ForestPredictor):
     """A frozen forest of trees that answer with numbers as a predictor."""
@@ -186,10 +178,12 @@ class NumberForestPredictor(ForestPredictor):
 
     def predict(self, rows: list[list[float]]) -> list[Value]:
         """One number for each of `rows`, exactly what the estimator would answer."""
+        if len(rows) == 1:
+            return [self.forest.ask(rows[0]).number]
         answers: list[Value] = self.forest.predict(rows).tolist()
         return answers
 
-    def spread(self, rows: list[list[float]]) -> list[float] | None:
+    def spread(self, rows: list[list[float]]) -> list[float]:
         """For each of `rows` the standard deviation over the trees' numbers."""
         spread: list[float] = self.forest.spread(rows).tolist()
         return spread
@@ -246,10 +240,6 @@ class EstimatorPredictor:
             lambda X: finite(self.estimator.predict_proba(X)), rows, self.contract
         )
         return probabilities
-
-    def spread(self, rows: list[list[float]]) -> list[float] | None:
-        """None: an estimator need not have trees."""
-        return None
 
 # %% ../../nbs/3_model/03_load.ipynb #c4c831a1
 VersionPredictor = ForestPredictor | EstimatorPredictor

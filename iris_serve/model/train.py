@@ -47,18 +47,16 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 def names_text(names: Sequence[str]) -> str:
     """`names` as the text that `split_names` reads."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow(names)
+    return text.getvalue().removesuffix("\n")
 
 # %% ../../nbs/3_model/01_train.ipynb #4db2e77d
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may be chosen: the table and how it is read, the share held out, and the forest.
 
-    `data` is "iris" or a file, `target` the column to predict. Separated by commas: `features` are
-    the columns to use (None: all that can be), `drop` those to leave out, `categories` numbers
-    that are names, and `missing` texts that mean a missing value (`not NA`: that one does not).
-    `cv` is the number of folds, or 0. `max_features` is scikit-learn's own default if None.
+    `data` is "iris" or a file, `target` its column to predict. `features` (to use), `drop`,
+    `categories` (numbers that are names) and `missing` (marks) are lists (see `split_names`).
     """
 
     seed: Seed = 0
