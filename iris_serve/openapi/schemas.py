@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['VALUE_SCHEMA', 'MAX_LISTED', 'JSON_TYPES', 'ROWS_SCHEMA', 'QUESTION_SCHEMA', 'MAX_MEANINGS', 'MORE_NOTES', 'SPREAD',
-           'NOTE', 'NUMBER_PATTERN', 'CSV_WORDS', 'ABSENT_WORDS', 'EMPTY_VALUES', 'COLUMN_WORDS', 'ROW_FORMATS',
-           'MISSING_TITLE', 'enum_schema', 'nullable', 'kind_schema', 'kind_words', 'value_schema', 'row_schema',
-           'named_example', 'named_row_schema', 'array_schema', 'class_schema', 'number_schema', 'answer_schema',
-           'probabilities_schema', 'object_schema', 'label_properties', 'detail_properties', 'answer_schemas',
-           'literal_pattern', 'lines_pattern', 'value_texts', 'value_pattern', 'row_pattern', 'csv_content',
-           'ndjson_content', 'columns_schema', 'any_value_schema', 'data_frame_schema', 'row_format_schema',
-           'tensor_schemas', 'model_schemas', 'missing_example', 'tensor_examples', 'body_examples']
+           'NOTE', 'NUMBER_PATTERN', 'ANY_STRING', 'ANY_CELL', 'CSV_WORDS', 'ABSENT_WORDS', 'EMPTY_VALUES',
+           'COLUMN_WORDS', 'ROW_FORMATS', 'MISSING_TITLE', 'enum_schema', 'nullable', 'kind_schema', 'kind_words',
+           'value_schema', 'row_schema', 'named_example', 'named_row_schema', 'array_schema', 'class_schema',
+           'number_schema', 'answer_schema', 'probabilities_schema', 'object_schema', 'label_properties',
+           'detail_properties', 'answer_schemas', 'literal_pattern', 'lines_pattern', 'value_texts', 'value_pattern',
+           'row_pattern', 'csv_content', 'ndjson_content', 'columns_schema', 'any_value_schema', 'data_frame_schema',
+           'row_format_schema', 'tensor_schemas', 'model_schemas', 'missing_example', 'tensor_examples',
+           'body_examples']
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #140200f8
 import json
@@ -271,6 +272,9 @@ def lines_pattern(line: str) -> str:
     return rf"({line}\r?\n)*({line})(\r?\n)?"
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #b9229660
+ANY_STRING, ANY_CELL = r'"[^"\\\x00-\x1f]*"', r'[^",\r\n]'
+
+
 def value_texts(value: Value, as_json: bool) -> list[str]:
     """How a valid `value` is written in JSON, or in a cell of CSV."""
     if isinstance(value, str):
@@ -286,6 +290,8 @@ def value_pattern(feature: Feature, as_json: bool, alone: bool = False) -> str:
         values = list(dict.fromkeys([*values, False, True]))
     texts = [literal_pattern(text) for value in values for text in value_texts(value, as_json)]
     found = f"({'|'.join(texts)})" if texts else NUMBER_PATTERN
+    if feature.unknown == "missing":
+        found = ANY_STRING if as_json else ANY_CELL + ("+" if alone else "*")
     if not feature.missing or (alone and not as_json):
         return found
     return f"({found}|null)" if as_json else f"({found})?"
