@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Where', 'MAX_ISSUES_SHOWN', 'where_text', 'Issue', 'IssuesError', 'RowError', 'value_issues', 'list_issues',
            'JsonObject', 'json_object', 'unknown_name_issues', 'name_issues', 'object_issues', 'row_issues',
-           'in_feature_order', 'check_row', 'exact_number', 'range_notes']
+           'in_feature_order', 'check_row', 'encode_rows', 'range_notes', 'unknown_notes']
 
 # %% ../../nbs/1_data/02_rows.ipynb #a2aba70c
 from collections import Counter
@@ -14,7 +14,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from .contract import Contract, feature_list, number_error
+from .contract import Contract, feature_list, row_size, show_value
+from .kinds import counts_as_missing, encode_column, encode_value, value_error
 from .wording import describe_json, did_you_mean, shorten
 
 # %% ../../nbs/1_data/02_rows.ipynb #2d2fdfb7
@@ -73,18 +74,18 @@ def value_issues(
     return [
         Issue((*where, step), problem, feature.name)
         for (step, value), feature in pairs
-        if (problem := number_error(value))
+        if (problem := value_error(value, feature))
     ]
 
 # %% ../../nbs/1_data/02_rows.ipynb #faab51e7
 def list_issues(values: Sequence[object], contract: Contract, where: Where) -> list[Issue]:
     """The issues with a row that is a list."""
-    wanted = len(contract.features)
+    wanted = row_size(contract)
     if values and all(isinstance(value, (list, tuple)) for value in values):
-        return [Issue(where, f"must be one flat list of {wanted} numbers, got a list of lists")]
-    if len(values) != wanted:
+        return [Issue(where, f"must be one flat list of {wanted}, got a list of lists")]
+    if len(values) != len(contract.features):
         names = feature_list(contract)
-        return [Issue(where, f"must hold {wanted} numbers ({names}), got {len(values)}")]
+        return [Issue(where, f"must hold {wanted} ({names}), got {len(values)}")]
     return value_issues(enumerate(values), contract, where)
 
 # %% ../../nbs/1_data/02_rows.ipynb #7f24649f
@@ -129,10 +130,12 @@ def name_issues(values: dict[str, object], known: Sequence[str], where: Where) -
 # %% ../../nbs/1_data/02_rows.ipynb #f5797fe7
 def object_issues(values: dict[str, object], contract: Contract, where: Where) -> list[Issue]:
     """The issues with a row that is an object with named values."""
-    names = contract.names
-    # A missing name is an issue already; 0.0 in its place does not add a second one.
-    given = [(name, values.get(name, 0.0)) for name in names]
-    return name_issues(values, names, where) + value_issues(given, contract, where)
+    return name_issues(values, contract.names, where) + [
+        Issue((*where, feature.name), problem, feature.name)
+        for feature in contract.features
+        if feature.name in values
+        if (problem := value_error(values[feature.name], feature))
+    ]
 
 # %% ../../nbs/1_data/02_rows.ipynb #0a6a41b2
 def row_issues(values: object, contract: Contract, where: Where = ("features",)) -> list[Issue]:
@@ -141,42 +144,73 @@ def row_issues(values: object, contract: Contract, where: Where = ("features",))
         return object_issues(values, contract, where)
     if isinstance(values, (list, tuple)):
         return list_issues(values, contract, where)
-    wanted = len(contract.features)
-    return [Issue(where, f"must be a list of {wanted} numbers, got {describe_json(values)}")]
+    got = describe_json(values)
+    return [Issue(where, f"must be a list of {row_size(contract)}, got {got}")]
 
 # %% ../../nbs/1_data/02_rows.ipynb #1d27cbf3
 def in_feature_order(values: Any, contract: Contract) -> list[float]:
     """A row without issues, as floats in the order of the features of `contract`."""
     if isinstance(values, dict):
-        return [float(values[feature.name]) for feature in contract.features]
-    return [float(value) for value in values]
+        values = [values[feature.name] for feature in contract.features]
+    if contract.plain:
+        return [float(value) for value in values]
+    pairs = zip(values, contract.features, strict=True)
+    return [encode_value(value, feature) for value, feature in pairs]
 
 # %% ../../nbs/1_data/02_rows.ipynb #58aaa9de
 def check_row(values: object, contract: Contract, where: Where = ("features",)) -> list[float]:
     """The row `values` as floats, one for each feature of `contract`, in its order.
 
-    `values` is a list of numbers, or a dictionary with a number for the name of each feature.
+    `values` is a list, or a dictionary with a value for the name of each feature.
     Raises `RowError` with everything that is wrong with it.
     """
     if issues := row_issues(values, contract, where):
         raise RowError(issues)
     return in_feature_order(values, contract)
 
-# %% ../../nbs/1_data/02_rows.ipynb #2501208b
-def exact_number(number: float) -> str:
-    """`number` with all its digits, without a point if it is a whole number."""
-    return repr(float(number)).removesuffix(".0")
+# %% ../../nbs/1_data/02_rows.ipynb #95bbbcfc
+def encode_rows(rows: Sequence[Any], contract: Contract) -> list[list[float]] | None:
+    """All `rows` (rows, features) as floats; None unless all are valid and written in one way."""
+    kinds, names = set(map(type, rows)), contract.names
+    if kinds not in ({list}, {tuple}, {dict}) or set(map(len, rows)) != {len(names)}:
+        return None
+    try:
+        columns = (
+            [[row[n] for row in rows] for n in names]
+            if kinds == {dict}
+            else list(zip(*rows, strict=True))
+        )
+    except KeyError:  # another name instead of one of them
+        return None
+    encoded = []
+    for column, feature in zip(columns, contract.features, strict=True):
+        if (codes := encode_column(column, feature)) is None:
+            return None
+        encoded.append(codes)
+    return list(map(list, zip(*encoded, strict=True)))
 
 # %% ../../nbs/1_data/02_rows.ipynb #ce75f89e
 def range_notes(row: Sequence[float], contract: Contract) -> list[tuple[int, str]]:
-    """For each value of `row` outside the observed range, its position and a sentence about it."""
+    """For each number of `row` outside the observed range, its position and a sentence about it."""
     notes = []
     for i, (value, feature) in enumerate(zip(row, contract.features, strict=True)):
-        if value < feature.low:
-            bound = f"below {exact_number(feature.low)}, the lowest"
-        elif value > feature.high:
-            bound = f"above {exact_number(feature.high)}, the highest"
+        if feature.kind == "number" and value < feature.low:
+            bound = f"below {show_value(feature.low)}, the lowest"
+        elif feature.kind == "number" and value > feature.high:
+            bound = f"above {show_value(feature.high)}, the highest"
         else:
             continue
-        notes.append((i, f"{exact_number(value)} is {bound} value seen in training"))
+        notes.append((i, f"{show_value(value)} is {bound} value seen in training"))
+    return notes
+
+# %% ../../nbs/1_data/02_rows.ipynb #78ebc901
+def unknown_notes(given: Any, contract: Contract) -> list[tuple[int, str]]:
+    """For each category of the valid row `given` that counts as missing, the same as above."""
+    notes = []
+    for i, feature in enumerate(contract.features):
+        if feature.unknown == "missing":
+            value = given[feature.name] if isinstance(given, dict) else given[i]
+            if counts_as_missing(value, feature):
+                shown = show_value(value)
+                notes.append((i, f"{shown} was not seen in training and counts as missing"))
     return notes

@@ -9,7 +9,7 @@ __all__ = ['NOT_INSTALLED', 'VersionPredictor', 'read_model_files', 'read_verifi
 
 # %% ../../nbs/3_model/03_load.ipynb #16116d76
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.contract import Contract
+from ..data.contract import Contract, Value
 from ..forest import Forest
 from ..forest.format import decode
 from ..forest.trees import ForestError
@@ -131,8 +131,8 @@ class Predictor(Protocol):
     @property
     def has_proba(self) -> bool: ...
 
-    def predict(self, rows: list[list[float]]) -> list[int | str]:
-        """One class for each of `rows`, as the estimator's `predict` returns it."""
+    def predict(self, rows: list[list[float]]) -> Sequence[Value]:
+        """One answer to each of `rows`, as the estimator's `predict` returns it."""
         ...
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:

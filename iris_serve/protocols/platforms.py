@@ -73,7 +73,7 @@ def read_invocation(
     """The rows in `body`, of the media type `kind`. Raises as `read_rows` does."""
     if kind not in LINED:
         return read_rows(read_json(body), INVOCATIONS, contract, limits)
-    rows, lines = read_lined(body, kind, contract.names, limits)
+    rows, lines = read_lined(body, kind, contract, limits)
     return check_rows(rows, contract, limits, (), lines)
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #afb5a02b

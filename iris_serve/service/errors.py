@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ..data.contract import Contract, feature_list
+from ..data.contract import Contract, Value, feature_list, row_size
 from ..data.rows import IssuesError, RowError, Where
 from ..data.wording import shorten
 from ..model.load import Predictor, UnanswerableError
@@ -35,7 +35,7 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     headers: Headers = ()
-    answers: Sequence[int | str] = ()
+    answers: Sequence[Value] = ()
     error: str | None = None
 
 # %% ../../nbs/6_service/04_errors.ipynb #60ea3230
@@ -48,7 +48,7 @@ def json_reply(
     status: int,
     value: object,
     predictor: Predictor | None = None,
-    answers: Sequence[int | str] = (),
+    answers: Sequence[Value] = (),
 ) -> Reply:
     """`value` as JSON, with `status`; the version of `predictor`, if given, is in a header."""
     return Reply(status, json.dumps(value).encode("ascii"), version_header(predictor), answers)
@@ -213,7 +213,7 @@ def error_details(error: Exception) -> dict[str, Any]:
 def expected_body(contract: Contract) -> str:
     """In a sentence, what the body of a `POST /predict` is for a model with this `contract`."""
     return (
-        f'an object with "features": a list of {len(contract.features)} numbers '
+        f'an object with "features": a list of {row_size(contract)} '
         f"({feature_list(contract)}), or an object that names them, or a list of such rows"
     )
 

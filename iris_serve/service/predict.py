@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['UNREAD', 'ENVELOPE_KEYS', 'TUTORIAL_DECODER', 'DEFAULT_LIMITS', 'MAX_NOTES', 'CLIENT_ERRORS', 'ParsedBody', 'is_many',
            'read_envelope', 'TutorialBody', 'tutorial_row', 'parse_body', 'query_issues', 'read_query',
-           'check_row_count', 'rows_issues', 'check_rows', 'PredictRequest', 'check_request', 'notes_on',
-           'detailed_answers', 'answer_request', 'first_invalid_row', 'corrected_features', 'example_text',
-           'lined_example', 'corrected_example', 'predict_reply']
+           'check_row_count', 'rows_issues', 'check_rows', 'PredictRequest', 'found_issues', 'check_request',
+           'notes_on', 'class_details', 'number_details', 'detailed_answers', 'answer_request', 'first_invalid_row',
+           'corrected_features', 'example_text', 'lined_example', 'corrected_example', 'predict_reply']
 
 # %% ../../nbs/6_service/02_predict.ipynb #2590120f
 import json
@@ -20,16 +20,18 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 # %% ../../nbs/6_service/02_predict.ipynb #2928cf8a
-from ..data.contract import FLOAT32_LIMIT, Contract, feature_list
+from ..data.contract import FLOAT32_LIMIT, Contract, Value, feature_list, row_size
 from iris_serve.data.rows import (
     Issue,
     IssuesError,
     RowError,
     Where,
+    encode_rows,
     in_feature_order,
     range_notes,
     row_issues,
     unknown_name_issues,
+    unknown_notes,
 )
 from ..data.wording import describe_json, did_you_mean
 from ..model.load import Predictor
@@ -113,7 +115,7 @@ TUTORIAL_DECODER = Decoder(TutorialBody)
 # %% ../../nbs/6_service/02_predict.ipynb #fd92c267
 def tutorial_row(body: bytes, contract: Contract) -> ParsedBody | None:
     """The row in `body` and whether it is valid; None if it is not the tutorial's request."""
-    if body.count(b":") != 1:
+    if not contract.plain or body.count(b":") != 1:
         return None
     try:
         row: Any = TUTORIAL_DECODER.decode(body).features
@@ -128,7 +130,7 @@ def tutorial_row(body: bytes, contract: Contract) -> ParsedBody | None:
 def parse_body(body: bytes, kind: str, contract: Contract, limits: Limits) -> ParsedBody:
     """The content of `body`, of the media type `kind`. Raises `BodyError`, `TooManyRowsError`."""
     if kind in LINED:
-        rows, lines = read_lined(body, kind, contract.names, limits)
+        rows, lines = read_lined(body, kind, contract, limits)
         return ParsedBody(rows, many=True, where=(), lines=lines)
     return tutorial_row(body, contract) or read_envelope(read_json(body))
 
@@ -194,18 +196,31 @@ def check_rows(
     Raises `RowError` with all issues, `TooManyRowsError` if there are more than allowed.
     """
     check_row_count(rows, limits)
+    if (encoded := encode_rows(rows, contract)) is not None:
+        return encoded
     if issues := rows_issues(rows, contract, where, lines):
         raise RowError(issues)
     return [in_feature_order(row, contract) for row in rows]
 
 # %% ../../nbs/6_service/02_predict.ipynb #2c9a43d2
 class PredictRequest(Struct, frozen=True):
-    """Valid rows, whether they came as `many`, from which place, and whether to give details."""
+    """Valid rows, whether they came as `many`, from which place, and whether to give details.
+
+    `given` are the rows as they were written; none are needed if all values are numbers.
+    """
 
     rows: list[list[float]]
     many: bool = False
     detail: bool = False
     where: Where = ("features",)
+    given: Sequence[Any] = ()
+
+# %% ../../nbs/6_service/02_predict.ipynb #39e15b6c
+def found_issues(parsed: ParsedBody, contract: Contract) -> list[Issue]:
+    """What is wrong with the row or the rows of `parsed`."""
+    if parsed.many:
+        return rows_issues(parsed.features, contract, parsed.where, parsed.lines)
+    return row_issues(parsed.features, contract, parsed.where)
 
 # %% ../../nbs/6_service/02_predict.ipynb #6615684b
 def check_request(parsed: ParsedBody, contract: Contract, limits: Limits) -> PredictRequest:
@@ -215,45 +230,77 @@ def check_request(parsed: ParsedBody, contract: Contract, limits: Limits) -> Pre
     rows = parsed.features if parsed.many else [parsed.features]
     if parsed.many:
         check_row_count(rows, limits)
-        issues = rows_issues(rows, contract, parsed.where, parsed.lines)
-    else:
-        issues = row_issues(parsed.features, contract, parsed.where)
-    if parsed.issues:
-        raise BodyError([*parsed.issues, *issues])
-    if issues:
-        raise RowError(issues)
-    valid = [in_feature_order(row, contract) for row in rows]
-    return PredictRequest(valid, parsed.many, parsed.detail, parsed.where)
+    encoded = encode_rows(rows, contract) if parsed.many and not parsed.issues else None
+    if encoded is None:
+        issues = found_issues(parsed, contract)
+        if parsed.issues:
+            raise BodyError([*parsed.issues, *issues])
+        if issues:
+            raise RowError(issues)
+        encoded = [in_feature_order(row, contract) for row in rows]
+    return PredictRequest(encoded, parsed.many, parsed.detail, parsed.where, rows)
 
 # %% ../../nbs/6_service/02_predict.ipynb #cfa741b1
-def notes_on(row: Sequence[float], contract: Contract, where: Where) -> list[dict[str, str]]:
-    """A note for each value of `row`, found at `where`, that is outside the observed range."""
-    names = contract.names
+def notes_on(
+    row: Sequence[float], contract: Contract, where: Where, given: Any = None
+) -> list[dict[str, str]]:
+    """A note for each value of `row`, found at `where`, that is outside of what was observed.
+
+    Unknown categories are noted only if the row as it was `given` is there.
+    """
+    names, notes = contract.names, range_notes(row, contract)
+    if given is not None:
+        notes = sorted(notes + unknown_notes(given, contract))
     return [
         {"pointer": json_pointer((*where, i)), "field": names[i], "detail": what}
-        for i, what in range_notes(row, contract)
+        for i, what in notes
     ]
+
+# %% ../../nbs/6_service/02_predict.ipynb #26d91b0c
+def class_details(
+    rows: list[list[float]], answers: Sequence[Value], predictor: Predictor
+) -> list[dict[str, Any]]:
+    """Each of the `answers` to `rows`, which are classes, with its label and the probabilities."""
+    contract = predictor.contract
+    labels = dict(zip(contract.classes, contract.labels, strict=True))
+    details: list[dict[str, Any]] = [{"prediction": a, "label": labels[a]} for a in answers]
+    if predictor.has_proba:
+        probabilities = predictor.predict_proba(rows)
+        for detail, of_classes in zip(details, probabilities, strict=True):
+            detail["probabilities"] = dict(zip(contract.labels, of_classes, strict=True))
+    return details
+
+# %% ../../nbs/6_service/02_predict.ipynb #9eb0ce4f
+def number_details(
+    rows: list[list[float]], answers: Sequence[Value], predictor: Predictor
+) -> list[dict[str, Any]]:
+    """Each of the `answers` to `rows`, which are numbers, with its unit and any known spread."""
+    unit, spread = predictor.contract.unit, getattr(predictor, "spread", None)
+    details: list[dict[str, Any]] = [{"prediction": answer, "unit": unit} for answer in answers]
+    if spread is not None:
+        for detail, of_trees in zip(details, spread(rows), strict=True):
+            detail["spread"] = float(of_trees)
+    return details
 
 # %% ../../nbs/6_service/02_predict.ipynb #a03b47aa
 MAX_NOTES = 1000  # in one reply
 
 
 def detailed_answers(
-    asked: PredictRequest, answers: Sequence[int | str], predictor: Predictor
+    asked: PredictRequest, answers: Sequence[Value], predictor: Predictor
 ) -> list[dict[str, Any]]:
-    """For each row of `asked` the answer with label, probabilities and notes.
+    """For each row of `asked` the answer with its details and with notes.
 
     After `MAX_NOTES` notes, the notes on a row are only counted, as `more_notes`.
     """
     contract, room = predictor.contract, MAX_NOTES
-    labels = dict(zip(contract.classes, contract.labels, strict=True))
-    details: list[dict[str, Any]] = [{"prediction": a, "label": labels[a]} for a in answers]
-    if predictor.has_proba:
-        probabilities = predictor.predict_proba(asked.rows)
-        for detail, of_classes in zip(details, probabilities, strict=True):
-            detail["probabilities"] = dict(zip(contract.labels, of_classes, strict=True))
+    details_of = class_details if contract.task == "classes" else number_details
+    details = details_of(asked.rows, answers, predictor)
+    lenient = any(feature.unknown == "missing" for feature in contract.features)
+    given = asked.given if lenient and asked.given else [None] * len(details)
     for i, (detail, row) in enumerate(zip(details, asked.rows, strict=True)):
-        notes = notes_on(row, contract, (*asked.where, i) if asked.many else asked.where)
+        where = (*asked.where, i) if asked.many else asked.where
+        notes = notes_on(row, contract, where, given[i])
         detail["notes"] = notes[:room]
         if len(notes) > room:
             detail["more_notes"] = len(notes) - room
@@ -307,9 +354,9 @@ def example_text(kind: str, row: Any, contract: Contract) -> str:
 # %% ../../nbs/6_service/02_predict.ipynb #c122ab01
 def lined_example(kind: str, row: Any, contract: Contract) -> tuple[str, str]:
     """In a sentence, what a body of the `kind`, one of `LINED`, holds; and one with the `row`."""
-    numbers = f"{len(contract.features)} numbers ({feature_list(contract)})"
+    values = f"{row_size(contract)} ({feature_list(contract)})"
     way = "a list of them, or an object that names them"
-    expected = f"on each line {numbers}, {way if kind in NDJSON else 'commas between them'}"
+    expected = f"on each line {values}, {way if kind in NDJSON else 'commas between them'}"
     return expected, example_text(kind, row, contract)
 
 # %% ../../nbs/6_service/02_predict.ipynb #f8e91cd7
