@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .data.table import Table, held_out, split
+from .data.split import held_out, split
+from .data.table import Table
 from .model.train import fit, make_estimator
 from .registry.registry import Registry, stage
 from .training import report
@@ -100,7 +101,7 @@ def write_and_judge(estimator: Any, table: Table, workspace: Workspace) -> Repor
     parameters, folder = workspace.parameters, workspace.folder
     card = write_model(estimator, parameters, table, folder)
     verdict = judge(workspace.registry, folder, table, parameters.promote, parameters.min_score)
-    return Report(table, held_out(table.X, parameters.test_size), estimator, card, verdict)
+    return Report(table, held_out(table, parameters.test_size), estimator, card, verdict)
 
 # %% ../nbs/5_training/08_notebook.ipynb #3cca0e3a
 class TrainingRun:

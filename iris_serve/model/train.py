@@ -14,7 +14,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from ..data.table import Table, content_fractions
+from ..data.split import content_fractions
+from ..data.table import Table
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -124,7 +125,7 @@ def cv_folds(table: Table, folds: int) -> Iterator[tuple[NDArray[np.int64], NDAr
     if counts.min() < folds:
         rows = f"class {rarest!r} has {counts.min()} rows to learn from"
         raise ValueError(f"{rows}, too few for {folds} folds")
-    order = np.argsort(content_fractions(table.X), kind="stable")
+    order = np.argsort(content_fractions(table), kind="stable")
     for learn, examine in StratifiedKFold(folds).split(table.X[order], table.y[order]):
         yield np.sort(order[learn]), np.sort(order[examine])
 

@@ -19,7 +19,8 @@ from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 from ..data.contract import contract_changes
-from ..data.table import Table, fingerprint, held_out
+from ..data.split import held_out
+from ..data.table import Table, fingerprint
 from ..data.tables import load_table
 from ..model.atomic import ArtifactError
 from ..model.card import Card, read_card
@@ -128,7 +129,7 @@ MAX_FLIPS = 50
 
 def compare(new: Any, old: Any, table: Table, share: float) -> Comparison:
     """The models `new` and `old`, asked the rows of `table` that are held out at `share`."""
-    chosen = np.flatnonzero(held_out(table.X, share))
+    chosen = np.flatnonzero(held_out(table, share))
     X, truth = table.X[chosen], table.y[chosen].tolist()
     numbers, then, now = (chosen + 1).tolist(), plain_answers(old, X), plain_answers(new, X)
     rows = [Flip(*each) for each in zip(numbers, truth, then, now, strict=True)]

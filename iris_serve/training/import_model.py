@@ -16,7 +16,8 @@ from typing import Any
 
 from msgspec.structs import replace as changed
 
-from ..data.table import Table, split
+from ..data.split import split
+from ..data.table import Table
 from ..data.wording import join_names, shorten
 from ..model.atomic import ArtifactError
 from ..model.card import Card, make_card

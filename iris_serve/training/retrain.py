@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
 # %% ../../nbs/5_training/01_retrain.ipynb #c132b922
-from ..data.table import Table, fingerprint, split
+from ..data.split import split
+from ..data.table import Table, fingerprint
 from ..data.tables import load_table
 from ..data.wording import shorten
 from ..model.atomic import sha256, write_new_file

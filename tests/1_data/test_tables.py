@@ -18,7 +18,8 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from iris_serve.data.files import MAX_ISSUES, FileIssue, TableError
 from iris_serve.data.rows import RowError, check_row
-from iris_serve.data.table import fingerprint, iris, split
+from iris_serve.data.split import split
+from iris_serve.data.table import fingerprint, iris
 from iris_serve.data.tables import MAX_COLUMNS, MAX_NAME, MIN_CLASS_ROWS, load_table, read_table
 from iris_serve.forest import Forest
 from iris_serve.model.card import make_card

@@ -8,7 +8,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from iris_serve.data.contract import Contract
-from iris_serve.data.table import Table, iris, split
+from iris_serve.data.split import split
+from iris_serve.data.table import Table, iris
 from iris_serve.data.tables import read_table
 from iris_serve.model.train import Params, Scores, cross_validate, cv_folds
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import iris_serve.training.gate
 import iris_serve.training.retrain
-from iris_serve.data.table import held_out, iris, split
+from iris_serve.data.split import held_out, split
+from iris_serve.data.table import iris
 from iris_serve.model.atomic import to_json
 from iris_serve.model.card import CARD_FILE, Card, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, write_artifact
@@ -90,7 +91,7 @@ def test_the_flipped_rows_are_listed_with_their_true_class_and_both_answers(mode
     assert exam["flipped"] == len(exam["flips"]) > 0
     for flip in exam["flips"]:
         row = flip["row"] - 1
-        assert held_out(table.X, card.parameters.test_size)[row]
+        assert held_out(table, card.parameters.test_size)[row]
         assert table.y[row] == flip["truth"]
         assert flip["now"] != flip["then"]
     wrong_now = sum(f["now"] != f["truth"] == f["then"] for f in exam["flips"])
@@ -116,11 +117,11 @@ def test_the_list_of_flips_is_bounded():
 def test_both_are_asked_only_rows_that_neither_has_learned_from(registry):
     verdict = verdict_on(registry, iris(), test_size=0.5)
     (exam,) = verdict.exams
-    assert exam.rows == held_out(iris().X, 0.2).sum() < verdict.rows
+    assert exam.rows == held_out(iris(), 0.2).sum() < verdict.rows
 
 
 def without_common_rows(table):
-    seen = ~held_out(table.X, 0.2)
+    seen = ~held_out(table, 0.2)
     return replace(table, X=table.X[seen], y=table.y[seen], source="few.csv")
 
 

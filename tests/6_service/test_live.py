@@ -23,7 +23,8 @@ from sklearn.linear_model import LogisticRegression
 
 from iris_serve.cli.server import make_app
 from iris_serve.cli.settings import Settings
-from iris_serve.data.table import iris, split
+from iris_serve.data.split import split
+from iris_serve.data.table import iris
 from iris_serve.model.atomic import ArtifactError, numbered, sha256, to_json, write_new_file
 from iris_serve.model.card import CARD_FILE, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
