@@ -4,35 +4,35 @@
 
 # %% auto #0
 __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'ROW_BY_ROW', 'to_matrix', 'with_sentinels', 'check_positions', 'find_positions',
-           'Answer', 'Single', 'Batch', 'is_plain_row', 'Forest', 'freeze']
+           'Answer', 'Single', 'SingleWithMissing', 'Batch', 'is_plain_row', 'Forest', 'freeze']
 
 # %% ../../nbs/2_forest/01_forest.ipynb #9d466e66
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import eq
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.contract import FLOAT32_LIMIT
 from ..data.rows import RowError
+from .checks import Plan, check_arrays
 from .format import read_forest_file, write_forest_file
-from .leaves import AnswerGrid, Finder, grid_pays, make_finder, mean_many, mean_one
-from iris_serve.forest.trees import (
-    HIGHEST,
-    Arrays,
-    Floats,
-    ForestError,
-    FreezeError,
-    Indices,
-    Plan,
-    check_arrays,
-    gather_arrays,
+from iris_serve.forest.leaves import (
+    AnswerGrid,
+    Finder,
+    grid_pays,
+    make_finder,
+    mean_many,
+    mean_one,
+    spread_many,
 )
+from .pipelines import gather_pipeline
+from .trees import HIGHEST, Arrays, Floats, ForestError, FreezeError, Indices
 
 RowsLike = Sequence[Sequence[float]] | Floats
 
@@ -66,11 +66,14 @@ def check_positions(positions: Indices, ends: Indices, first_row: int = 0) -> No
         raise RowError(f"row {first_row + row}, feature {feature}: {what}")
 
 # %% ../../nbs/2_forest/01_forest.ipynb #f74b14cb
-def find_positions(axes: list[Floats], X: Floats, first_row: int) -> Indices:
+def find_positions(axes: list[Floats], X: Floats, first_row: int, missing: bool) -> Indices:
     """The positions (features, rows) of the rows `X`; raises `RowError` for a value outside."""
     pairs = zip(axes, X.T, strict=True)
     positions = np.array([np.searchsorted(axis, column) for axis, column in pairs])
-    check_positions(positions, np.array([len(axis) for axis in axes]), first_row)
+    ends = np.array([len(axis) for axis in axes])
+    if missing:
+        positions += np.isnan(X.T)
+    check_positions(positions, ends, first_row)
     return positions
 
 # %% ../../nbs/2_forest/01_forest.ipynb #4f4a9803
@@ -78,10 +81,18 @@ CACHED, CACHE_BYTES = 8192, 1 << 24  # answers, and about how many bytes they ma
 
 
 class Answer(NamedTuple):
-    """One row's `probabilities`, shape (1, classes) and read-only, and the `best` class's place."""
+    """One row's `probabilities`, shape (1, classes) and read-only, and the `best` class's place.
+
+    Where a number is predicted it stands in the place of the probabilities, shape (1, 1).
+    """
 
     probabilities: Floats
     best: int
+
+    @property
+    def number(self) -> float:
+        """The number that is predicted."""
+        return float(self.probabilities[0, 0])
 
 # %% ../../nbs/2_forest/01_forest.ipynb #a945c4df
 class Single:
@@ -117,6 +128,22 @@ class Single:
         mean = mean_one(self.values, self.finder.one(positions))
         return Answer(np.frombuffer(mean.tobytes()).reshape(mean.shape), int(mean.argmax()))
 
+# %% ../../nbs/2_forest/01_forest.ipynb #346457d9
+class SingleWithMissing(Single):
+    """As `Single`, in a forest that takes missing values."""
+
+    def recall(self, row: list[float]) -> Answer:
+        """As `ask`, but the answer is the one that is kept, and must be left as it is."""
+        if len(row) != len(self.axes):
+            to_matrix([row], len(self.axes))
+        values = zip(self.axes, self.ends, row, strict=True)
+        try:
+            positions = [bisect_left(axis, x) if x == x else end + 1 for axis, end, x in values]
+        except TypeError:
+            raise RowError(f"rows must be lists of {len(row)} numbers each") from None
+        answer: Answer = self.remembered(tuple(positions))
+        return answer
+
 # %% ../../nbs/2_forest/01_forest.ipynb #d1a7640c
 class Batch:
     """Answers many rows at once: by looking up where a grid pays, else by finding leaves."""
@@ -126,31 +153,45 @@ class Batch:
         self.axes = with_sentinels(arrays)
         self.grid: AnswerGrid | None = None
         self.asked, self.building = 0, threading.Lock()
+        wide = (1 << 22) // arrays.values.shape[1] + 1
+        self.portion = min(finder.portion, wide)
 
     def prepare(self, rows: int) -> None:
         """Build the grid if `rows` more rows make it worthwhile and no thread is building it."""
         self.asked += rows
+        values = self.arrays.values
         pays = self.grid is None and grid_pays(self.arrays, len(self.plan.roots), self.asked)
-        if pays and self.building.acquire(blocking=False):
+        if pays and isinstance(values, np.ndarray) and self.building.acquire(blocking=False):
             try:
-                self.grid = self.grid or AnswerGrid(self.arrays, self.plan)
+                self.grid = self.grid or AnswerGrid(self.arrays, values, self.plan)
             finally:
                 self.building.release()
+
+    def portions(self, X: Floats, step: int) -> Iterator[tuple[slice, Indices]]:
+        """The positions of the rows `X`, `step` at a time; `RowError` for a value outside."""
+        for start in range(0, len(X), step):
+            chunk, missing = slice(start, start + step), self.arrays.missing is not None
+            yield chunk, find_positions(self.axes, X[chunk], start, missing)
 
     def answer(self, X: Floats) -> Floats:
         """The probabilities (rows, classes) for `X`; raises `RowError` for a value outside."""
         self.prepare(len(X))
         grid, values = self.grid, self.arrays.values
         answers = np.empty((len(X), values.shape[1]))
-        step = 1 << 16 if grid else min(1024, (1 << 22) // len(values) + 1)
-        for start in range(0, len(X), step):
-            chunk = slice(start, start + step)
-            positions = find_positions(self.axes, X[chunk], start)
+        for chunk, positions in self.portions(X, 1 << 16 if grid else self.portion):
             if grid:
                 answers[chunk] = grid.look_up(positions)
             else:
                 answers[chunk] = mean_many(values, self.finder.many(positions))
         return answers
+
+    def spread(self, X: Floats) -> Floats:
+        """How much the trees disagree (rows,) about `X`; raises `RowError` for a value outside."""
+        spread, values = np.empty(len(X)), self.arrays.values
+        assert isinstance(values, np.ndarray)
+        for chunk, positions in self.portions(X, self.portion):
+            spread[chunk] = spread_many(values, self.finder.many(positions))
+        return spread
 
 # %% ../../nbs/2_forest/01_forest.ipynb #3bf4bfea
 ROW_BY_ROW = 16
@@ -165,27 +206,58 @@ def is_plain_row(rows: RowsLike) -> TypeGuard[list[list[float]]]:
 class Forest:
     """A frozen forest: it answers as the estimator it was made from, bit for bit."""
 
+    task: Literal["classes", "number"]
+
     def __init__(self, arrays: Arrays) -> None:
         """Raises `ForestError` if `arrays` describe no forest."""
         plan = check_arrays(arrays)
         self.arrays, self.classes = arrays, np.array(arrays.classes)
+        self.task = "classes" if arrays.classes else "number"
         finder = make_finder(arrays, plan)
-        self.single, self.batch = Single(arrays, finder), Batch(arrays, plan, finder)
+        single = Single if arrays.missing is None else SingleWithMissing
+        self.single, self.batch = single(arrays, finder), Batch(arrays, plan, finder)
         self.ask = self.single.ask
 
     def predict_proba(self, rows: RowsLike) -> Floats:
-        """The probabilities (rows, classes), read-only for one row in a list; or `RowError`."""
+        """The probabilities (rows, classes), read-only for one row in a list; or `RowError`.
+
+        Raises `TypeError` if the forest predicts a number.
+        """
+        if self.task == "number":
+            raise TypeError("this forest predicts a number, so it has no probabilities")
+        return self.answers(rows)
+
+    def answers(self, rows: RowsLike) -> Floats:
+        """The probabilities (rows, classes), or the numbers (rows, 1)."""
         if is_plain_row(rows):
             return self.single.recall(rows[0]).probabilities[:]
         X = to_matrix(rows, self.arrays.n_features)
-        if 0 < len(X) <= ROW_BY_ROW and np.abs(X).max() < FLOAT32_LIMIT:
+        if 0 < len(X) <= ROW_BY_ROW and self.fit_one_by_one(X):
             return np.concatenate([self.ask(row).probabilities for row in X.tolist()])
         return self.batch.answer(X)
 
+    def fit_one_by_one(self, X: Floats) -> bool:
+        """Are all values of `X` in the range? If not, the batch knows which row is wrong."""
+        fine = np.abs(X) < FLOAT32_LIMIT
+        return bool((fine if self.arrays.missing is None else fine | np.isnan(X)).all())
+
     def predict(self, rows: RowsLike) -> NDArray[Any]:
-        """The most probable class of each of `rows`, the first of them in a tie; or `RowError`."""
-        labels: NDArray[Any] = self.classes[self.predict_proba(rows).argmax(axis=1)]
-        return labels
+        """The most probable class of each of `rows`, the first of them in a tie; or `RowError`.
+
+        Where a number is predicted, it is that number.
+        """
+        answers = self.answers(rows)
+        found: NDArray[Any] = answers[:, 0].copy()
+        return self.classes[answers.argmax(axis=1)] if self.task == "classes" else found
+
+    def spread(self, rows: RowsLike) -> Floats:
+        """How much the trees disagree about the number of each of `rows`; or `RowError`.
+
+        It is the standard deviation of their numbers. Raises `TypeError` if there are classes.
+        """
+        if self.task == "classes":
+            raise TypeError("this forest predicts a class; only numbers have a spread")
+        return self.batch.spread(to_matrix(rows, self.arrays.n_features))
 
     def save(self, path: Path) -> None:
         """Write the file `path`: all of it, or nothing; raises `ForestError` if it is too large."""
@@ -197,9 +269,12 @@ class Forest:
         return cls(read_forest_file(path))
 
 # %% ../../nbs/2_forest/01_forest.ipynb #c4eba01d
-def freeze(estimator: Any) -> Forest:
-    """The fitted `estimator` as a forest; raises `FreezeError` if it cannot be frozen."""
+def freeze(estimator: Any, missing: bool = False) -> Forest:
+    """The fitted `estimator`, or Pipeline, as a forest, which takes `missing` values or not.
+
+    Raises `FreezeError` if it cannot be frozen.
+    """
     try:
-        return Forest(gather_arrays(estimator))
+        return Forest(gather_pipeline(estimator, missing))
     except ForestError as error:
         raise FreezeError(f"the forest is beyond what can be frozen: {error}") from None
