@@ -20,7 +20,7 @@ from .contract import Contract, Feature
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# %% ../../nbs/1_data/03_table.ipynb #e3b983ea
+# %% ../../nbs/1_data/03_table.ipynb #8fe4119e
 def decode_column(codes: NDArray[np.float64], feature: Feature) -> NDArray[Any]:
     """The values of `feature` that `codes`, shape (rows,), stand for; a missing one is NaN."""
     if feature.kind == "number":
@@ -33,7 +33,7 @@ def decode_column(codes: NDArray[np.float64], feature: Feature) -> NDArray[Any]:
     text = any(isinstance(value, str) for value in feature.values)
     return column if text else column.astype(np.float64)
 
-# %% ../../nbs/1_data/03_table.ipynb #73cf1abc
+# %% ../../nbs/1_data/03_table.ipynb #cf02993a
 def data_frame(X: NDArray[np.float64], contract: Contract) -> "DataFrame":
     """The coded rows `X`, shape (rows, features), as the values that they stand for.
 
@@ -48,14 +48,14 @@ def data_frame(X: NDArray[np.float64], contract: Contract) -> "DataFrame":
     frame.columns = contract.names
     return frame
 
-# %% ../../nbs/1_data/03_table.ipynb #213e77de
+# %% ../../nbs/1_data/03_table.ipynb #a9679acd
 def estimator_input(X: NDArray[np.float64], contract: Contract) -> Any:
     """What an estimator is fitted on and asked with: `X`, or its frame if a feature has codes."""
     if contract.numeric:
         return np.ascontiguousarray(X, dtype=np.float64)
     return data_frame(X, contract)
 
-# %% ../../nbs/1_data/03_table.ipynb #251a74a3
+# %% ../../nbs/1_data/03_table.ipynb #a7ea9a00
 class ColumnNote(Struct, frozen=True):
     """What was found in the column `name` of a file, what became of it, and why."""
 
@@ -71,7 +71,7 @@ class Table:
     `X` is float64 of shape (rows, features), with codes and NaN as `contract` says; `y` holds a
     class for each row, or a float64 number. `source` names where they came from: a function of
     scikit-learn, or a file, whose bytes then have the sha256 `file`, and in which `columns` were
-    found.
+    found. `notes` say how the file was read, if that is not as usual.
     """
 
     X: NDArray[np.float64]
@@ -80,6 +80,7 @@ class Table:
     source: str
     file: str | None = None
     columns: tuple[ColumnNote, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
