@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW_ROWS', 'FEW_PAIRS', 'MAX_FLIPS', 'TOLERANCE', 'WORDS', 'mcnemar_p', 'weak_evidence', 'wilcoxon_p', 'Flip',
-           'Comparison', 'model_answers', 'Asked', 'count_right', 'compare_errors', 'flipped_rows', 'compare', 'passed',
-           'describe_evidence', 'describe_comparison', 'Verdict', 'combine', 'missed_minimum', 'decide',
+           'Comparison', 'model_answers', 'Asked', 'count_right', 'compare_errors', 'error', 'flipped_rows', 'compare',
+           'passed', 'describe_evidence', 'describe_comparison', 'Verdict', 'combine', 'missed_minimum', 'decide',
            'why_incomparable', 'compare_models', 'compare_with_current', 'current_event', 'blank_verdict', 'judge']
 
 # %% ../../nbs/5_training/04_gate.ipynb #af6b4ec9
@@ -165,10 +165,15 @@ def compare_errors(truth: list[Any], then: list[Any], now: list[Any]) -> dict[st
 MAX_FLIPS = 50
 
 
+def error(answer: Value, truth: Value) -> float:
+    """How far the number `answer` is from the `truth`."""
+    return abs(float(answer) - float(truth))
+
+
 def flipped_rows(flips: list[Flip], numbers: bool) -> tuple[Flip, ...]:
     """Those of the `flips` that are listed: the first, or of `numbers` the greatest changes."""
     if numbers:
-        flips = sorted(flips, key=lambda f: -abs(abs(f.now - f.truth) - abs(f.then - f.truth)))  # type: ignore[operator]
+        flips = sorted(flips, key=lambda f: -abs(error(f.now, f.truth) - error(f.then, f.truth)))
     return tuple(flips[:MAX_FLIPS])
 
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Name', 'Accuracy', 'Jobs', 'METRICS', 'FIELDS', 'SYNONYMS', 'LISTS', 'Minimum', 'parse_minimum', 'TableParameters',
-           'Parameters', 'model_params', 'parameter_rows', 'value_types', 'type_words', 'allowed_values', 'check_value',
-           'suggest_parameter', 'check_parameters', 'parse_number', 'parse_text', 'takes_text', 'parse_value',
-           'notebook_parameters']
+           'Parameters', 'model_params', 'parameter_rows', 'value_types', 'type_words', 'literal_words',
+           'allowed_values', 'check_value', 'suggest_parameter', 'check_parameters', 'parse_number', 'parse_text',
+           'takes_text', 'parse_value', 'notebook_parameters']
 
 # %% ../../nbs/5_training/02_parameters.ipynb #92d8b1ae
 import re
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct, inspect
@@ -179,13 +179,19 @@ def type_words(kind: inspect.Type, choices: list[str]) -> str:
     return "text"
 
 
+def literal_words(hint: Any) -> list[str]:
+    """The words of the choice in the type `hint`, in order; msgspec has them sorted."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [word for part in get_args(hint) for word in literal_words(part)]
+
+
 def allowed_values(name: str) -> str:
     """The values that the parameter `name` takes, in words."""
     kinds, optional = value_types(name)
     if name == "min_score":
         return f"a number from 0 to 1, or one of {', '.join(METRICS)} and its bound, or None"
-    choices = re.findall(r"'(\w+)'", str(FIELDS[name].type))  # `kind.values` are sorted
-    words = [type_words(kind, choices) for kind in kinds]
+    words = [type_words(kind, literal_words(FIELDS[name].type)) for kind in kinds]
     return ", or ".join(words + ["None"] * optional)
 
 # %% ../../nbs/5_training/02_parameters.ipynb #76768423

@@ -107,7 +107,7 @@ def data_words(card: Card) -> str:
 
 # %% ../../nbs/5_training/05_report.ipynb #adb87456
 def frozen_words(card: Card) -> str:
-    """How the model of `card` is served; if not as a frozen forest, why not, and what would help."""
+    """How the model of `card` is served, and why not as a frozen forest if it is not."""
     if FOREST_FILE in card.files:
         return "as a frozen forest: no pickle, no scikit-learn"
     why = f": {card.not_frozen}" if card.not_frozen else ""
