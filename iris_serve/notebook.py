@@ -14,14 +14,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .data.split import held_out, split
+from .data.split import held_out
 from .data.table import Table
-from .model.train import fit, make_estimator
 from .registry.registry import Registry, stage
 from .training import report
 from .training.gate import judge
-from .training.parameters import Parameters, model_params, notebook_parameters
+from .training.parameters import Parameters, notebook_parameters
 from iris_serve.training.retrain import (
+    check_task,
+    divide,
+    fit_model,
     keep_data,
     new_record,
     publish_and_promote,
@@ -37,13 +39,17 @@ class Report(report.Outcome):
     summary = report.summary
     decision = report.decision
     data = report.data_line
+    columns = report.column_table
     features = report.feature_ranges
-    classes = report.class_counts
+    classes = targets = report.class_counts
+    forest = report.forest_line
     importances = report.importance_chart
     scores = report.score_line
-    per_class = report.per_class
+    per_class = breakdown = report.per_class
     folds = report.folds_line
     confusion = report.confusion_chart
+    residuals = report.residual_chart
+    errors = report.error_chart
     mistakes = report.mistakes
     files = report.file_lines
     comparisons = report.comparison_table
@@ -85,6 +91,7 @@ class Workspace:
         """The table to learn from; a copy of its file is put into the directory."""
         file = Path(os.environ.get(DATA, self.parameters.data))
         table = read_data(self.parameters, file)
+        check_task(self.parameters, table)
         if not self.runner:
             keep_data(table, file, self.folder)
         return table
@@ -101,7 +108,8 @@ def write_and_judge(estimator: Any, table: Table, workspace: Workspace) -> Repor
     parameters, folder = workspace.parameters, workspace.folder
     card = write_model(estimator, parameters, table, folder)
     verdict = judge(workspace.registry, folder, table, parameters.promote, parameters.min_score)
-    return Report(table, held_out(table, parameters.test_size), estimator, card, verdict)
+    chosen = held_out(table, parameters.test_size, card.data.split)
+    return Report(table, chosen, estimator, card, verdict)
 
 # %% ../nbs/5_training/08_notebook.ipynb #3cca0e3a
 class TrainingRun:
@@ -121,11 +129,11 @@ class TrainingRun:
 
     def split(self) -> tuple[Table, Table]:
         """The rows to learn from, and the rows held out."""
-        return split(self.table(), self.parameters.test_size)
+        return divide(self.parameters, self.table())
 
     def fit(self, train: Table) -> Any:
-        """The random forest that the parameters ask for, fitted on the rows `train`."""
-        return fit(make_estimator(model_params(self.parameters)), train)
+        """The forest that the parameters ask for, fitted on the rows `train`."""
+        return fit_model(self.parameters, train)
 
     def keep(self, estimator: Any) -> Report:
         """Score the fitted `estimator`, write it, and compare it with the current version."""

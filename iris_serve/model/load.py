@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_INSTALLED', 'VersionPredictor', 'read_model_files', 'read_verified', 'check_versions', 'unpickle',
-           'open_verified', 'open_model', 'Predictor', 'ForestPredictor', 'finite_probabilities', 'UnanswerableError',
-           'call_estimator', 'EstimatorPredictor', 'make_predictor']
+           'open_verified', 'open_model', 'Predictor', 'ForestPredictor', 'NumberForestPredictor', 'finite',
+           'UnanswerableError', 'call_estimator', 'EstimatorPredictor', 'make_predictor']
 
 # %% ../../nbs/3_model/03_load.ipynb #16116d76
 import io
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data.contract import Contract, Value
+from ..data.table import estimator_input
 from ..forest import Forest
 from ..forest.format import decode
 from ..forest.trees import ForestError
@@ -132,7 +133,7 @@ class Predictor(Protocol):
     def has_proba(self) -> bool: ...
 
     def predict(self, rows: list[list[float]]) -> Sequence[Value]:
-        """One answer to each of `rows`, as the estimator's `predict` returns it."""
+        """One class or number for each of `rows`, as the estimator's `predict` returns it."""
         ...
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
@@ -152,16 +153,16 @@ class ForestPredictor:
     has_proba = True
 
     @cached_property
-    def classes(self) -> list[int | str]:
+    def classes(self) -> list[Value]:
         """The classes as plain Python values."""
-        classes: list[int | str] = self.forest.classes.tolist()
+        classes: list[Value] = self.forest.classes.tolist()
         return classes
 
-    def predict(self, rows: list[list[float]]) -> list[int | str]:
+    def predict(self, rows: list[list[float]]) -> list[Value]:
         """One class for each of `rows`, exactly what the estimator would answer."""
         if len(rows) == 1:
             return [self.classes[self.forest.ask(rows[0]).best]]
-        answers: list[int | str] = self.forest.predict(rows).tolist()
+        answers: list[Value] = self.forest.predict(rows).tolist()
         return answers
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
@@ -169,25 +170,43 @@ class ForestPredictor:
         probabilities: list[list[float]] = self.forest.predict_proba(rows).tolist()
         return probabilities
 
+# %% ../../nbs/3_model/03_load.ipynb #267644ae
+class NumberForestPredictor(ForestPredictor):
+    """A frozen forest of trees that answer with numbers as a predictor."""
+
+    has_proba = False
+
+    def predict(self, rows: list[list[float]]) -> list[Value]:
+        """One number for each of `rows`, exactly what the estimator would answer."""
+        if len(rows) == 1:
+            return [self.forest.ask(rows[0]).number]
+        answers: list[Value] = self.forest.predict(rows).tolist()
+        return answers
+
+    def spread(self, rows: list[list[float]]) -> list[float]:
+        """For each of `rows` the standard deviation over the trees' numbers."""
+        spread: list[float] = self.forest.spread(rows).tolist()
+        return spread
+
 # %% ../../nbs/3_model/03_load.ipynb #a530a36d
-def finite_probabilities(probabilities: Any) -> list[list[float]]:
-    """`probabilities` (rows, classes) as lists; raises `ValueError` if one is not finite."""
-    found = np.asarray(probabilities, dtype=np.float64)
+def finite(numbers: Any) -> Any:
+    """`numbers` as lists of plain floats; raises `ValueError` if one is not finite."""
+    found = np.asarray(numbers, dtype=np.float64)
     if not np.isfinite(found).all():
-        raise ValueError("a probability is not a finite number")
-    values: list[list[float]] = found.tolist()
-    return values
+        raise ValueError("an answer is not a finite number")
+    return found.tolist()
 
 # %% ../../nbs/3_model/03_load.ipynb #1762df72
 class UnanswerableError(ValueError):
     """Rows that the contract accepts and for which the estimator has no answer."""
 
 # %% ../../nbs/3_model/03_load.ipynb #1762df73
-def call_estimator(ask: Callable[[Any], Any], rows: list[list[float]]) -> Any:
-    """What `ask` answers to `rows` (rows, features); raises `UnanswerableError` if it cannot."""
+def call_estimator(ask: Callable[[Any], Any], rows: list[list[float]], contract: Contract) -> Any:
+    """What `ask` answers to `rows` of `contract`; raises `UnanswerableError` if it cannot."""
+    X = estimator_input(np.array(rows, dtype=np.float64), contract)
     try:
-        return ask(np.array(rows, dtype=np.float64))
-    except (ValueError, ArithmeticError) as error:
+        return ask(X)
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         what = f"the model has no answer to {'this row' if len(rows) == 1 else 'these rows'}"
         raise UnanswerableError(f"{what} ({type(error).__name__})") from error
 
@@ -205,17 +224,20 @@ class EstimatorPredictor:
     @property
     def has_proba(self) -> bool:
         """True if the estimator knows probabilities."""
-        return hasattr(self.estimator, "predict_proba")
+        return self.contract.task == "classes" and hasattr(self.estimator, "predict_proba")
 
-    def predict(self, rows: list[list[float]]) -> list[int | str]:
-        """One class for each of `rows`, exactly what the estimator answers."""
-        answers: list[int | str] = call_estimator(self.estimator.predict, rows).tolist()
+    def predict(self, rows: list[list[float]]) -> list[Value]:
+        """One class or number for each of `rows`, exactly what the estimator answers."""
+        plain = finite if self.contract.task == "number" else lambda y: np.asarray(y).tolist()
+        answers: list[Value] = call_estimator(
+            lambda X: plain(self.estimator.predict(X)), rows, self.contract
+        )
         return answers
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
         """The probabilities (rows, classes), exactly what the estimator answers."""
         probabilities: list[list[float]] = call_estimator(
-            lambda X: finite_probabilities(self.estimator.predict_proba(X)), rows
+            lambda X: finite(self.estimator.predict_proba(X)), rows, self.contract
         )
         return probabilities
 
@@ -225,5 +247,8 @@ VersionPredictor = ForestPredictor | EstimatorPredictor
 
 def make_predictor(model: Any, described: Card, version: int, card: str) -> VersionPredictor:
     """The opened `model` as a predictor; its card is `described`, and has the sha256 `card`."""
-    kind = ForestPredictor if isinstance(model, Forest) else EstimatorPredictor
+    kind: type[VersionPredictor] = EstimatorPredictor
+    if isinstance(model, Forest):
+        numbers = described.contract.task == "number"
+        kind = NumberForestPredictor if numbers else ForestPredictor
     return kind(model, described.name, version, described.contract, card)

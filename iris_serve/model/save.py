@@ -12,27 +12,34 @@ from typing import Any
 
 import msgspec
 
+from ..forest import Forest
 from ..forest.format import encode
 from .atomic import sha256, to_json, write_new_file
-from .card import CARD_FILE, Card, check_model, try_freeze
+from .card import CARD_FILE, Card, check_model
+from .golden import freeze_or_reason
 
 MODEL_FILE, FOREST_FILE = "iris_model.pkl", "forest.safetensors"
 
 # %% ../../nbs/3_model/02_save.ipynb #df6506df
-def write_artifact(folder: Path, estimator: Any, card: Card) -> Card:
+def write_artifact(
+    folder: Path, estimator: Any, card: Card, frozen: Forest | str | None = None
+) -> Card:
     """Write `estimator`, its forest and `card` into `folder`; returns the card with its digests.
 
-    Raises `ArtifactError` if `card` has another contract or other golden rows than `estimator`.
+    `frozen` is its `freeze_or_reason`, if that is known already. Raises `ArtifactError` if `card`
+    has another contract or other golden rows than `estimator`.
     """
     import joblib
 
     buffer = io.BytesIO()
     joblib.dump(estimator, buffer)
     data = {MODEL_FILE: buffer.getvalue()}
-    forest = try_freeze(estimator)
-    check_model(forest or estimator, card)
-    if forest:
+    forest = freeze_or_reason(estimator, card.contract) if frozen is None else frozen
+    if isinstance(forest, Forest):
+        check_model(forest, card)
         data[FOREST_FILE] = encode(forest.arrays)
+    else:
+        check_model(estimator, card)
     card = msgspec.structs.replace(card, files={name: sha256(data[name]) for name in data})
     for name, content in (data | {CARD_FILE: to_json(card)}).items():
         write_new_file(folder / name, content)

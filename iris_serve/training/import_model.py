@@ -23,7 +23,7 @@ from ..model.atomic import ArtifactError
 from ..model.card import Card, make_card
 from ..model.load import open_model
 from ..model.save import write_artifact
-from ..model.train import score
+from ..model.scores import score
 from ..registry.records import Run, one_line, read_run
 from iris_serve.registry.registry import (
     ConflictError,
@@ -147,10 +147,11 @@ def make_added_card(estimator: Any, name: str, table: Table) -> Card:
     """
     check_feature_names(estimator, table.contract.names)
     remove_feature_names(estimator)
-    test_rows = split(table)[1]
+    train_rows, test_rows = split(table)
     try:
         estimator.predict(table.X)
-        return make_card(name, None, table, score(estimator, test_rows), estimator)
+        scores = score(estimator, test_rows, train_rows)
+        return make_card(name, None, table, scores, estimator)
     except ArtifactError:
         raise
     except Exception as error:  # foreign code may raise anything

@@ -20,14 +20,13 @@ from textwrap import indent
 import msgspec
 
 from ..data.table import fingerprint
-from ..data.tables import load_table
 from ..data.wording import join_names
 from ..model.card import Card, library_versions, read_card, source_digest
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.train import Params
 from ..registry.records import NOTEBOOK_FILE, check_notebook, read_run
 from ..registry.registry import Registry, stage
-from .gate import kept_data
+from .common_rows import kept_data, load_recorded
 from .parameters import Parameters
 from .retrain import build, read_data
 from .runner import RetrainError, check_extra, run_notebook
@@ -66,7 +65,7 @@ def find_data(path: Path, card: Card, params: Params, file: Path | None) -> tupl
         return found, f"data: no copy of {params.data} was kept; name the file"
     which = f"the file {file.name}" if file else "the kept copy" if kept else "the built-in table"
     try:
-        table = load_table(str(found), params.target, params.columns())
+        table = load_recorded(found, card)
     except (ValueError, OSError) as error:
         return found, f"data: {which} cannot be read: {error}"
     now, then = fingerprint(table), card.data.sha256

@@ -25,7 +25,8 @@ from iris_serve.forest import Forest
 from iris_serve.model.card import make_card
 from iris_serve.model.load import open_model
 from iris_serve.model.save import MODEL_FILE, write_artifact
-from iris_serve.model.train import Params, fit, make_estimator, score
+from iris_serve.model.scores import score
+from iris_serve.model.train import Params, fit, make_estimator
 
 BUNCHES = {"wine": load_wine, "breast cancer": load_breast_cancer, "iris": load_iris}
 ROWS = [(f"{i}.5", f"{i * i}", "red" if i % 2 else "blue") for i in range(20)]
@@ -129,8 +130,8 @@ def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_lear
     table = load_table(str(tmp_path / "table.csv"), "kind")
     params = Params(n_estimators=20)
     train, test = split(table, params.test_size)
-    estimator = fit(make_estimator(params), train)
-    card = make_card("any", params, table, score(estimator, test), estimator)
+    estimator = fit(make_estimator(params, table.contract), train)
+    card = make_card("any", params, table, score(estimator, test, train), estimator)
     (tmp_path / "model").mkdir()
     write_artifact(tmp_path / "model", estimator, card)
 
@@ -140,7 +141,7 @@ def test_a_model_from_a_csv_with_text_classes_answers_bit_for_bit_as_scikit_lear
     assert card.data.sha256 == fingerprint(table)
     assert card.contract == table.contract
     assert card.metrics.accuracy > 0.85
-    plain = make_estimator(params).fit(
+    plain = make_estimator(params, table.contract).fit(
         train.X, train.y
     )  # nothing of this project but the parameters
     assert forest.predict_proba(table.X).tobytes() == plain.predict_proba(table.X).tobytes()

@@ -15,28 +15,40 @@ import msgspec
 import numpy as np
 import pytest
 from forests import dataset, differing, run_program
+from mixed import Wish, random_table
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 import iris_serve
-from iris_serve.data.table import iris
+from iris_serve.data.contract import Contract, Feature
+from iris_serve.data.split import split
+from iris_serve.data.table import Table, data_frame, iris
 from iris_serve.forest import Forest
 from iris_serve.forest.format import decode, encode
-from iris_serve.forest.trees import HIGHEST, gather_arrays
+from iris_serve.forest.trees import gather_arrays
 from iris_serve.model.atomic import ArtifactError, publish_dir, sha256, staging_dir, to_json
 from iris_serve.model.card import (
     CARD_FILE,
     SOURCES,
+    contract_error,
     library_versions,
     make_card,
-    make_golden,
-    near_cut,
     read_card,
 )
-from iris_serve.model.load import check_versions, open_model
+from iris_serve.model.golden import freeze_or_reason
+from iris_serve.model.load import (
+    EstimatorPredictor,
+    ForestPredictor,
+    NumberForestPredictor,
+    UnanswerableError,
+    check_versions,
+    make_predictor,
+    open_model,
+)
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
-from iris_serve.model.train import Params, score
+from iris_serve.model.scores import score
+from iris_serve.model.train import Params, fit, make_estimator
 from iris_serve.registry.records import read_records
 from iris_serve.registry.registry import Registry, open_predictor
 
@@ -82,7 +94,7 @@ def save(estimator, card, path):
 
 
 def card_of(estimator, table):
-    return make_card("iris", Params(), table, score(estimator, table), estimator)
+    return make_card("iris", Params(), table, score(estimator, table, table), estimator)
 
 
 def named_iris():
@@ -141,21 +153,6 @@ def test_a_card_holds_no_time_and_no_path(artifact):
 def test_the_model_file_holds_no_class_of_this_package(artifact):
     assert b"iris_serve" not in (artifact / MODEL_FILE).read_bytes()
     assert b"__main__" not in (artifact / MODEL_FILE).read_bytes()
-
-
-@pytest.mark.parametrize("kind", [bool, float])
-def test_classes_that_json_cannot_hold_are_refused_when_saving(kind):
-    table = iris()
-    estimator = RandomForestClassifier(2).fit(table.X, table.y.astype(kind))
-    with pytest.raises(
-        TypeError, match=f"whole number or a text, and here it is a {kind.__name__}"
-    ):
-        make_golden(estimator, table.contract)
-
-
-@pytest.mark.parametrize("cut", [HIGHEST, -HIGHEST])
-def test_golden_rows_beside_the_last_numbers_can_be_asked_and_warn_of_nothing(cut):
-    assert [abs(near_cut(cut, turn)) <= HIGHEST for turn in range(4)] == [True] * 4
 
 
 TRAINING = """
@@ -447,6 +444,137 @@ def test_a_forest_with_named_classes_is_opened_frozen(tmp_path):
     assert isinstance(model, Forest)
     assert differing(model.predict_proba(table.X), estimator.predict_proba(table.X)) == 0
     assert model.predict(table.X).tolist() == estimator.predict(table.X).tolist()
+
+
+# Mixed tables, and numbers to predict
+
+
+def mixed_artifact(tmp_path, task, seed=0):
+    """A mixed table, its pipeline, and the directory of its artifact."""
+    table = random_table(np.random.default_rng(seed), Wish(task=task, columns=8, missing=0.5))
+    estimator = fit(make_estimator(Params(n_estimators=9), table.contract), table)
+    save(estimator, card_of(estimator, table), tmp_path / "one")
+    return table, estimator, tmp_path / "one"
+
+
+@pytest.mark.parametrize("task", ["classes", "number"])
+def test_a_mixed_table_is_answered_the_same_frozen_unpickled_and_by_joblib_alone(tmp_path, task):
+    table, _, path = mixed_artifact(tmp_path, task)
+    frozen, card = open_model(path)
+    assert (card.format, card.not_frozen, card.contract) == (3, "", table.contract)
+    asked = [make_predictor(frozen, card, 1, "")]
+    unpickled, card = open_model(drop_forest(path))
+    asked.append(make_predictor(unpickled, card, 1, ""))
+    kinds = [NumberForestPredictor if task == "number" else ForestPredictor, EstimatorPredictor]
+    assert list(map(type, asked)) == kinds
+    model, frame = joblib.load(path / MODEL_FILE), data_frame(table.X, table.contract)
+    expected, rows = model.predict(frame).tolist(), table.X.tolist()
+    for predictor in asked:
+        assert predictor.predict(rows) == expected
+        assert [predictor.predict([row])[0] for row in rows[:20]] == expected[:20]
+        assert {type(answer) for answer in predictor.predict(rows)} <= {float, str}
+        assert predictor.has_proba == (task == "classes")
+        if predictor.has_proba:
+            assert predictor.predict_proba(rows) == model.predict_proba(frame).tolist()
+
+
+def test_the_spread_is_the_deviation_over_the_trees(tmp_path):
+    table, estimator, path = mixed_artifact(tmp_path, "number")
+    model, card = open_model(path)
+    rows = table.X[:30]
+    coded = estimator[0].transform(data_frame(rows, table.contract))
+    trees = np.array([tree.predict(coded) for tree in estimator[-1].estimators_])
+    found = make_predictor(model, card, 1, "").spread(rows.tolist())
+    assert found == pytest.approx(trees.std(axis=0).tolist())
+    assert not hasattr(EstimatorPredictor, "spread")
+    assert not hasattr(ForestPredictor, "spread")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, TypeError, ZeroDivisionError, KeyError, AttributeError]
+)
+def test_an_estimator_that_fails_has_no_answer(error):
+    def fail(*_):
+        raise error("secret")
+
+    odd = type("Odd", (), {"predict": fail, "predict_proba": fail})()
+    predictor = EstimatorPredictor(odd, "odd", 1, iris().contract, "")
+    for ask in (predictor.predict, predictor.predict_proba):
+        with pytest.raises(UnanswerableError, match=error.__name__) as refusal:
+            ask([FLOWER])
+        assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("answer", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_is_no_answer(answer):
+    contract = msgspec.structs.replace(iris().contract, classes=(), labels=())
+    odd = type("Odd", (), {"predict": lambda self, rows: np.full(len(rows), answer)})()
+    with pytest.raises(UnanswerableError, match="no answer to these rows"):
+        EstimatorPredictor(odd, "odd", 1, contract, "").predict([FLOWER, FLOWER])
+
+
+def test_other_categories_another_task_and_more_gaps_than_the_model_knows_are_refused(tmp_path):
+    age, deck = Feature("age", "", 0.0, 9.0), Feature("deck", "", 0, 1, "category", ("A", "B"))
+    contract = Contract((age, deck), (), (), (1.0, "A"))
+    X = np.array([[i % 10, i % 2] for i in range(40)], dtype=float)
+    table = Table(X, X.sum(axis=1), contract, "t")
+    estimator = fit(make_estimator(Params(n_estimators=3), contract), table)
+    save(estimator, card_of(estimator, table), tmp_path / "one")
+    forest, _ = open_model(tmp_path / "one")
+    swapped = msgspec.structs.replace(deck, values=("B", "A"))
+    number = Feature("deck", "", 0, 1)
+    gaps = msgspec.structs.replace(age, missing=True)
+    for features, words in [
+        ((age, swapped), "has other categories than its contract"),
+        ((age, number), "has other categories than its contract"),
+        ((gaps, deck), "takes no missing values, and its contract allows them"),
+        ((age,), "has other features or other classes than its contract"),
+    ]:
+        other = msgspec.structs.replace(contract, features=features)
+        assert words in contract_error(forest, other)
+        rewrite_card(tmp_path / "one", contract=msgspec.to_builtins(other))
+        with pytest.raises(ArtifactError, match=words):
+            open_model(tmp_path / "one")
+    classes = msgspec.structs.replace(contract, classes=(1, 2), labels=("1", "2"))
+    assert "other classes" in contract_error(forest, classes)
+    assert "other classes" in contract_error(estimator, classes)
+    assert contract_error(estimator, contract) is None
+
+
+@pytest.mark.parametrize("task", ["classes", "number"])
+def test_what_was_frozen_already_need_not_be_frozen_again(tmp_path, monkeypatch, task):
+    table, estimator, path = mixed_artifact(tmp_path, task)
+    forest = freeze_or_reason(estimator, table.contract)
+    for place in ("card", "golden", "save"):
+        monkeypatch.setattr(
+            f"iris_serve.model.{place}.freeze_or_reason", lambda *_: pytest.fail("frozen again")
+        )
+    scores = score(estimator, table, table)
+    card = make_card("iris", Params(), table, scores, estimator, forest)
+    (tmp_path / "two").mkdir()
+    write_artifact(tmp_path / "two", estimator, card, forest)
+    for name in (CARD_FILE, MODEL_FILE, FOREST_FILE):
+        assert (tmp_path / "two" / name).read_bytes() == (path / name).read_bytes()
+
+
+def test_the_card_says_why_a_model_is_not_frozen(tmp_path, monkeypatch):
+    table = iris()
+    monkeypatch.setattr("iris_serve.forest.trees.MAX_NODES", 10)
+    estimator = fit(make_estimator(Params(n_estimators=3), table.contract), table)
+    card = save(estimator, card_of(estimator, table), tmp_path / "one")
+    assert "10 can be frozen" in card.not_frozen
+    assert list(card.files) == [MODEL_FILE]
+    assert read_card(tmp_path / "one") == card
+
+
+@pytest.mark.parametrize("rule", ["content", "fair"])
+def test_the_card_names_the_rule_of_the_split(rule):
+    table = iris()
+    train, test = split(table, 0.3, rule)
+    params = Params(n_estimators=2, test_size=0.3, split=rule)
+    estimator = fit(make_estimator(params, table.contract), train)
+    card = make_card("iris", params, table, score(estimator, test, train), estimator)
+    assert card.data.split == rule
 
 
 # The base installation, which has no scikit-learn

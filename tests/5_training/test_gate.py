@@ -20,18 +20,23 @@ from iris_serve.data.table import iris
 from iris_serve.model.atomic import to_json
 from iris_serve.model.card import CARD_FILE, Card, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, write_artifact
-from iris_serve.model.train import Params, fit, make_estimator, score
+from iris_serve.model.scores import score
+from iris_serve.model.train import Params, fit, make_estimator
 from iris_serve.registry.records import read_run
 from iris_serve.registry.registry import Registry, current, history, stage
+from iris_serve.training.common_rows import learned_from
 from iris_serve.training.gate import (
     MAX_FLIPS,
     TOLERANCE,
+    Asked,
+    Comparison,
     Verdict,
-    common_share,
     compare,
+    describe_comparison,
     judge,
     mcnemar_p,
     passed,
+    wilcoxon_p,
 )
 from iris_serve.training.parameters import Parameters
 from iris_serve.training.retrain import train
@@ -42,8 +47,8 @@ STUMP = Parameters(n_estimators=1, max_depth=1)
 def make_one(staged, table, **choices):
     params = Params(**{"n_estimators": 10} | choices)
     learn, examine = split(table, params.test_size)
-    estimator = fit(make_estimator(params), learn)
-    card = make_card("iris", params, table, score(estimator, examine), estimator)
+    estimator = fit(make_estimator(params, table.contract), learn)
+    card = make_card("iris", params, table, score(estimator, examine, learn), estimator)
     return write_artifact(staged, estimator, card)
 
 
@@ -108,8 +113,15 @@ class Always:
         return np.full(len(rows), self.answer)
 
 
+def compared(new, old, share):
+    """Two models on the rows of iris that are held out at `share`."""
+    table = iris()
+    new, old = (Asked(model, table.contract) for model in (new, old))
+    return compare(new, old, table, held_out(table, share))
+
+
 def test_the_list_of_flips_is_bounded():
-    exam = compare(Always(0), Always(1), iris(), 0.99)
+    exam = compared(Always(0), Always(1), 0.99)
     assert exam.flipped == exam.rows > MAX_FLIPS
     assert len(exam.flips) == MAX_FLIPS
 
@@ -140,20 +152,22 @@ def test_without_a_common_row_nothing_is_promoted(registry, monkeypatch):
 
 @pytest.mark.parametrize("stranger", [0, 1])
 def test_a_model_fitted_elsewhere_may_have_learned_from_every_row(registry, stranger):
-    cards = [read_card(registry.path(1))] * 2
+    cards, table = [read_card(registry.path(1))] * 2, iris()
     cards[stranger] = msgspec.structs.replace(cards[stranger], parameters=None)
-    assert common_share(*cards) == 0.0
+    seen = [learned_from(table, card, table) for card in cards]
+    assert (seen[0] | seen[1]).all()
+    assert not seen[1 - stranger].all()
 
 
 def test_answers_of_another_kind_are_wrong_and_not_an_error():
-    exam = compare(Always("setosa"), Always(0), iris(), 0.2)
+    exam = compared(Always("setosa"), Always(0), 0.2)
     assert (exam.right_now, exam.flipped, exam.gained) == (0, exam.rows, 0)
     assert exam.lost == exam.right_then > 0
 
 
 @pytest.mark.parametrize(("lost", "good"), [(0, True), (10, True), (11, False)])
 def test_the_tolerance_is_a_share_of_the_rows(lost, good):
-    exam = compare(Always(0), Always(0), iris(), 0.2)
+    exam = compared(Always(0), Always(0), 0.2)
     exam = msgspec.structs.replace(exam, rows=1000, right_then=900, right_now=900 - lost)
     assert TOLERANCE == 0.01
     assert passed(exam) is good

@@ -67,7 +67,7 @@ def test_a_value_out_of_bounds_is_answered_with_the_bounds_that_hold(name, bound
     for value in (low, high):
         assert getattr(check_parameters({name: value}), name) == value
     for value in (above, "text"):
-        words = rf"^{name} must be .*\b{low} to {high}\b.*, got {value!r}; for example \S+$"
+        words = rf"^{name} must be .*\b{low} to {high}\b.*, got {value!r}.*; for example \S+"
         with pytest.raises(ValueError, match=words):
             check_parameters({name: value})
     with pytest.raises(ValueError, match=rf"^{name} must be "):

@@ -165,8 +165,14 @@ def test_a_bad_table_is_refused_before_papermill_starts(tmp_path, wine, monkeypa
     ("asked", "words"),
     [
         ({"cv": 60}, r"^cv 60 is too much for this table: class 'class_2' has 3\d rows"),
-        ({"test_size": 0.00001}, r"^test_size 1e-05 holds out none of the 178 rows"),
-        ({"test_size": 0.9999}, r"^test_size 0.9999 leaves no row of class 'class_0'"),
+        (
+            {"test_size": 0.00001, "split": "content"},
+            r"^test_size 1e-05 holds out none of the 178 rows",
+        ),
+        (
+            {"test_size": 0.9999, "split": "content"},
+            r"^test_size 0.9999 leaves no row of class 'class_0'",
+        ),
     ],
 )
 def test_what_the_table_cannot_bear_is_refused_by_name_before_a_kernel(

@@ -28,7 +28,8 @@ from iris_serve.data.table import iris
 from iris_serve.model.atomic import ArtifactError, numbered, sha256, to_json, write_new_file
 from iris_serve.model.card import CARD_FILE, make_card, read_card
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
-from iris_serve.model.train import fit, score
+from iris_serve.model.scores import score
+from iris_serve.model.train import fit
 from iris_serve.protocols.v2 import repository_index_reply
 from iris_serve.registry.records import PickleError, Run, read_run
 from iris_serve.registry.registry import NoModelError, Registry, current, promote, publish, stage
@@ -554,7 +555,7 @@ def test_a_card_that_the_run_record_does_not_name_is_refused(live):
 def test_a_pickle_is_opened_versions_module_only_with_permission(live):
     rows, held = split(iris())
     line = fit(LogisticRegression(max_iter=1000), rows)
-    card = make_card("iris", None, iris(), score(line, held), line)
+    card = make_card("iris", None, iris(), score(line, held, rows), line)
     seen = read_run(live.registry.path(1)).started
     run = Run(made_by="a test", started=seen, finished=seen, promoted=False, why="new")
     with stage(live.registry) as staged:
