@@ -38,9 +38,11 @@ def version_row(registry: "Registry", version: int, aliases: list[str]) -> list[
         run, card = read_run(registry.path(version)), read_card(registry.path(version))
     except (ArtifactError, LookupError) as error:
         return [number, "damaged", "-", names, str(error)]
-    score = f"accuracy {card.metrics.accuracy:.3f}"
-    if isinstance(card.metrics, NumberScores):
-        score = f"mae {short_number(card.metrics.mae)}"
+    metrics = card.metrics
+    if isinstance(metrics, NumberScores):
+        score = f"mae {short_number(metrics.mae)}"
+    else:
+        score = f"accuracy {metrics.accuracy:.3f}"
     made = f"{run.finished:%Y-%m-%d %H:%M}Z"
     return [number, made, score, names, run.why]
 
