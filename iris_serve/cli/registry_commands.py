@@ -30,6 +30,7 @@ def version_row(registry: "Registry", version: int, aliases: list[str]) -> list[
     """What the list says of `version`, which the `aliases` mean."""
     from iris_serve.model.atomic import ArtifactError
     from iris_serve.model.card import read_card
+    from iris_serve.model.scores import NumberScores, short_number
     from iris_serve.registry.records import read_run
 
     number, names = f"{'*' if 'current' in aliases else ' '} {version:4}", ", ".join(aliases) or "-"
@@ -37,7 +38,12 @@ def version_row(registry: "Registry", version: int, aliases: list[str]) -> list[
         run, card = read_run(registry.path(version)), read_card(registry.path(version))
     except (ArtifactError, LookupError) as error:
         return [number, "damaged", "-", names, str(error)]
-    made, score = f"{run.finished:%Y-%m-%d %H:%M}Z", f"accuracy {card.metrics.accuracy:.3f}"
+    metrics = card.metrics
+    if isinstance(metrics, NumberScores):
+        score = f"mae {short_number(metrics.mae)}"
+    else:
+        score = f"accuracy {metrics.accuracy:.3f}"
+    made = f"{run.finished:%Y-%m-%d %H:%M}Z"
     return [number, made, score, names, run.why]
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #30dcbdfb
@@ -178,7 +184,9 @@ def promote(settings: Settings, version: str, alias: str, why: str) -> None:
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #b7061e37
 @click.command()
-@click.option("--alias", default="current", metavar="NAME", help="The alias to take back.")
+@click.option(
+    "--alias", default="current", metavar="NAME", help="The alias to take back [current]."
+)
 @click.option("--why", default="taken back", metavar="TEXT", help="The reason, for the history.")
 @with_settings()
 def rollback(settings: Settings, alias: str, why: str) -> None:

@@ -115,7 +115,7 @@ def repository_index_reply(versions: Versions, ready: bool = False) -> Reply:
         if version in versions.loaded:
             entries.append(entry | {"state": "READY", "reason": ""})
         elif not ready:
-            reason = "not opened yet; it is when a request names it"
+            reason = "not opened yet; it will be opened when a request names it"
             entries.append(entry | {"state": "UNKNOWN", "reason": reason})
     return json_reply(200, entries)
 

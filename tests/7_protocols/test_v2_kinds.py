@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixed import CONTRACTS, EXAMPLE, FEATURES, NAMES, ROWS, encoded, mixed_app, predictor
+from mixed_models import CONTRACTS, EXAMPLE, FEATURES, NAMES, ROWS, encoded, mixed_app, predictor
 from questions import BINARY_OUTPUT
 
 from iris_serve.data.contract import Feature
