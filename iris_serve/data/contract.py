@@ -56,8 +56,8 @@ class Contract(
 ):
     """What one row is, and what the answers mean.
 
-    `classes[i]`, as `predict` returns it, is called `labels[i]`; no classes mean a number in `unit`.
-    `example` is a valid row, `target` what is predicted. In CSV, `marks` mean a missing value.
+    `classes[i]`, as `predict` returns it, is called `labels[i]`; without classes, it is a
+    number in `unit`. `example` is a valid row. In CSV, `marks` mean a missing value.
     """
 
     features: tuple[Feature, ...]
