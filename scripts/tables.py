@@ -425,7 +425,8 @@ def run_step(step: str, trial: Trial, file: Path, folder: Path, trees: int) -> d
     command += ["--to", file.parent, "--folder", folder, "--trees", str(trees)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-2000:])
+        ended = f"the step {step} ended with {done.returncode}"
+        raise RuntimeError(f"{ended}\n{done.stderr.strip()[-2000:]}".strip())
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
