@@ -99,8 +99,15 @@ def describe_table(table: Table) -> str:
     """What was found in the file of `table`, in lines; nothing of a built-in table."""
     if not table.columns:
         return ""
-    hint = "another kind: -p drop NAMES, -p categories NAMES, -p features NAMES, -p task …"
-    return f"{describe_columns(table.columns)}\n{hint}"
+    task = table.contract.task
+    other = "number" if task == "classes" else "classes"
+    predicted = "classes are" if task == "classes" else "a number is"
+    lines = (
+        describe_columns(table.columns),
+        f"{predicted} predicted; '-p task {other}' decides otherwise",
+        "columns: '-p drop A,B' leaves out, '-p features A,B' brings in, '-p categories A,B' are names",
+    )
+    return "\n".join(lines)
 
 # %% ../../nbs/5_training/01_retrain.ipynb #3c2ca9c5
 MAX_KEPT_DATA = 16 * 2**20  # bytes of a data file
