@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from bad_bodies import GOOD
+from werkzeug.serving import make_server
 
 
 def free_port():
@@ -87,3 +89,17 @@ class Service:
     def stop(self, number, timeout=20):
         self.process.send_signal(number)
         return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def serving(app):
+    """Serve `app` from a thread; yields its origin."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

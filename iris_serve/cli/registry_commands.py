@@ -33,7 +33,7 @@ def short_score(scores: "Scores") -> str:
     from iris_serve.model.scores import NumberScores, short_number
 
     if isinstance(scores, NumberScores):
-        return f"error {short_number(scores.mae)}"
+        return f"mae {short_number(scores.mae)}"
     return f"accuracy {scores.accuracy:.3f}"
 
 
@@ -204,7 +204,9 @@ def promote(settings: Settings, version: str, alias: str, why: str) -> None:
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #b7061e37
 @click.command()
-@click.option("--alias", default="current", metavar="NAME", help="The alias to take back.")
+@click.option(
+    "--alias", default="current", metavar="NAME", help="The alias to take back [current]."
+)
 @click.option("--why", default="taken back", metavar="TEXT", help="The reason, for the history.")
 @with_settings()
 def rollback(settings: Settings, alias: str, why: str) -> None:

@@ -147,7 +147,12 @@ def sample(name: str, file: Path | None) -> None:
 @click.option("--data", metavar="FILE", required=True, help="CSV or Parquet table of such rows.")
 @click.option("--target", metavar="COLUMN", required=True, help="The column with the classes.")
 @click.option("--features", metavar="A,B,…", help="Its other columns, in order [all of them].")
-@click.option("--promote", type=click.Choice(["auto", "never", "always"]), default="auto")
+@click.option(
+    "--promote",
+    type=click.Choice(["auto", "never", "always"]),
+    default="auto",
+    help="auto promotes only the first version [auto].",
+)
 @with_settings()
 def add(
     settings: Settings, file: Path, data: str, target: str, features: str | None, promote: str

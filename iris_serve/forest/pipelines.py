@@ -99,7 +99,10 @@ def gather_pipeline(estimator: Any, missing: bool = False) -> Arrays:
 
     if type(estimator) is not Pipeline:
         return gather_arrays(estimator, missing)
-    *before, forest = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    if not steps:
+        raise FreezeError("a Pipeline without an estimator cannot be frozen")
+    *before, forest = steps
     arrays = gather_arrays(forest, missing)
     if not before:
         return arrays

@@ -10,7 +10,7 @@ __all__ = ['BODY_PARAMETERS', 'MAX_DESCRIBED', 'SECURITY_SCHEMES', 'other_conten
 import re
 from collections.abc import Iterable
 
-from ..data.contract import Contract
+from ..data.contract import Contract, row_size
 from ..model.load import Predictor
 from iris_serve.openapi.routes import (
     HEADER_TEXTS,
@@ -24,8 +24,8 @@ from iris_serve.openapi.routes import (
     responses,
 )
 from iris_serve.openapi.schemas import (
+    answer_schema,
     body_examples,
-    class_schema,
     csv_content,
     model_schemas,
     ndjson_content,
@@ -106,11 +106,12 @@ def info_object(predictor: Predictor) -> Schema:
     if (more := len(lines) - MAX_DESCRIBED) > 0:
         lines[MAX_DESCRIBED:] = [f"- and {more} more"]
     features = "\n".join(lines)
-    answer = f"The answer is {class_schema(contract)['description']}."
+    (answer,) = answer_schema(contract).values()
+    meaning = f"The answer is {answer['description']}."
     return {
         "title": predictor.name,
         "version": str(predictor.version),
-        "description": f"A row is {len(contract.features)} numbers:\n\n{features}\n\n{answer}",
+        "description": f"A row is {row_size(contract)}:\n\n{features}\n\n{meaning}",
     }
 
 # %% ../../nbs/8_openapi/01_document.ipynb #9dac4f08

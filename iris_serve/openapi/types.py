@@ -18,7 +18,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..model.card import Card
-from ..protocols.tensors import DATATYPES, MAX_DIMENSIONS, MAX_SIZE
+from ..protocols.datatypes import DATATYPES
+from ..protocols.tensors import MAX_DIMENSIONS, MAX_SIZE
 from ..registry.records import Event, Run
 
 # %% ../../nbs/8_openapi/02_types.ipynb #e03b438e
@@ -36,7 +37,8 @@ def components(types: Sequence[Any]) -> dict[str, Schema]:
     _, found = msgspec.json.schema_components(types, ref_template=REFERENCE)
     for schema in found.values():
         schema["description"] = cleandoc(schema.get("description", ""))
-    return found
+    as_read: dict[str, Schema] = msgspec.json.decode(msgspec.json.encode(found))
+    return as_read
 
 # %% ../../nbs/8_openapi/02_types.ipynb #ddd930ce
 class IssueDetail(Struct):
@@ -197,7 +199,7 @@ class InferOutput(Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[int | float | str] | UnsetType = UNSET
+    data: list[int | float | str | bool] | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
 
 

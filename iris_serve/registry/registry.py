@@ -127,8 +127,12 @@ def alias_names(registry: Registry) -> list[str]:
     """The names of all aliases that point at a version, sorted."""
     folder = registry.directory("aliases")
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    # A link is listed, so that reading it says what is wrong, and the others can still be read.
     return [
-        name for name in names if NAME_PATTERN.fullmatch(name) and event_numbers(registry, name)
+        name
+        for name in names
+        if NAME_PATTERN.fullmatch(name)
+        and ((folder / name).is_symlink() or event_numbers(registry, name))
     ]
 
 # %% ../../nbs/4_registry/01_registry.ipynb #faf90c1e

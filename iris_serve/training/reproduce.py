@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Reproduction', 'find_data', 'environment_changes', 'as_then', 'result_changes', 'with_recorded_format', 'recipe_main',
-           'follow_recipe', 'outdated_imports', 'check_executable', 'make_again', 'reproduce']
+           'follow_recipe', 'is_importable', 'outdated_imports', 'check_executable', 'make_again', 'reproduce']
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #52294092
 import json
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import indent
@@ -144,12 +145,20 @@ def follow_recipe(parameters: Parameters, data: Path, staged: Path) -> None:
         raise RetrainError(lines[-1])
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #ab0f2245
+def is_importable(module: str) -> bool:
+    """Is there such a `module` in this version of the package?"""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
+
+
 def outdated_imports(notebook: Path) -> list[str]:
-    """The modules of this package that the recorded `notebook` imports instead of the facade."""
+    """The modules that the recorded `notebook` imports and this package no longer has."""
     cells = json.loads(notebook.read_bytes())["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     found = re.findall(r"^[ \t]*(?:from|import)[ \t]+(iris_serve\.[\w.]+)", code, re.M)
-    return sorted(set(found) - {"iris_serve.notebook"})
+    return sorted(module for module in set(found) if not is_importable(module))
 
 
 def check_executable(notebook: Path) -> None:

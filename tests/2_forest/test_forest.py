@@ -46,16 +46,10 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from iris_serve.data.contract import FLOAT32_LIMIT
 from iris_serve.data.rows import RowError
 from iris_serve.forest import CACHED, Forest, freeze
+from iris_serve.forest.checks import check_arrays
 from iris_serve.forest.format import decode, encode
 from iris_serve.forest.leaves import AnswerGrid, Masks, Walk, tree_grid
-from iris_serve.forest.trees import (
-    HIGHEST,
-    ForestError,
-    FreezeError,
-    check_arrays,
-    exact_cuts,
-    gather_arrays,
-)
+from iris_serve.forest.trees import HIGHEST, ForestError, FreezeError, exact_cuts, gather_arrays
 
 FLOWER = [6.1, 2.8, 4.7, 1.2]
 DATA = ("iris", "wine", "cancer", "digits")
@@ -511,8 +505,8 @@ X2, Y2 = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
         (lambda: Renamed(2).fit(X2, Y2), "Renamed cannot be frozen; these can: RandomForest"),
         (lambda: RandomForestClassifier(2), "RandomForestClassifier is not fitted yet; call fit"),
         (DecisionTreeClassifier, "DecisionTreeClassifier is not fitted yet"),
-        (lambda: RandomForestRegressor(2).fit(X2, Y2), "RandomForestRegressor cannot be frozen"),
-        (lambda: DecisionTreeRegressor().fit(X2, Y2), "DecisionTreeRegressor cannot be frozen"),
+        (lambda: RandomForestRegressor(2), "RandomForestRegressor is not fitted yet"),
+        (lambda: DecisionTreeRegressor().fit(X2, np.c_[Y2, Y2]), "2 answers to each row"),
         (lambda: GradientBoostingClassifier(), "GradientBoostingClassifier cannot be frozen"),
         (lambda: RandomForestClassifier(2).fit(X2, np.c_[Y2, Y2]), "2 answers to each row"),
         (lambda: ExtraTreeClassifier().fit(X2, np.c_[Y2, Y2, Y2]), "3 answers to each row"),
@@ -730,7 +724,7 @@ def test_a_file_that_is_too_long_is_refused_before_it_is_parsed(tmp_path):
     path = tmp_path / "forest"
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ForestError, match="longer than 268435456 bytes"):
+    with pytest.raises(ForestError, match="longer than 1073741824 bytes"):
         Forest.load(path)
 
 
@@ -893,5 +887,5 @@ def test_a_tree_with_many_cuts_on_one_feature_is_not_searched_cut_by_cut(monkeyp
         return tree_grid(arrays, nodes, values, [list(map(Counted, axis)) for axis in edges])
 
     monkeypatch.setattr("iris_serve.forest.leaves.tree_grid", counted_grid)
-    AnswerGrid(arrays, check_arrays(arrays))
+    AnswerGrid(arrays, arrays.values, check_arrays(arrays))
     assert Counted.compared < 100 * len(arrays.nodes)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas
 import pytest
 from forests import dataset, differing, run_program
-from mixed import Wish, random_table
+from random_tables import Wish, random_table
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC

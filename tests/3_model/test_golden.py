@@ -8,8 +8,8 @@ import pytest
 from forests import differing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixed import Wish, random_table
 from msgspec.structs import replace as changed
+from random_tables import Wish, random_table
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline

@@ -5,8 +5,8 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from mixed import Wish, random_table
 from msgspec.structs import replace as changed
+from random_tables import Wish, random_table
 from sklearn.datasets import load_breast_cancer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import log_loss

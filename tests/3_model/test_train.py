@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mixed import Wish, random_table
 from msgspec.structs import replace as changed
+from random_tables import Wish, random_table
 
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.split import split

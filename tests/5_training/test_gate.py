@@ -29,14 +29,11 @@ from iris_serve.training.gate import (
     MAX_FLIPS,
     TOLERANCE,
     Asked,
-    Comparison,
     Verdict,
     compare,
-    describe_comparison,
     judge,
     mcnemar_p,
     passed,
-    wilcoxon_p,
 )
 from iris_serve.training.parameters import Parameters
 from iris_serve.training.retrain import train

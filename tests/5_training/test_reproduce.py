@@ -134,7 +134,7 @@ def test_another_result_is_named_and_the_recorded_notebook_is_what_runs(wines):
     "imports",
     [
         ["from iris_serve.retrain import Session"],
-        ["import os\n", "import iris_serve.training.gate as gate"],
+        ["import os\n", "import iris_serve.gate as gate"],
         ["from iris_serve.notebook import begin\n", "    from iris_serve.card import make_card"],
     ],
 )

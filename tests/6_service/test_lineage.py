@@ -275,3 +275,14 @@ def test_the_whole_application_serves_the_lineage_and_lists_its_routes(two):
     said = client.get("/nowhere").json["detail"]
     for route in ("POST /predict", "GET /models/{name}/versions/{v}/notebook", "GET /readyz"):
         assert route in said
+
+
+def test_a_linked_alias_is_a_trouble_of_its_own_and_hides_no_other(three, tmp_path):
+    registry = Registry(three)
+    (registry.folder / "aliases" / "evil").symlink_to(tmp_path)
+    app = make_app(Settings(models=str(three)))
+    app.extensions["live"].stop()
+    reply = app.test_client().get("/models/iris")
+    assert reply.status_code == 200
+    assert "trouble" in reply.json["aliases"]["evil"]
+    assert reply.json["aliases"]["current"]["version"] == "1"

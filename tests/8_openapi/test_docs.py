@@ -1,19 +1,16 @@
 """The documentation page: complete without the internet, and closely confined."""
 
-import contextlib
 import json
 import re
 import subprocess
 import sys
-import threading
 
 import pytest
 from browser import needs_browser, visiting
 from flask import request
-from services import Service
+from services import Service, serving
 from test_openapi import CONTRACTS, First
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.serving import make_server
 
 from iris_serve.openapi.docs import ASSET_TYPES, PAGE, SCRIPT, make_docs
 from iris_serve.service.app import create_app
@@ -82,20 +79,6 @@ def test_a_missing_swagger_ui_is_named_with_the_command_that_installs_it(monkeyp
     assert client.get("/docs").status_code == 200
     with pytest.raises(ModuleNotFoundError, match="pip install flask-swagger-ui"):
         client.application.view_functions["docs.swagger-ui_css"]()
-
-
-@contextlib.contextmanager
-def serving(app):
-    """Serve `app` from a thread; yields its origin."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def open_predict(page):
