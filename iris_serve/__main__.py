@@ -21,10 +21,13 @@ from iris_serve.cli.registry_commands import (
     versions,
 )
 from .cli.settings import Settings, registry_of
-from .cli.training_commands import add, retrain, train
+from .cli.training_commands import add, retrain, sample, train
 
 # %% ../nbs/9_cli/01_main.ipynb #9685cddb
-COMMANDS = [train, retrain, add, versions, show, promote, rollback, history, verify, reproduce]
+COMMANDS = [
+    *(train, retrain, add, sample),
+    *(versions, show, promote, rollback, history, verify, reproduce),
+]
 
 
 @click.group(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Name', 'Accuracy', 'Jobs', 'METRICS', 'FIELDS', 'SYNONYMS', 'LISTS', 'Minimum', 'parse_minimum', 'TableParameters',
-           'Parameters', 'model_params', 'parameter_rows', 'value_types', 'type_words', 'literal_words',
+           'Parameters', 'model_params', 'load_by', 'parameter_rows', 'value_types', 'type_words', 'literal_words',
            'allowed_values', 'check_value', 'suggest_parameter', 'check_parameters', 'parse_number', 'parse_text',
            'takes_text', 'parse_value', 'notebook_parameters']
 
@@ -18,7 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct, inspect
+from msgspec.structs import replace as changed
 
+from ..data.table import Table
+from ..data.tables import load_table
 from ..data.wording import about, did_you_mean, normalized, shorten, suggest
 from ..model.train import Depth, Folds, LeafRows, MaxFeatures, Params, Seed, Share, Trees
 from ..registry.registry import NAME_PATTERN
@@ -145,6 +148,17 @@ def model_params(parameters: Parameters) -> Params:
     """Those `parameters` that the card keeps: all that decide the model; of a file its name."""
     kept = {name: getattr(parameters, name) for name in Params.__struct_fields__}
     return Params(**kept | {"data": Path(parameters.data).name})
+
+# %% ../../nbs/5_training/02_parameters.ipynb #08dc2daa
+def load_by(params: Params, where: str) -> Table:
+    """The table in the file `where`, or the built-in one, read as `params` say.
+
+    Raises what `load_table` does.
+    """
+    choices = params.choices()
+    if where == "iris" and choices.task == "classes":
+        choices = changed(choices, task="auto")  # which is the same for flowers
+    return load_table(where, params.target, params.columns(), choices)
 
 # %% ../../nbs/5_training/02_parameters.ipynb #f671bc28
 FIELDS = {field.name: field for field in msgspec.structs.fields(Parameters)}

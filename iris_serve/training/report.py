@@ -152,7 +152,7 @@ def summary(outcome: Outcome) -> "HTML":
 
     lines = result_lines(outcome.card, outcome.verdict).items()
     rows = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in lines)
-    return HTML(f"<table>{''.join(rows)}</table>")  # type: ignore[no-untyped-call]
+    return HTML(f'<table class="result">{"".join(rows)}</table>')  # type: ignore[no-untyped-call]
 
 # %% ../../nbs/5_training/05_report.ipynb #11ab2792
 def data_line(outcome: Outcome) -> str:
@@ -445,7 +445,8 @@ pre, code { font: 14px/1.4 ui-monospace, monospace }
 pre { overflow-x: auto; margin: .5rem 0 } .input pre { background: #f5f5f5; padding: .6rem }
 table { border-collapse: collapse; display: block; overflow-x: auto }
 td, th { border: 1px solid #ccc; padding: .2rem .6rem; text-align: right }
-th { background: #f5f5f5 } .result td, .result th { text-align: left }
+th { background: #f5f5f5 } .result td, .result th, .text_cell_render td,
+.text_cell_render th { text-align: left }
 summary { color: #777; cursor: pointer; font-size: 14px }
 img { max-width: 100% } .prompt, .anchor-link { display: none }
 .k, .kn, .kc { color: #00f } .s1, .s2, .sa { color: #a31515 } .c1 { color: #587058 }
@@ -512,8 +513,8 @@ def result_cell(card: Card, run: Run, verdict: Verdict) -> dict[str, Any]:
     """The result of a `run` as the first cell of its notebook."""
     what = "promoted" if verdict.promoted else "not promoted"
     lines = result_lines(card, verdict) | {"made": f"{run.started:%Y-%m-%d %H:%M} UTC"}
-    rows = [f"| **{name}** | {escape_markdown(text)} |" for name, text in lines.items()]
-    table = "\n".join(["| | |", "| :--- | :--- |", *rows])
+    head, *rows = (f"| {name} | {escape_markdown(text)} |" for name, text in lines.items())
+    table = "\n".join([head, "| --- | --- |", *rows])
     source = f"# {card.name}: {what}\n\n{table}"
     return {"cell_type": "markdown", "id": "result", "metadata": {}, "source": source}
 

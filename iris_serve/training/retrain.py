@@ -20,7 +20,6 @@ import msgspec
 # %% ../../nbs/5_training/01_retrain.ipynb #c132b922
 from ..data.split import split
 from ..data.table import ColumnNote, Table, fingerprint
-from ..data.tables import load_table
 from ..data.wording import align_columns, shorten
 from ..model.atomic import sha256, write_new_file
 from ..model.card import Card, make_card, read_card, retraining_notebook
@@ -39,7 +38,13 @@ from iris_serve.registry.registry import (
 )
 from .common_rows import kept_name
 from .gate import Verdict, judge
-from .parameters import METRICS, Parameters, model_params, parse_minimum
+from iris_serve.training.parameters import (
+    METRICS,
+    Parameters,
+    load_by,
+    model_params,
+    parse_minimum,
+)
 from .report import frozen_words, keep_report
 from .runner import RetrainError, check_extra, run_notebook
 
@@ -51,7 +56,7 @@ def read_data(parameters: Parameters, file: Path | None = None) -> Table:
     """
     builtin, params = parameters.data == "iris", model_params(parameters)
     where = file if file and not builtin else parameters.data
-    table = load_table(str(where), params.target, params.columns(), params.choices())
+    table = load_by(params, str(where))
     return table if builtin else replace(table, source=shorten(Path(parameters.data).name, 100))
 
 # %% ../../nbs/5_training/01_retrain.ipynb #1a813dd2
@@ -99,8 +104,15 @@ def describe_table(table: Table) -> str:
     """What was found in the file of `table`, in lines; nothing of a built-in table."""
     if not table.columns:
         return ""
-    hint = "another kind: -p drop NAMES, -p categories NAMES, -p features NAMES, -p task …"
-    return f"{describe_columns(table.columns)}\n{hint}"
+    task = table.contract.task
+    other = "number" if task == "classes" else "classes"
+    predicted = "classes are" if task == "classes" else "a number is"
+    lines = (
+        describe_columns(table.columns),
+        f"{predicted} predicted; '-p task {other}' decides otherwise",
+        "'-p drop A,B' leaves columns out, '-p features A,B' learns from these and no others",
+    )
+    return "\n".join(lines)
 
 # %% ../../nbs/5_training/01_retrain.ipynb #3c2ca9c5
 MAX_KEPT_DATA = 16 * 2**20  # bytes of a data file

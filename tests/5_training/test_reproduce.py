@@ -71,7 +71,7 @@ def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
 
 def test_a_reproduction_shows_how_far_the_notebook_is(wines, capfd):
     assert reproduce(wines, "wine", 1, progress=True).identical
-    assert "Executing scoring: 100%" in capfd.readouterr().err
+    assert "Executing reporting: 100%" in capfd.readouterr().err
     assert reproduce(wines, "wine", 1).identical
     assert capfd.readouterr().err == ""
 
