@@ -4,18 +4,15 @@
 
 # %% auto #0
 __all__ = ['VALUE_SCHEMA', 'MAX_LISTED', 'JSON_TYPES', 'ROWS_SCHEMA', 'QUESTION_SCHEMA', 'MAX_MEANINGS', 'MORE_NOTES', 'SPREAD',
-           'NOTE', 'NUMBER_PATTERN', 'ANY_STRING', 'ANY_CELL', 'CSV_WORDS', 'ABSENT_WORDS', 'EMPTY_VALUES',
-           'COLUMN_WORDS', 'ROW_FORMATS', 'MISSING_TITLE', 'enum_schema', 'nullable', 'kind_schema', 'kind_words',
-           'value_schema', 'row_schema', 'named_example', 'named_row_schema', 'array_schema', 'class_schema',
-           'number_schema', 'answer_schema', 'probabilities_schema', 'object_schema', 'label_properties',
-           'detail_properties', 'answer_schemas', 'literal_pattern', 'lines_pattern', 'value_texts', 'value_pattern',
-           'row_pattern', 'csv_content', 'ndjson_content', 'columns_schema', 'any_value_schema', 'data_frame_schema',
-           'row_format_schema', 'tensor_schemas', 'model_schemas', 'missing_example', 'tensor_examples',
-           'body_examples']
+           'NOTE', 'EMPTY_VALUES', 'COLUMN_WORDS', 'ROW_FORMATS', 'MISSING_TITLE', 'enum_schema', 'nullable',
+           'kind_schema', 'kind_words', 'value_schema', 'row_schema', 'named_example', 'named_row_schema',
+           'array_schema', 'class_schema', 'number_schema', 'answer_schema', 'probabilities_schema', 'object_schema',
+           'label_properties', 'detail_properties', 'answer_schemas', 'columns_schema', 'any_value_schema',
+           'data_frame_schema', 'row_format_schema', 'tensor_schemas', 'model_schemas', 'missing_example',
+           'tensor_examples', 'body_examples']
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #140200f8
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +37,6 @@ from ..protocols.datatypes import feature_datatypes
 from ..protocols.framing import input_names
 from ..protocols.infer import column_inputs, infer_example, output_names
 from ..protocols.row_formats import INVOCATIONS, V1, VERTEX, RowFormat
-from ..service.bodies import csv_text
-from ..service.predict import example_text
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #ad053d4f
 VALUE_SCHEMA: Schema = {
@@ -257,83 +252,6 @@ def answer_schemas(predictor: Predictor) -> dict[str, Schema]:
     }
     note = object_schema({"pointer": text, "field": text, "detail": text}, NOTE)
     return {"Note": note, **forms, "Answer": {"anyOf": [reference(form) for form in forms]}}
-
-# %% ../../nbs/8_openapi/03_schemas.ipynb #8993e4d6
-NUMBER_PATTERN = r"-?(0|[1-9][0-9]{0,7})(\.[0-9]{1,20})?([eE][+-]?[12]?[0-9])?"
-
-# %% ../../nbs/8_openapi/03_schemas.ipynb #2947bb2c
-def literal_pattern(text: str) -> str:
-    """The pattern that matches `text` and nothing else."""
-    return re.sub(r"[\^$\\.*+?()\[\]{}|/]", r"\\\g<0>", text)
-
-
-def lines_pattern(line: str) -> str:
-    """The pattern of a text of lines that match `line`, the last with or without its end."""
-    return rf"({line}\r?\n)*({line})(\r?\n)?"
-
-# %% ../../nbs/8_openapi/03_schemas.ipynb #b9229660
-ANY_STRING, ANY_CELL = r'"[^"\\\x00-\x1f]*"', r'[^",\r\n]'
-
-
-def value_texts(value: Value, as_json: bool) -> list[str]:
-    """How a valid `value` is written in JSON, or in a cell of CSV."""
-    if isinstance(value, str):
-        return [json.dumps(value) if as_json else csv_text([[value]])[:-1]]
-    exact = [] if isinstance(value, bool) else [repr(float(value))]
-    return list(dict.fromkeys([show_value(value), *exact]))
-
-
-def value_pattern(feature: Feature, as_json: bool, alone: bool = False) -> str:
-    """The pattern of one value of `feature`, in JSON or in CSV; `alone` if its row has no other."""
-    values: list[Value] = [*feature.values[:MAX_LISTED]]
-    if feature.kind == "boolean":
-        values = list(dict.fromkeys([*values, False, True]))
-    texts = [literal_pattern(text) for value in values for text in value_texts(value, as_json)]
-    found = f"({'|'.join(texts)})" if texts else NUMBER_PATTERN
-    if feature.unknown == "missing":
-        found = ANY_STRING if as_json else ANY_CELL + ("+" if alone else "*")
-    if not feature.missing or (alone and not as_json):
-        return found
-    return f"({found}|null)" if as_json else f"({found})?"
-
-# %% ../../nbs/8_openapi/03_schemas.ipynb #f99d1abb
-def row_pattern(contract: Contract, as_json: bool) -> str:
-    """The pattern of the values of one row, with commas between them."""
-    alone, comma = len(contract.features) == 1, ", " if as_json else ","
-    each = [value_pattern(feature, as_json, alone) for feature in contract.features]
-    if len(set(each)) == 1:
-        return f"({each[0]}{comma}){{{len(each) - 1}}}{each[0]}"
-    return comma.join(each)
-
-# %% ../../nbs/8_openapi/03_schemas.ipynb #3cf9b338
-CSV_WORDS = (
-    "one row on each line; a first line may name the columns, and then in any order; "
-    "cells may stand in quotes, which this pattern does not show"
-)
-ABSENT_WORDS = "; an empty cell is a missing value"
-
-
-def csv_content(contract: Contract) -> Schema:
-    """The schema of a table as CSV, and an example of it."""
-    example = example_text("text/csv", contract.example, contract)
-    header = literal_pattern(csv_text([contract.names])[:-1])
-    pattern = rf"^({header}\r?\n)?{lines_pattern(row_pattern(contract, as_json=False))}$"
-    absent = ABSENT_WORDS if any(feature.missing for feature in contract.features) else ""
-    schema = {"type": "string", "pattern": pattern, "description": CSV_WORDS + absent}
-    return {"schema": schema, "example": example}
-
-# %% ../../nbs/8_openapi/03_schemas.ipynb #5681b079
-def ndjson_content(contract: Contract) -> Schema:
-    """The schema of rows as JSON, one on each line, and an example of it."""
-    values = {each.name: value_pattern(each, as_json=True) for each in contract.features}
-    pairs = [f"{literal_pattern(json.dumps(name))}: {each}" for name, each in values.items()]
-    plain = rf"\[{row_pattern(contract, as_json=True)}\]"
-    named = r"\{" + ", ".join(pairs) + r"\}"
-    pattern = f"^{lines_pattern(f'({plain}|{named})')}$"
-    schema = {"type": "string", "pattern": pattern, "description": "one row as JSON on each line"}
-    rows = list(contract.example), named_example(contract)
-    example = "".join(example_text("application/x-ndjson", row, contract) for row in rows)
-    return {"schema": schema, "example": example}
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #8f513bb4
 def columns_schema(contract: Contract) -> Schema:

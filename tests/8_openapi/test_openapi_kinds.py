@@ -14,8 +14,9 @@ from test_openapi import FULL, check, schemathesis
 
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.openapi.document import document
+from iris_serve.openapi.patterns import csv_content, ndjson_content
 from iris_serve.openapi.routes import OPERATIONS
-from iris_serve.openapi.schemas import MAX_LISTED, body_examples, csv_content, ndjson_content
+from iris_serve.openapi.schemas import MAX_LISTED, body_examples
 from iris_serve.testing import Ruler
 
 CITIES = tuple(f"city {i}" for i in range(MAX_LISTED + 1))
