@@ -1,112 +1,69 @@
-"""Models with features of all kinds, made by hand, and the whole application in front of one."""
+"""Contracts with features of all kinds, and rows that they accept, for property tests."""
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import numpy as np
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from hypothesis import strategies as st
 
-from iris_serve.cli.settings import Settings
-from iris_serve.data.contract import Contract, Feature
-from iris_serve.data.kinds import encode_value
-from iris_serve.wsgi import make_app
+from iris_serve.data.contract import FLOAT32_LIMIT, Contract, Feature
 
-PORTS = (" Bristol", "Cork", "Łódź, by rail", 'the "old" port')
-FEATURES = (
-    Feature("age", "years", 0.0, 80.0, missing=True),
-    Feature("fare", "£", 0.0, 500.0),
-    Feature("alone", "", 0.0, 1.0, "boolean", (False, True), missing=True),
-    Feature("smokes", "", 0.0, 1.0, "boolean", ("No", "Yes")),
-    Feature("port", "", 0.0, 3.0, "category", PORTS, missing=True),
-    Feature("class", "", 0.0, 2.0, "category", (1, 2, 3)),
-    Feature("dose", "g", 0.0, 2.0, "category", (0.1, 0.25, 3.0), missing=True),
-    Feature("boat", "", 0.0, 1.0, "category", ("A", "B"), missing=True, unknown="missing"),
-)
-EXAMPLE = (28.0, 32.5, True, "No", "Cork", 3.0, 0.1, "A")
-NAMES = [feature.name for feature in FEATURES]
-# Rows as JSON has them, one value for each feature.
-ROWS = [
-    [28, 32.5, True, "No", "Cork", 3, 0.1, "A"],
-    [None, 7.25, None, "Yes", "Łódź, by rail", 1, None, "B"],
-    [61.5, 80, False, True, None, 2, 0.25, None],
-    [4, 500, True, False, " Bristol", 1, 3, "Z"],
-    [80, 0, False, "Yes", 'the "old" port', 2, 0.1, "A"],
-]
-NUMBERS = tuple(Feature(f"x{i}", "cm", 0.0, 80.0, missing=i < 2) for i in range(4))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+ODD = st.sampled_from(["", " ", "NA", "?", "null", "true", "1", "1.0", " a", "a", "A", "a,b", '"'])
+NUMBERS = st.floats(-FLOAT32_LIMIT, FLOAT32_LIMIT, exclude_min=True, exclude_max=True)
+SPELLINGS = (("No", "Yes"), ("n", "y"), ("F", "M"), ("false", "true"), ("0 no", "1 yes"))
+MARKS = ("NA", "?")
 
 
-def classes(*names: Any) -> dict[str, Any]:
-    return {"classes": names, "labels": tuple(str(name).lower() for name in names)}
+@st.composite
+def features(draw, name):
+    """A feature called `name` of any kind."""
+    kind = draw(st.sampled_from(["number", "boolean", "category"]))
+    missing = draw(st.booleans())
+    if kind == "number":
+        return Feature(name, "", -1.0, 1.0, missing=missing)
+    if kind == "boolean":
+        values = draw(st.sampled_from([(False, True), *SPELLINGS]))
+        return Feature(name, "", 0.0, 1.0, "boolean", values, missing)
+    values = st.lists(TEXTS | ODD, min_size=1, max_size=12, unique=True)
+    values |= st.lists(NUMBERS, min_size=1, max_size=12, unique=True)
+    found = tuple(sorted(draw(values)))
+    unknown = draw(st.sampled_from(["refuse", "missing"]))
+    return Feature(name, "", 0.0, len(found) - 1.0, "category", found, missing, unknown)
 
 
-TARGETS = {
-    "texts": classes("alive", "lost", "unknown"),
-    "booleans": classes(False, True),
-    "floats": classes(0.5, 1.0, 1.5),
-    "number": {"classes": (), "labels": (), "target": "price", "unit": "£"},
-}
-CONTRACTS = {name: Contract(FEATURES, example=EXAMPLE, **what) for name, what in TARGETS.items()}
-CONTRACTS["gaps"] = Contract(NUMBERS, example=(1.0, 2.0, 3.0, 4.0), **TARGETS["texts"])
-CONTRACTS["gaps, number"] = Contract(NUMBERS, example=(1.0, 2.0, 3.0, 4.0), **TARGETS["number"])
+def values(feature):
+    """The values of `feature` as a table has them, and None if one may be missing."""
+    known = NUMBERS if feature.kind == "number" else st.sampled_from(feature.values)
+    return st.none() | known if feature.missing else known
 
 
-def encoded(rows, contract):
-    """The `rows` as a model reads them."""
-    return [
-        [
-            encode_value(value, feature)
-            for value, feature in zip(row, contract.features, strict=True)
-        ]
-        for row in rows
-    ]
+@st.composite
+def contracts(draw, task=None):
+    """A contract of 1 to 6 features, for classes or for a number."""
+    odd = st.sampled_from(["a", "b", " c", "d e", "1", "true", "é", "features"])
+    names = draw(st.lists(odd | TEXTS.filter(bool), min_size=1, max_size=6, unique=True))
+    found = tuple(draw(features(name)) for name in names)
+    classes = draw(st.sampled_from([(), (0, 1), (False, True), ("a", "b")]))
+    example = tuple(0.0 if f.kind == "number" else f.values[0] for f in found)
+    labels = tuple(map(str, classes))
+    return Contract(found, classes, labels, example, unit="" if classes else "g", marks=MARKS)
+
+
+def rows(contract):
+    """Rows that `contract` accepts, as lists."""
+    return st.tuples(*map(values, contract.features)).map(list)
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A forest of scikit-learn that is asked by the codes, which it has learned at random."""
+class Recorder:
+    """A predictor that keeps the rows that it was asked for."""
 
     contract: Contract
-    forest: Any
-    name: str = "iris"
+    asked: list
+    name: str = "mixed"
     version: int = 1
-
-    @property
-    def has_proba(self):
-        return self.contract.task == "classes"
+    has_proba: bool = False
 
     def predict(self, rows):
-        answers = self.forest.predict(np.array(rows)).tolist()
-        kind = self.contract.classes
-        return [kind[int(answer)] for answer in answers] if kind else answers
-
-    def spread(self, rows):
-        return np.std([tree.predict(np.array(rows)) for tree in self.forest.estimators_], axis=0)
-
-    def predict_proba(self, rows):
-        return self.forest.predict_proba(np.array(rows)).tolist()
-
-
-@cache
-def predictor(name):
-    """A predictor for the contract `name`."""
-    contract, rng = CONTRACTS[name], np.random.default_rng(7)
-    high = [feature.high for feature in contract.features]
-    codes = rng.uniform(0, 1, (300, len(high))) * high
-    for i, feature in enumerate(contract.features):
-        if feature.kind != "number":
-            codes[:, i] = codes[:, i].round()
-        if feature.missing:
-            codes[rng.random(300) < 0.2, i] = np.nan
-    kinds = len(contract.classes)
-    answers = rng.integers(kinds, size=300) if kinds else rng.normal(size=300)
-    forest = RandomForestClassifier if kinds else RandomForestRegressor
-    return Coded(contract, forest(5, random_state=0).fit(codes, answers))
-
-
-def mixed_app(name, models):
-    """The application with every route for the model `name`, in front of the registry `models`."""
-    app = make_app(Settings(models=str(models), access_log="off"))
-    live = app.extensions["live"]
-    live.now, live.follow = predictor(name), lambda: None
-    return app
+        self.asked.append(rows)
+        classes = self.contract.classes or (0.5, 1.5)
+        return [classes[i % 2] for i in range(len(rows))]

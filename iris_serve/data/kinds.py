@@ -115,7 +115,9 @@ def value_error(value: object, feature: Feature) -> str | None:
         return None
     if feature.kind == "number":
         wrong = number_error(value)
-        return wrong and wrong.replace("a number,", f"{right_values(feature)},", 1)
+        if wrong and feature.missing:
+            return wrong.replace("a number,", "a number or null,", 1)
+        return wrong
     if find_code(value, feature) is not None or counts_as_missing(value, feature):
         return None
     got = describe_json(value) if number_error(value) else show_value(value)  # type: ignore[arg-type]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NDJSON', 'CSV', 'LINED', 'ParsedRows', 'NO_ROW', 'Limits', 'decompress', 'is_compressed', 'inflate', 'media_type',
-           'read_json', 'add_row', 'line_issue', 'read_ndjson', 'decode_utf8', 'csv_lines', 'column_order', 'is_header',
-           'parse_rows', 'read_csv', 'read_lined', 'csv_text']
+           'read_json', 'add_row', 'line_issue', 'read_ndjson', 'decode_utf8', 'csv_lines', 'column_names',
+           'column_order', 'is_header', 'parse_rows', 'read_csv', 'read_lined', 'csv_text']
 
 # %% ../../nbs/6_service/05_bodies.ipynb #034c3c65
 import csv
@@ -174,23 +174,28 @@ def csv_lines(body: bytes) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         raise BodyError([Issue((), f"it is not CSV: {error}", line=line)]) from None
 
+# %% ../../nbs/6_service/05_bodies.ipynb #32cc198c
+def column_names(cells: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names in `cells`, without blanks around them if that isn't how they are `known`."""
+    exact = set(known)
+    return [text if text in exact else text.strip() for text in cells]
+
 # %% ../../nbs/6_service/05_bodies.ipynb #668dabda
 def column_order(names: Sequence[str], known: Sequence[str], line: int = 1) -> list[int]:
     """The position in `names`, which were found on that `line`, of each of the `known` names.
 
     Raises `BodyError` for any name too many or too few.
     """
-    given = JsonObject([(name.strip(), 0.0) for name in names])
-    if issues := name_issues(given, known, ()):
+    given = column_names(names, known)
+    if issues := name_issues(JsonObject([(name, 0.0) for name in given]), known, ()):
         raise BodyError([replace(issue, line=line) for issue in issues])
-    places = {name.strip(): place for place, name in enumerate(names)}
-    return [places[name] for name in known]
+    return [given.index(name) for name in known]
 
 # %% ../../nbs/6_service/05_bodies.ipynb #10eb1319
 def is_header(cells: Sequence[str], contract: Contract) -> bool:
     """True if `cells`, the first line of a table, names its columns or is meant to."""
     known = contract.names
-    if sorted(text.strip() for text in cells) == sorted(known):
+    if sorted(column_names(cells, known)) == sorted(known):
         return True
     if any(decimal_number(name) is not None for name in known):
         return True
@@ -245,6 +250,10 @@ def read_lined(body: bytes, kind: str, contract: Contract, limits: Limits) -> Pa
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """The `rows` as CSV, each on a line of its own."""
     text = io.StringIO()
-    spelt = ([str(v).lower() if isinstance(v, bool) else v for v in row] for row in rows)
-    csv.writer(text, lineterminator="\n").writerows(spelt)
+    write = csv.writer(text, lineterminator="\n").writerow
+    write_quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow
+    for row in rows:
+        cells = [str(value).lower() if isinstance(value, bool) else value for value in row]
+        # Where lines end in "\n", a bare carriage return is not always quoted.
+        (write_quoted if any("\r" in str(cell) for cell in cells) else write)(cells)
     return text.getvalue()

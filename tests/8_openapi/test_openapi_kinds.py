@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import jsonschema
 import pytest
-from mixed import CONTRACTS, EXAMPLE, FEATURES, ROWS, TARGETS, mixed_app
+from coded import CONTRACTS, EXAMPLE, FEATURES, ROWS, TARGETS, mixed_app
 from msgspec.structs import replace
 from openapi_spec_validator import validate
 from services import serving
