@@ -11,7 +11,7 @@ import json
 import re
 
 from ..data.contract import Contract, Feature, Value, show_value
-from .schemas import MAX_LISTED, named_example
+from .schemas import MAX_ENUM, named_example
 from .types import Schema
 from ..service.bodies import csv_text
 from ..service.predict import example_text
@@ -43,7 +43,7 @@ def value_texts(value: Value, as_json: bool) -> list[str]:
 
 def value_pattern(feature: Feature, as_json: bool, alone: bool = False) -> str:
     """The pattern of one value of `feature`, in JSON or in CSV; `alone` if its row has no other."""
-    values: list[Value] = [*feature.values[:MAX_LISTED]]
+    values: list[Value] = [*feature.values[:MAX_ENUM]]
     if feature.kind == "boolean":
         values = list(dict.fromkeys([*values, False, True]))
     texts = [literal_pattern(text) for value in values for text in value_texts(value, as_json)]
