@@ -40,7 +40,10 @@ def library_versions() -> dict[str, str]:
 # %% ../../nbs/3_model/04_card.ipynb #ee9e7768
 SOURCES = (
     *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
-    *(f"forest/{name}" for name in ("__init__", "trees", "leaves", "format")),
+    *(
+        f"forest/{name}"
+        for name in ("__init__", "trees", "pipelines", "checks", "leaves", "format")
+    ),
     *(f"model/{name}" for name in ("train", "save", "card", "atomic")),
     *(f"training/{name}" for name in ("parameters", "runner", "retrain")),
     "notebook",
