@@ -10,7 +10,7 @@ __all__ = ['DEFAULTS', 'MARKS', 'NUMBER', 'INTEGER', 'DECIMAL_COMMA', 'THOUSANDS
            'count_different', 'why_misleading', 'why_constant', 'are_dates', 'why_senseless', 'boolean_values',
            'coded_feature', 'number_names', 'find_feature', 'content_digest']
 
-# %% ../../nbs/1_data/08_columns.ipynb #9c713489
+# %% ../../nbs/1_data/08_columns.ipynb #d8254394
 import hashlib
 import re
 from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ from .contract import FLOAT32_LIMIT, Feature, Value
 from .files import Cells, FileIssues
 from .wording import join_names, shorten
 
-# %% ../../nbs/1_data/08_columns.ipynb #e132fc06
+# %% ../../nbs/1_data/08_columns.ipynb #c8ac454a
 class Choices(Struct, frozen=True, kw_only=True):
     """What a person decides about a table; the defaults leave all of it to the table itself.
 
@@ -46,7 +46,7 @@ class Choices(Struct, frozen=True, kw_only=True):
 
 DEFAULTS = Choices()
 
-# %% ../../nbs/1_data/08_columns.ipynb #f10fcb67
+# %% ../../nbs/1_data/08_columns.ipynb #3580d5d2
 MARKS = (
     *("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "?", "-", "--", "."),
     *("#N/A", "#N/A N/A", "#NA", "#DIV/0!", "#VALUE!", "#REF!"),
@@ -58,7 +58,7 @@ def missing_marks(choices: Choices) -> tuple[str, ...]:
     marks = dict.fromkeys([*MARKS, *(mark.strip() for mark in choices.missing)])
     return tuple(mark for mark in marks if mark not in choices.present)
 
-# %% ../../nbs/1_data/08_columns.ipynb #2b5b2688
+# %% ../../nbs/1_data/08_columns.ipynb #bdf7ef44
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.I)
 INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 
@@ -72,7 +72,7 @@ def without_marks(cells: Cells, marks: Collection[str]) -> Cells:
     absent = np.array([*marked, True])[cells.values]  # -1 is the last one
     return replace(cells, values=np.where(absent, -1, cells.values))
 
-# %% ../../nbs/1_data/08_columns.ipynb #7fdf4e2c
+# %% ../../nbs/1_data/08_columns.ipynb #bdf5ea5e
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
 
@@ -83,7 +83,7 @@ def comma_hint(text: str) -> str:
         return "; write numbers without a comma, decimals with a point"
     return "; write a decimal point" if DECIMAL_COMMA.fullmatch(text) else ""
 
-# %% ../../nbs/1_data/08_columns.ipynb #19efbba2
+# %% ../../nbs/1_data/08_columns.ipynb #beae65df
 MOSTLY = 0.95  # of the cells
 
 
@@ -118,7 +118,7 @@ def parse_numbers(cells: Cells, separator: str) -> NDArray[np.float64] | None:
         )
     return numbers
 
-# %% ../../nbs/1_data/08_columns.ipynb #860a603f
+# %% ../../nbs/1_data/08_columns.ipynb #de1e248b
 @dataclass(frozen=True)
 class Cleaned:
     """A column as it is learned from, and `wrong` where a cell of it should be a number.
@@ -153,7 +153,7 @@ def clean_cells(
     wrong = np.isnan(values) & ~written.missing()
     return Cleaned(Cells(cells.name, values), written, wrong)
 
-# %% ../../nbs/1_data/08_columns.ipynb #5f928697
+# %% ../../nbs/1_data/08_columns.ipynb #d3f96505
 def magnitude_error(value: int | float) -> str | None:
     """What is wrong with the magnitude of the number `value`; None if nothing is."""
     if abs(value) == np.inf:
@@ -164,7 +164,7 @@ def magnitude_error(value: int | float) -> str | None:
         return "a whole number beyond 2**53, where 64-bit floats are no longer exact"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #fc11e01f
+# %% ../../nbs/1_data/08_columns.ipynb #33f0342a
 NUMBER_HINT = "; see `missing` and `categories`"
 
 
@@ -174,7 +174,7 @@ def text_error(value: object) -> str:
         return "true or false in a column of numbers; write 1 or 0"
     return f"text in a column of numbers{comma_hint(str(value).strip()) or NUMBER_HINT}"
 
-# %% ../../nbs/1_data/08_columns.ipynb #ae9d6609
+# %% ../../nbs/1_data/08_columns.ipynb #59c9850c
 def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> FileIssues:
     """What is wrong with a column of numbers; `texts()` are its cells as they are written.
 
@@ -193,7 +193,7 @@ def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> File
             issues.add(int(rows[row]), cells.name, every[row], problem)
     return issues
 
-# %% ../../nbs/1_data/08_columns.ipynb #3962fb0f
+# %% ../../nbs/1_data/08_columns.ipynb #bde1c938
 NO_NAME = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 IDENTIFIER = re.compile(r"(?i:id|index|rownames|.*_id)|.*[a-z]I[dD]")
 
@@ -230,7 +230,7 @@ def why_misleading(cells: Cells, index: Collection[str] = ()) -> str | None:
     every = whole and count_different(cells) == len(cells.values)
     return "an identifier, different in every row" if every else None
 
-# %% ../../nbs/1_data/08_columns.ipynb #59f9b373
+# %% ../../nbs/1_data/08_columns.ipynb #5be8dba9
 def why_constant(cells: Cells) -> str | None:
     """Why there is nothing to learn from a column; None if there is."""
     missing = cells.missing()
@@ -246,12 +246,12 @@ def why_constant(cells: Cells) -> str | None:
         return f"the same in every row: {shorten(text)}"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #6834c906
+# %% ../../nbs/1_data/08_columns.ipynb #7148e70e
 CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?( ?(Z|UTC|[+-]\d\d:?\d\d))?"
 MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DAY = r"(0?[1-9]|[12]\d|3[01])"
 DATES = (
-    rf"\d{{4}}(?P<iso>[-/.])(0?[1-9]|1[0-2])(?P=iso){DAY}",  # 2026-01-31
+    rf"\d{{4}}(?P<iso>[-/.])(0?[1-9]|1[0-2])(?P=iso){DAY}",  # 2026-1-31
     rf"{DAY}(?P<mark>[-/.]){DAY}(?P=mark)(\d{{4}}|\d\d)",  # 31.01.2026, 1/31/26
     rf"\d{{1,2}}[- ]{MONTH}[- ](\d{{4}}|\d\d)",  # 31-Jan-2026
     rf"{MONTH} \d{{1,2}},? \d{{4}}",  # January 31, 2026
@@ -267,7 +267,7 @@ def are_dates(cells: Cells) -> bool:
     counts = cells.counts()
     return bool(counts[np.array(dates, dtype=np.bool_)].sum() >= MOSTLY * max(1, counts.sum()))
 
-# %% ../../nbs/1_data/08_columns.ipynb #b8cdfa27
+# %% ../../nbs/1_data/08_columns.ipynb #4dc04b65
 FREE_TEXT = 0.8  # of the cells that are not missing differ
 FEW_VALUES = 20
 
@@ -283,7 +283,7 @@ def why_senseless(cells: Cells) -> str | None:
         return None
     return f"free text: {different} different values in {present} rows"
 
-# %% ../../nbs/1_data/08_columns.ipynb #5e875d41
+# %% ../../nbs/1_data/08_columns.ipynb #ae7d87e6
 BOOLEANS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 
 
@@ -297,7 +297,7 @@ def boolean_values(different: Sequence[Value]) -> tuple[Value, Value] | None:
             return words[false], words[true]
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #ab1071ca
+# %% ../../nbs/1_data/08_columns.ipynb #7274ab5c
 def coded_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature]:
     """The codes of a column of texts or booleans, shape (rows,), and the feature they belong to."""
     counts, known = cells.counts(), cells.different or []
@@ -322,7 +322,7 @@ def number_names(cells: Cells) -> Cells:
     names = [int(v) if v == int(v) else v for v in different.tolist()]
     return Cells(cells.name, values, names)
 
-# %% ../../nbs/1_data/08_columns.ipynb #7866543c
+# %% ../../nbs/1_data/08_columns.ipynb #3917d878
 def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature, str]:
     """The codes in a column, shape (rows,), the feature they belong to, and why it is that kind."""
     if cells.different is None and cells.name in choices.categories:
@@ -340,7 +340,7 @@ def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], F
     count, what = len(feature.values), "text" if text else "number"
     return codes, feature, f"{count} different {what}{'s' * (count != 1)}{missing}"
 
-# %% ../../nbs/1_data/08_columns.ipynb #8f75a0c3
+# %% ../../nbs/1_data/08_columns.ipynb #a1d12539
 def content_digest(codes: NDArray[np.float64], feature: Feature) -> bytes:
     """A digest of what a forest learns from a column: its numbers in 32 bits, and its values."""
     seen = codes.astype(np.float32) + np.float32(0)

@@ -218,7 +218,7 @@ def line_error(cells: Sequence[str], width: int) -> str | None:
         return None
     return f"{count} value{'s' * (count != 1)} in this row, and {width} columns in the header"
 
-# %% ../../nbs/1_data/10_delimited.ipynb #a8ef9b02
+# %% ../../nbs/1_data/10_delimited.ipynb #2fdd1f4a
 @dataclass(frozen=True)
 class Lines:
     """What a strict reader found: the numbers of the `good` rows, the `empty` ones, the issues."""
@@ -227,7 +227,7 @@ class Lines:
     empty: int
     issues: FileIssues
 
-
+# %% ../../nbs/1_data/10_delimited.ipynb #5dc9fa71
 def check_lines(data: bytes, layout: Layout, source: str, copy: Any = None) -> Lines:
     """Go through the lines of a CSV file; the good ones are written to `copy`, a `csv.writer`.
 

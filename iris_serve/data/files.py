@@ -94,7 +94,7 @@ def file_error(source: str, problem: str, value: object = None) -> TableError:
     issues.add(None, None, value, problem)
     return issues.error(source)
 
-# %% ../../nbs/1_data/04_files.ipynb #6be1e811
+# %% ../../nbs/1_data/04_files.ipynb #219763be
 @dataclass(frozen=True)
 class Cells:
     """What stands in the column `name`, row by row.
@@ -128,7 +128,7 @@ class Cells:
             return None if np.isnan(value) else float(value)
         return None if value < 0 else self.different[value]
 
-# %% ../../nbs/1_data/04_files.ipynb #188fcf3c
+# %% ../../nbs/1_data/04_files.ipynb #d30eeec4
 @dataclass(frozen=True)
 class Content:
     """What was read from a file: the `cells` of each column, and what is wrong with its lines.
@@ -147,7 +147,7 @@ class Content:
         """A function that reads the column at `place` as it is written, in the rows `kept`."""
         return lambda: list(compress(self.texts(place), kept))
 
-# %% ../../nbs/1_data/04_files.ipynb #bca818ef
+# %% ../../nbs/1_data/04_files.ipynb #0e0a6d1f
 @dataclass(frozen=True)
 class OpenFile:
     """A file with the columns `names`; `read(marks, target)` reads all of them.

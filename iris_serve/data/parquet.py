@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DAMAGED_FILE_ERRORS', 'arrow_cells', 'read_parquet', 'index_columns', 'open_parts', 'open_parquet']
 
-# %% ../../nbs/1_data/11_parquet.ipynb #5e10d4cd
+# %% ../../nbs/1_data/11_parquet.ipynb #21a5cb32
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from .files import Cells, Content, OpenFile, file_error
 from .wording import shorten
 
-# %% ../../nbs/1_data/11_parquet.ipynb #9fcbde1b
+# %% ../../nbs/1_data/11_parquet.ipynb #4ea2a6cb
 # Whatever pyarrow raises about bytes that make no sense is one of these.
 DAMAGED_FILE_ERRORS = (
     OSError,
@@ -29,7 +29,7 @@ DAMAGED_FILE_ERRORS = (
     RuntimeError,
 )
 
-# %% ../../nbs/1_data/11_parquet.ipynb #20fa7a72
+# %% ../../nbs/1_data/11_parquet.ipynb #aa07d786
 def arrow_cells(name: str, column: Any) -> Cells:
     """What stands in `column`, a chunked array of pyarrow, as the cells of the column `name`."""
     pyarrow, compute = import_module("pyarrow"), import_module("pyarrow.compute")
@@ -54,7 +54,7 @@ def arrow_cells(name: str, column: Any) -> Cells:
     kind = str(column.type).split("<")[0]
     return Cells(name, np.array(column.is_valid(), dtype=np.int64) - 1, [column.type], kind)
 
-# %% ../../nbs/1_data/11_parquet.ipynb #1a42a4e8
+# %% ../../nbs/1_data/11_parquet.ipynb #789c3583
 def read_parquet(files: Sequence[Any], source: str) -> Content:
     """What stands in the open Parquet `files`, one below the other. Raises `TableError`."""
     pyarrow = import_module("pyarrow")
@@ -74,7 +74,7 @@ def read_parquet(files: Sequence[Any], source: str) -> Content:
 
     return Content(cells, np.arange(1, table.num_rows + 1), texts)
 
-# %% ../../nbs/1_data/11_parquet.ipynb #205da1dc
+# %% ../../nbs/1_data/11_parquet.ipynb #823cd072
 def index_columns(schema: Any) -> frozenset[str]:
     """The names of the columns that pandas says were an index, in the `schema` of a file."""
     try:
@@ -83,7 +83,7 @@ def index_columns(schema: Any) -> frozenset[str]:
     except (ValueError, LookupError, TypeError, AttributeError):
         return frozenset()
 
-# %% ../../nbs/1_data/11_parquet.ipynb #93f0ac85
+# %% ../../nbs/1_data/11_parquet.ipynb #d67f7d42
 def open_parts(parts: Iterable[bytes], source: str) -> OpenFile:
     """The Parquet file `source`, whole or in `parts`, each with its bytes. Raises `TableError`."""
     try:
