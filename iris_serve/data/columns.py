@@ -10,7 +10,7 @@ __all__ = ['DEFAULTS', 'MARKS', 'NUMBER', 'INTEGER', 'DECIMAL_COMMA', 'THOUSANDS
            'count_different', 'why_misleading', 'why_constant', 'are_dates', 'why_senseless', 'boolean_values',
            'coded_feature', 'number_names', 'find_feature', 'content_digest']
 
-# %% ../../nbs/1_data/08_columns.ipynb #d8254394
+# %% ../../nbs/1_data/08_columns.ipynb #1348a8e0
 import hashlib
 import re
 from collections.abc import Collection, Sequence
@@ -22,10 +22,10 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from .contract import FLOAT32_LIMIT, Feature, Value
-from .files import Cells, FileIssues
+from .files import ColumnCells, FileIssues
 from .wording import join_names, shorten
 
-# %% ../../nbs/1_data/08_columns.ipynb #c8ac454a
+# %% ../../nbs/1_data/08_columns.ipynb #e132fc06
 class Choices(Struct, frozen=True, kw_only=True):
     """What a person decides about a table; the defaults leave all of it to the table itself.
 
@@ -46,7 +46,7 @@ class Choices(Struct, frozen=True, kw_only=True):
 
 DEFAULTS = Choices()
 
-# %% ../../nbs/1_data/08_columns.ipynb #3580d5d2
+# %% ../../nbs/1_data/08_columns.ipynb #f10fcb67
 MARKS = (
     *("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "?", "-", "--", "."),
     *("#N/A", "#N/A N/A", "#NA", "#DIV/0!", "#VALUE!", "#REF!"),
@@ -58,12 +58,12 @@ def missing_marks(choices: Choices) -> tuple[str, ...]:
     marks = dict.fromkeys([*MARKS, *(mark.strip() for mark in choices.missing)])
     return tuple(mark for mark in marks if mark not in choices.present)
 
-# %% ../../nbs/1_data/08_columns.ipynb #bdf7ef44
+# %% ../../nbs/1_data/08_columns.ipynb #eb6b3f6a
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.I)
 INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 
 
-def without_marks(cells: Cells, marks: Collection[str]) -> Cells:
+def without_marks(cells: ColumnCells, marks: Collection[str]) -> ColumnCells:
     """The same column, but missing where one of the `marks` stands, with or without blanks."""
     if cells.different is None:
         numbers = [float(mark) for mark in marks if NUMBER.fullmatch(mark)]
@@ -72,7 +72,7 @@ def without_marks(cells: Cells, marks: Collection[str]) -> Cells:
     absent = np.array([*marked, True])[cells.values]  # -1 is the last one
     return replace(cells, values=np.where(absent, -1, cells.values))
 
-# %% ../../nbs/1_data/08_columns.ipynb #bdf5ea5e
+# %% ../../nbs/1_data/08_columns.ipynb #7fdf4e2c
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
 
@@ -83,7 +83,7 @@ def comma_hint(text: str) -> str:
         return "; write numbers without a comma, decimals with a point"
     return "; write a decimal point" if DECIMAL_COMMA.fullmatch(text) else ""
 
-# %% ../../nbs/1_data/08_columns.ipynb #beae65df
+# %% ../../nbs/1_data/08_columns.ipynb #b96c49a1
 MOSTLY = 0.95  # of the cells
 
 
@@ -99,7 +99,7 @@ def has_decimal_commas(
     return clear and not ambiguous and (share < MOSTLY or separator != ",")
 
 
-def parse_numbers(cells: Cells, separator: str) -> NDArray[np.float64] | None:
+def parse_numbers(cells: ColumnCells, separator: str) -> NDArray[np.float64] | None:
     """The number that each of the `different` values is, or NaN; None if they are no numbers."""
     texts = [v.strip() if isinstance(v, str) else "" for v in cells.different or ()]
     numbers = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in texts])
@@ -118,7 +118,7 @@ def parse_numbers(cells: Cells, separator: str) -> NDArray[np.float64] | None:
         )
     return numbers
 
-# %% ../../nbs/1_data/08_columns.ipynb #de1e248b
+# %% ../../nbs/1_data/08_columns.ipynb #3b127b68
 @dataclass(frozen=True)
 class Cleaned:
     """A column as it is learned from, and `wrong` where a cell of it should be a number.
@@ -126,8 +126,8 @@ class Cleaned:
     `written` are the same cells as they stand in the file.
     """
 
-    cells: Cells
-    written: Cells
+    cells: ColumnCells
+    written: ColumnCells
     wrong: NDArray[np.bool_]
 
     def take(self, rows: NDArray[Any]) -> "Cleaned":
@@ -142,7 +142,7 @@ class Cleaned:
 
 
 def clean_cells(
-    cells: Cells, marks: Collection[str], separator: str = ",", names: bool = False
+    cells: ColumnCells, marks: Collection[str], separator: str = ",", names: bool = False
 ) -> Cleaned:
     """The column with numbers as numbers, unless they are `names`, and the `marks` as missing."""
     written = without_marks(cells, marks)
@@ -151,9 +151,9 @@ def clean_cells(
         return Cleaned(written, written, np.zeros(len(written.values), dtype=np.bool_))
     values = np.append(numbers, np.nan)[written.values] + 0.0
     wrong = np.isnan(values) & ~written.missing()
-    return Cleaned(Cells(cells.name, values), written, wrong)
+    return Cleaned(ColumnCells(cells.name, values), written, wrong)
 
-# %% ../../nbs/1_data/08_columns.ipynb #d3f96505
+# %% ../../nbs/1_data/08_columns.ipynb #5f928697
 def magnitude_error(value: int | float) -> str | None:
     """What is wrong with the magnitude of the number `value`; None if nothing is."""
     if abs(value) == np.inf:
@@ -164,7 +164,7 @@ def magnitude_error(value: int | float) -> str | None:
         return "a whole number beyond 2**53, where 64-bit floats are no longer exact"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #33f0342a
+# %% ../../nbs/1_data/08_columns.ipynb #fc11e01f
 NUMBER_HINT = "; see `missing` and `categories`"
 
 
@@ -174,7 +174,7 @@ def text_error(value: object) -> str:
         return "true or false in a column of numbers; write 1 or 0"
     return f"text in a column of numbers{comma_hint(str(value).strip()) or NUMBER_HINT}"
 
-# %% ../../nbs/1_data/08_columns.ipynb #59c9850c
+# %% ../../nbs/1_data/08_columns.ipynb #ae9d6609
 def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> FileIssues:
     """What is wrong with a column of numbers; `texts()` are its cells as they are written.
 
@@ -193,7 +193,7 @@ def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> File
             issues.add(int(rows[row]), cells.name, every[row], problem)
     return issues
 
-# %% ../../nbs/1_data/08_columns.ipynb #bde1c938
+# %% ../../nbs/1_data/08_columns.ipynb #32244cc7
 NO_NAME = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 IDENTIFIER = re.compile(r"(?i:id|index|rownames|.*_id)|.*[a-z]I[dD]")
 
@@ -203,20 +203,20 @@ def are_whole(values: NDArray[np.float64]) -> bool:
     return bool((np.isfinite(values) & (np.floor(values) == values)).all())
 
 
-def counts_rows(cells: Cells) -> bool:
+def counts_rows(cells: ColumnCells) -> bool:
     """Are these the numbers from 0 or 1 on, in the order of the rows?"""
     first = cells.values[0] if len(cells.values) > 1 and cells.different is None else -1
     return first in (0, 1) and bool((cells.values == np.arange(len(cells.values)) + first).all())
 
 
-def count_different(cells: Cells) -> int:
+def count_different(cells: ColumnCells) -> int:
     """How many different values there are; a missing one is none."""
     if cells.different is None:
         return len(np.unique(cells.values[~np.isnan(cells.values)]))
     return int((cells.counts() > 0).sum())
 
 
-def why_misleading(cells: Cells, index: Collection[str] = ()) -> str | None:
+def why_misleading(cells: ColumnCells, index: Collection[str] = ()) -> str | None:
     """Why the column says which row it is, and nothing else; None if it does not."""
     if NO_NAME.fullmatch(cells.name):
         return "it has no name, as the index that pandas writes"
@@ -230,8 +230,8 @@ def why_misleading(cells: Cells, index: Collection[str] = ()) -> str | None:
     every = whole and count_different(cells) == len(cells.values)
     return "an identifier, different in every row" if every else None
 
-# %% ../../nbs/1_data/08_columns.ipynb #5be8dba9
-def why_constant(cells: Cells) -> str | None:
+# %% ../../nbs/1_data/08_columns.ipynb #b2fae55d
+def why_constant(cells: ColumnCells) -> str | None:
     """Why there is nothing to learn from a column; None if there is."""
     missing = cells.missing()
     if missing.all():
@@ -246,7 +246,7 @@ def why_constant(cells: Cells) -> str | None:
         return f"the same in every row: {shorten(text)}"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #7148e70e
+# %% ../../nbs/1_data/08_columns.ipynb #9ddd84e2
 CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?( ?(Z|UTC|[+-]\d\d:?\d\d))?"
 MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DAY = r"(0?[1-9]|[12]\d|3[01])"
@@ -259,7 +259,7 @@ DATES = (
 DATE = re.compile(rf"({'|'.join(DATES)})([T ] ?{CLOCK})?|{CLOCK}", re.ASCII)
 
 
-def are_dates(cells: Cells) -> bool:
+def are_dates(cells: ColumnCells) -> bool:
     """Are nearly all of these texts dates or times?"""
     if cells.sort == "date" or cells.different is None:
         return cells.sort == "date"
@@ -267,12 +267,12 @@ def are_dates(cells: Cells) -> bool:
     counts = cells.counts()
     return bool(counts[np.array(dates, dtype=np.bool_)].sum() >= MOSTLY * max(1, counts.sum()))
 
-# %% ../../nbs/1_data/08_columns.ipynb #4dc04b65
+# %% ../../nbs/1_data/08_columns.ipynb #8fedd964
 FREE_TEXT = 0.8  # of the cells that are not missing differ
 FEW_VALUES = 20
 
 
-def why_senseless(cells: Cells) -> str | None:
+def why_senseless(cells: ColumnCells) -> str | None:
     """Why a forest cannot make sense of a column; None if it can."""
     if are_dates(cells):
         return "dates or times"
@@ -283,7 +283,7 @@ def why_senseless(cells: Cells) -> str | None:
         return None
     return f"free text: {different} different values in {present} rows"
 
-# %% ../../nbs/1_data/08_columns.ipynb #ae7d87e6
+# %% ../../nbs/1_data/08_columns.ipynb #5e875d41
 BOOLEANS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 
 
@@ -297,8 +297,8 @@ def boolean_values(different: Sequence[Value]) -> tuple[Value, Value] | None:
             return words[false], words[true]
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #7274ab5c
-def coded_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature]:
+# %% ../../nbs/1_data/08_columns.ipynb #11b73454
+def coded_feature(cells: ColumnCells, choices: Choices) -> tuple[NDArray[np.float64], Feature]:
     """The codes of a column of texts or booleans, shape (rows,), and the feature they belong to."""
     counts, known = cells.counts(), cells.different or []
     used = [value for value, count in zip(known, counts, strict=True) if count]
@@ -313,17 +313,17 @@ def coded_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], 
     return codes, Feature(cells.name, "", 0.0, high, "category", tuple(values), missing, unknown)
 
 
-def number_names(cells: Cells) -> Cells:
+def number_names(cells: ColumnCells) -> ColumnCells:
     """A column of numbers that are names, with the list of the different ones."""
     present = ~np.isnan(cells.values)
     different, places = np.unique(cells.values[present], return_inverse=True)
     values = np.full(len(present), -1)
     values[present] = places
     names = [int(v) if v == int(v) else v for v in different.tolist()]
-    return Cells(cells.name, values, names)
+    return ColumnCells(cells.name, values, names)
 
-# %% ../../nbs/1_data/08_columns.ipynb #3917d878
-def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature, str]:
+# %% ../../nbs/1_data/08_columns.ipynb #b37b6e6f
+def find_feature(cells: ColumnCells, choices: Choices) -> tuple[NDArray[np.float64], Feature, str]:
     """The codes in a column, shape (rows,), the feature they belong to, and why it is that kind."""
     if cells.different is None and cells.name in choices.categories:
         cells = number_names(cells)
@@ -340,7 +340,7 @@ def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], F
     count, what = len(feature.values), "text" if text else "number"
     return codes, feature, f"{count} different {what}{'s' * (count != 1)}{missing}"
 
-# %% ../../nbs/1_data/08_columns.ipynb #a1d12539
+# %% ../../nbs/1_data/08_columns.ipynb #8f75a0c3
 def content_digest(codes: NDArray[np.float64], feature: Feature) -> bytes:
     """A digest of what a forest learns from a column: its numbers in 32 bits, and its values."""
     seen = codes.astype(np.float32) + np.float32(0)

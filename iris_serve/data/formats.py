@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CSV_ENDINGS', 'PARQUET_ENDINGS', 'OTHER_FORMATS', 'open_table', 'parquet_parts', 'open_file']
 
-# %% ../../nbs/1_data/13_formats.ipynb #bf2e3249
+# %% ../../nbs/1_data/13_formats.ipynb #daea3cfd
 import hashlib
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .files import OpenFile, file_error
 from .parquet import open_parquet, open_parts
 from .wording import shorten
 
-# %% ../../nbs/1_data/13_formats.ipynb #338ee73a
+# %% ../../nbs/1_data/13_formats.ipynb #a8350f4d
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 PARQUET_ENDINGS = (".parquet", ".pq", ".parquet.gzip", ".parquet.gz")
 OTHER_FORMATS = {
@@ -36,7 +36,7 @@ OTHER_FORMATS = {
     ): "an archive is not read; unpack it first",
 }
 
-# %% ../../nbs/1_data/13_formats.ipynb #dc09d22f
+# %% ../../nbs/1_data/13_formats.ipynb #07771afb
 def open_table(name: str, data: bytes) -> OpenFile:
     """The file `name` with the bytes `data`, by the end of its name. Raises `TableError`."""
     source, lower = shorten(name, 100), name.lower()
@@ -50,7 +50,7 @@ def open_table(name: str, data: bytes) -> OpenFile:
             raise file_error(source, advice)
     raise file_error(source, "only .csv, .tsv, .csv.gz and .parquet files are read")
 
-# %% ../../nbs/1_data/13_formats.ipynb #a36fa551
+# %% ../../nbs/1_data/13_formats.ipynb #6bc0a95e
 def parquet_parts(folder: Path) -> list[Path]:
     """The Parquet files in `folder`, in order of their names; hidden ones do not count."""
     files = (path for path in folder.iterdir() if not path.name.startswith((".", "_")))
