@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
-from iris_serve.data.columns import MARKS, Choices, missing_marks
+from iris_serve.data.columns import MARKS, NUMBER, Choices, comma_hint, missing_marks
 from iris_serve.data.contract import Feature
 from iris_serve.data.files import TableError
 from iris_serve.data.split import held_out
@@ -425,8 +425,14 @@ def test_a_directory_of_parquet_parts_is_read_in_the_order_of_their_names(tmp_pa
 
 # Tables of all kinds
 
+
+def is_number(text):
+    """Is the text a number, perhaps with commas?"""
+    return bool(NUMBER.fullmatch(text) or comma_hint(text))
+
+
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
-WORDS = NAMES.filter(lambda text: text.strip() and text.strip() not in MARKS)
+WORDS = NAMES.filter(lambda text: not (is_number(text.strip()) or text.strip() in MARKS))
 COLUMNS = {
     "number": st.sampled_from([0.0, -1.5, 1e-7, 123456.789, 2.0]),
     "boolean": st.booleans(),

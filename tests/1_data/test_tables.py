@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
+from iris_serve.data import delimited
 from iris_serve.data.columns import DEFAULTS, Choices
 from iris_serve.data.files import MAX_ISSUES, FileIssue, TableError
 from iris_serve.data.rows import RowError, check_row
@@ -599,6 +600,20 @@ def test_a_line_that_is_cut_off_is_found_although_the_last_column_has_gaps(place
         place + 1,
         "2 values in this row, and 3 columns in the header",
     )
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_good_file_is_read_by_pandas_alone(quoted, accepted, monkeypatch):
+    monkeypatch.setattr(delimited, "check_lines", lambda *_: pytest.fail("read line by line"))
+    rows = [(b, c, "" if i % 3 else a) for i, (a, b, c) in enumerate(ROWS)]
+    content = lines(rows, ["weight", "kind", "size"])
+    assert len(accepted(content.replace("red", '"red"') if quoted else content)) == 40
+
+
+def test_a_text_far_below_many_numbers_makes_a_column_of_texts_as_they_are_written(accepted):
+    rows = [("01" if i < 250_000 else "n", f"{i % 7}", "ab"[i % 2]) for i in range(300_000)]
+    feature = accepted(lines(rows)).contract.features[0]
+    assert (feature.kind, feature.values) == ("category", ("01", "n"))
 
 
 def test_rows_behind_a_cell_of_several_lines_have_the_right_numbers(refused):
