@@ -104,12 +104,14 @@ def describe_table(table: Table) -> str:
     """What was found in the file of `table`, in lines; nothing of a built-in table."""
     if not table.columns:
         return ""
-    task = table.contract.task
-    other = "number" if task == "classes" else "classes"
-    predicted = "classes are" if task == "classes" else "a number is"
+    classes = table.contract.classes
+    predicted = "classes are predicted" if classes else "a number is predicted"
+    if not classes or isinstance(classes[0], (int, float)):
+        other = "number" if classes else "classes"
+        predicted += f"; '-p task {other}' decides otherwise"
     lines = (
         describe_columns(table.columns),
-        f"{predicted} predicted; '-p task {other}' decides otherwise",
+        predicted,
         "'-p drop A,B' leaves columns out, '-p features A,B' learns from these and no others",
     )
     return "\n".join(lines)
