@@ -101,7 +101,9 @@ def few_differ(fractions: NDArray[np.float64]) -> bool:
 
 def choose_rule(table: Table, test_size: float) -> Rule:
     """`content`, unless few rows of `table` differ or a class would miss on a side: then `fair`."""
-    fractions = content_fractions(table)
+    fractions, rows_asked = content_fractions(table), test_size * len(table)
+    if not 0.5 <= rows_asked <= len(table) - max(1, len(table.contract.classes)) / 2:
+        return "content"
     out = fractions < test_size
     y = table.y if table.contract.task == "classes" else np.zeros(len(table), np.int8)
     classes, codes = np.unique(y, return_inverse=True)
