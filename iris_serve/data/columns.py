@@ -6,11 +6,11 @@
 __all__ = ['DEFAULTS', 'MARKS', 'NUMBER', 'INTEGER', 'DECIMAL_COMMA', 'THOUSANDS', 'MOSTLY', 'NUMBER_HINT', 'NO_NAME',
            'IDENTIFIER', 'CLOCK', 'MONTH', 'DAY', 'DATES', 'DATE', 'FREE_TEXT', 'FEW_VALUES', 'BOOLEANS', 'Choices',
            'missing_marks', 'without_marks', 'comma_hint', 'has_decimal_commas', 'parse_numbers', 'Cleaned',
-           'clean_cells', 'magnitude_error', 'text_error', 'number_issues', 'counts_rows', 'count_different',
-           'why_misleading', 'why_constant', 'are_dates', 'why_senseless', 'boolean_values', 'coded_feature',
-           'number_names', 'find_feature', 'content_digest']
+           'clean_cells', 'magnitude_error', 'text_error', 'number_issues', 'are_whole', 'counts_rows',
+           'count_different', 'why_misleading', 'why_constant', 'are_dates', 'why_senseless', 'boolean_values',
+           'coded_feature', 'number_names', 'find_feature', 'content_digest']
 
-# %% ../../nbs/1_data/08_columns.ipynb #d8254394
+# %% ../../nbs/1_data/08_columns.ipynb #9c713489
 import hashlib
 import re
 from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ from .contract import FLOAT32_LIMIT, Feature, Value
 from .files import Cells, FileIssues
 from .wording import join_names, shorten
 
-# %% ../../nbs/1_data/08_columns.ipynb #c8ac454a
+# %% ../../nbs/1_data/08_columns.ipynb #e132fc06
 class Choices(Struct, frozen=True, kw_only=True):
     """What a person decides about a table; the defaults leave all of it to the table itself.
 
@@ -46,7 +46,7 @@ class Choices(Struct, frozen=True, kw_only=True):
 
 DEFAULTS = Choices()
 
-# %% ../../nbs/1_data/08_columns.ipynb #3580d5d2
+# %% ../../nbs/1_data/08_columns.ipynb #f10fcb67
 MARKS = (
     *("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "?", "-", "--", "."),
     *("#N/A", "#N/A N/A", "#NA", "#DIV/0!", "#VALUE!", "#REF!"),
@@ -58,7 +58,7 @@ def missing_marks(choices: Choices) -> tuple[str, ...]:
     marks = dict.fromkeys([*MARKS, *(mark.strip() for mark in choices.missing)])
     return tuple(mark for mark in marks if mark not in choices.present)
 
-# %% ../../nbs/1_data/08_columns.ipynb #bdf7ef44
+# %% ../../nbs/1_data/08_columns.ipynb #2b5b2688
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.I)
 INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 
@@ -72,7 +72,7 @@ def without_marks(cells: Cells, marks: Collection[str]) -> Cells:
     absent = np.array([*marked, True])[cells.values]  # -1 is the last one
     return replace(cells, values=np.where(absent, -1, cells.values))
 
-# %% ../../nbs/1_data/08_columns.ipynb #bdf5ea5e
+# %% ../../nbs/1_data/08_columns.ipynb #7fdf4e2c
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
 
@@ -83,7 +83,7 @@ def comma_hint(text: str) -> str:
         return "; write numbers without a comma, decimals with a point"
     return "; write a decimal point" if DECIMAL_COMMA.fullmatch(text) else ""
 
-# %% ../../nbs/1_data/08_columns.ipynb #beae65df
+# %% ../../nbs/1_data/08_columns.ipynb #19efbba2
 MOSTLY = 0.95  # of the cells
 
 
@@ -118,7 +118,7 @@ def parse_numbers(cells: Cells, separator: str) -> NDArray[np.float64] | None:
         )
     return numbers
 
-# %% ../../nbs/1_data/08_columns.ipynb #47d5f4b0
+# %% ../../nbs/1_data/08_columns.ipynb #860a603f
 @dataclass(frozen=True)
 class Cleaned:
     """A column as it is learned from, and `wrong` where a cell of it should be a number.
@@ -134,6 +134,12 @@ class Cleaned:
         """The same column with only some `rows`."""
         return Cleaned(self.cells.take(rows), self.written.take(rows), self.wrong[rows])
 
+    @property
+    def commas(self) -> bool:
+        """Are there numbers with a decimal comma?"""
+        texts = () if self.cells.different is not None else self.written.different or ()
+        return any(DECIMAL_COMMA.fullmatch(str(text).strip()) for text in texts)
+
 
 def clean_cells(
     cells: Cells, marks: Collection[str], separator: str = ",", names: bool = False
@@ -147,7 +153,7 @@ def clean_cells(
     wrong = np.isnan(values) & ~written.missing()
     return Cleaned(Cells(cells.name, values), written, wrong)
 
-# %% ../../nbs/1_data/08_columns.ipynb #d3f96505
+# %% ../../nbs/1_data/08_columns.ipynb #5f928697
 def magnitude_error(value: int | float) -> str | None:
     """What is wrong with the magnitude of the number `value`; None if nothing is."""
     if abs(value) == np.inf:
@@ -158,7 +164,7 @@ def magnitude_error(value: int | float) -> str | None:
         return "a whole number beyond 2**53, where 64-bit floats are no longer exact"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #33f0342a
+# %% ../../nbs/1_data/08_columns.ipynb #fc11e01f
 NUMBER_HINT = "; see `missing` and `categories`"
 
 
@@ -168,7 +174,7 @@ def text_error(value: object) -> str:
         return "true or false in a column of numbers; write 1 or 0"
     return f"text in a column of numbers{comma_hint(str(value).strip()) or NUMBER_HINT}"
 
-# %% ../../nbs/1_data/08_columns.ipynb #59c9850c
+# %% ../../nbs/1_data/08_columns.ipynb #ae9d6609
 def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> FileIssues:
     """What is wrong with a column of numbers; `texts()` are its cells as they are written.
 
@@ -187,9 +193,14 @@ def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> File
             issues.add(int(rows[row]), cells.name, every[row], problem)
     return issues
 
-# %% ../../nbs/1_data/08_columns.ipynb #fe9cb70a
+# %% ../../nbs/1_data/08_columns.ipynb #3962fb0f
 NO_NAME = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 IDENTIFIER = re.compile(r"(?i:id|index|rownames|.*_id)|.*[a-z]I[dD]")
+
+
+def are_whole(values: NDArray[np.float64]) -> bool:
+    """Are all of these numbers whole? Neither infinity nor NaN is."""
+    return bool((np.isfinite(values) & (np.floor(values) == values)).all())
 
 
 def counts_rows(cells: Cells) -> bool:
@@ -213,25 +224,29 @@ def why_misleading(cells: Cells, index: Collection[str] = ()) -> str | None:
         return "an index, as the file says"
     if counts_rows(cells):
         return f"it counts the rows from {int(cells.values[0])}"
-    whole = cells.different is not None or bool((cells.values % 1 == 0).all())
-    if whole and IDENTIFIER.fullmatch(cells.name) and count_different(cells) == len(cells.values):
-        return "an identifier, different in every row"
-    return None
+    if not IDENTIFIER.fullmatch(cells.name):
+        return None
+    whole = cells.different is not None or are_whole(cells.values)
+    every = whole and count_different(cells) == len(cells.values)
+    return "an identifier, different in every row" if every else None
 
-# %% ../../nbs/1_data/08_columns.ipynb #52455c92
+# %% ../../nbs/1_data/08_columns.ipynb #59f9b373
 def why_constant(cells: Cells) -> str | None:
     """Why there is nothing to learn from a column; None if there is."""
     missing = cells.missing()
     if missing.all():
         return "no row has a value"
-    if missing.any() or cells.sort:
+    number = cells.different is None
+    if missing.any() or cells.sort or (number and np.abs(cells.values).max() >= FLOAT32_LIMIT):
         return None
-    values = cells.values if cells.different is not None else cells.values.astype(np.float32)
+    values = cells.values.astype(np.float32) if number else cells.values
     if (values == values[0]).all():
-        return f"the same in every row: {shorten(str(cells.value(0)))}"
+        value = cells.value(0)
+        text = f"{value:.12g}" if isinstance(value, float) else str(value)
+        return f"the same in every row: {shorten(text)}"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #650cd5a1
+# %% ../../nbs/1_data/08_columns.ipynb #6834c906
 CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?( ?(Z|UTC|[+-]\d\d:?\d\d))?"
 MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DAY = r"(0?[1-9]|[12]\d|3[01])"
@@ -252,7 +267,7 @@ def are_dates(cells: Cells) -> bool:
     counts = cells.counts()
     return bool(counts[np.array(dates, dtype=np.bool_)].sum() >= MOSTLY * max(1, counts.sum()))
 
-# %% ../../nbs/1_data/08_columns.ipynb #4b749f77
+# %% ../../nbs/1_data/08_columns.ipynb #b8cdfa27
 FREE_TEXT = 0.8  # of the cells that are not missing differ
 FEW_VALUES = 20
 
@@ -261,12 +276,14 @@ def why_senseless(cells: Cells) -> str | None:
     """Why a forest cannot make sense of a column; None if it can."""
     if are_dates(cells):
         return "dates or times"
+    if cells.different is None:
+        return None
     different, present = count_different(cells), int((~cells.missing()).sum())
-    if cells.different is None or different <= max(FEW_VALUES, FREE_TEXT * present - 1e-9):
+    if different <= FEW_VALUES or different < FREE_TEXT * present:
         return None
     return f"free text: {different} different values in {present} rows"
 
-# %% ../../nbs/1_data/08_columns.ipynb #ae7d87e6
+# %% ../../nbs/1_data/08_columns.ipynb #5e875d41
 BOOLEANS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 
 
@@ -280,7 +297,7 @@ def boolean_values(different: Sequence[Value]) -> tuple[Value, Value] | None:
             return words[false], words[true]
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #7274ab5c
+# %% ../../nbs/1_data/08_columns.ipynb #ab1071ca
 def coded_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature]:
     """The codes of a column of texts or booleans, shape (rows,), and the feature they belong to."""
     counts, known = cells.counts(), cells.different or []
@@ -305,7 +322,7 @@ def number_names(cells: Cells) -> Cells:
     names = [int(v) if v == int(v) else v for v in different.tolist()]
     return Cells(cells.name, values, names)
 
-# %% ../../nbs/1_data/08_columns.ipynb #3917d878
+# %% ../../nbs/1_data/08_columns.ipynb #7866543c
 def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature, str]:
     """The codes in a column, shape (rows,), the feature they belong to, and why it is that kind."""
     if cells.different is None and cells.name in choices.categories:
@@ -323,7 +340,7 @@ def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], F
     count, what = len(feature.values), "text" if text else "number"
     return codes, feature, f"{count} different {what}{'s' * (count != 1)}{missing}"
 
-# %% ../../nbs/1_data/08_columns.ipynb #a1d12539
+# %% ../../nbs/1_data/08_columns.ipynb #8f75a0c3
 def content_digest(codes: NDArray[np.float64], feature: Feature) -> bytes:
     """A digest of what a forest learns from a column: its numbers in 32 bits, and its values."""
     seen = codes.astype(np.float32) + np.float32(0)

@@ -56,10 +56,8 @@ class Contract(
 ):
     """What one row is, and what the answers mean.
 
-    `classes[i]`, as the model's `predict` returns it, is called `labels[i]`; there are none if the
-    answer is a number, which is then in `unit`. `example` is a valid row, a value for each of
-    `features`. `target` is the name of what is predicted, and `marks` are the texts that stand for
-    a missing value in CSV.
+    `classes[i]`, as `predict` returns it, is called `labels[i]`; without classes, it is a
+    number in `unit`. `example` is a valid row. In CSV, `marks` mean a missing value.
     """
 
     features: tuple[Feature, ...]
@@ -80,15 +78,15 @@ class Contract(
         """What is predicted: one of the `classes`, or a `number`."""
         return "classes" if self.classes else "number"
 
-    @property
+    @cached_property
     def numeric(self) -> bool:
         """Is each feature a number? It may be missing all the same."""
-        return all(feature.kind == "number" for feature in self.features)
+        return all(f.kind == "number" for f in self.features)
 
     @cached_property
     def plain(self) -> bool:
         """Is each feature a number that may not be missing?"""
-        return self.numeric and not any(feature.missing for feature in self.features)
+        return self.numeric and not any(f.missing for f in self.features)
 
 # %% ../../nbs/1_data/01_contract.ipynb #b1f5b9c7
 def feature_list(contract: Contract, most: int = 8) -> str:

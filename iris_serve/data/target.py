@@ -6,7 +6,7 @@
 __all__ = ['MANY_VALUES', 'MAX_NAME', 'TRUTH', 'Target', 'number_task', 'has_leading_zeros', 'find_task', 'class_cells',
            'class_error', 'class_issues', 'rare_note', 'find_classes', 'find_number', 'clean_target', 'find_target']
 
-# %% ../../nbs/1_data/12_target.ipynb #81c432a6
+# %% ../../nbs/1_data/12_target.ipynb #76744779
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from iris_serve.data.columns import (
     MARKS,
     Choices,
     Cleaned,
+    are_whole,
     clean_cells,
     number_issues,
     number_names,
@@ -28,7 +29,7 @@ from .files import MAX_ISSUES, Cells, FileIssues
 from .split import MIN_CLASS_ROWS
 from .wording import join_names
 
-# %% ../../nbs/1_data/12_target.ipynb #04c65689
+# %% ../../nbs/1_data/12_target.ipynb #8aca85db
 @dataclass(frozen=True)
 class Target:
     """The answers `y` of the rows that are `kept`, a mask over the rows of the file.
@@ -43,22 +44,23 @@ class Target:
     why: str
     issues: FileIssues = field(default_factory=FileIssues)
 
-# %% ../../nbs/1_data/12_target.ipynb #1ca5fc46
+# %% ../../nbs/1_data/12_target.ipynb #6b4dd804
 MANY_VALUES = 20
 
 
 def number_task(numbers: NDArray[np.float64]) -> tuple[str, str]:
     """What a target of `numbers`, none of them missing, is: `classes` or a `number`, and why."""
     different, rows = len(np.unique(numbers)), len(numbers)
-    if not (numbers % 1 == 0).all():
+    if not are_whole(numbers):
         return "number", "not all of them are whole"
     if different > MANY_VALUES:
-        return "number", f"{different} different whole numbers"
+        return "number", f"{different} different whole numbers, unless `task` says classes"
     if different > 2 and rows < MIN_CLASS_ROWS * different:
-        return "number", f"{different} different whole numbers in {rows} rows"
-    return "classes", f"{different} different whole numbers"
+        why = f"{different} different whole numbers in {rows} rows, unless `task` says classes"
+        return "number", why
+    return "classes", f"{different} different whole numbers, unless `task` says number"
 
-# %% ../../nbs/1_data/12_target.ipynb #bad5a98d
+# %% ../../nbs/1_data/12_target.ipynb #39148dab
 def has_leading_zeros(written: Cells) -> bool:
     """Does one of the texts begin with a zero and another digit, as no number does?"""
     return any(re.match(r"\s*[+-]?0\d", str(text)) for text in written.different or ())
@@ -76,7 +78,7 @@ def find_task(target: Cleaned, choices: Choices) -> tuple[str, str]:
     task, why = number_task(target.cells.values[~target.wrong])
     return ("classes", "texts") if target.wrong.any() and task == "classes" else (task, why)
 
-# %% ../../nbs/1_data/12_target.ipynb #4cbef1f6
+# %% ../../nbs/1_data/12_target.ipynb #0c164d40
 def class_cells(target: Cleaned) -> Cells:
     """The cells of a target of classes; the different values that occur are the classes."""
     written = target.written
@@ -86,7 +88,7 @@ def class_cells(target: Cleaned) -> Cells:
     known = written.different or []
     return replace(written, values=places, different=[known[place] for place in used])
 
-# %% ../../nbs/1_data/12_target.ipynb #41f767ff
+# %% ../../nbs/1_data/12_target.ipynb #d48c5adc
 MAX_NAME = 100
 
 
@@ -98,7 +100,7 @@ def class_error(value: Value) -> str | None:
         return "a class is a text or a whole number below 2**53, not a measurement"
     return None
 
-# %% ../../nbs/1_data/12_target.ipynb #5fe698a9
+# %% ../../nbs/1_data/12_target.ipynb #000809aa
 def class_issues(name: str, counts: dict[Value, int], choices: Choices) -> FileIssues:
     """The issues with a single class, and with too many for their rows."""
     issues, total = FileIssues(), sum(counts.values())
@@ -112,7 +114,7 @@ def class_issues(name: str, counts: dict[Value, int], choices: Choices) -> FileI
         issues.add(None, name, few[0], problem)
     return issues
 
-# %% ../../nbs/1_data/12_target.ipynb #58ac6130
+# %% ../../nbs/1_data/12_target.ipynb #3750290a
 def rare_note(rare: Sequence[Value], choices: Choices) -> str:
     """What is said about the `rare` classes."""
     if not rare:
@@ -122,18 +124,20 @@ def rare_note(rare: Sequence[Value], choices: Choices) -> str:
         return f"; left out, with fewer than {MIN_CLASS_ROWS} rows: {names}"
     return f"; the score says little about those with fewer than {MIN_CLASS_ROWS} rows: {names}"
 
-# %% ../../nbs/1_data/12_target.ipynb #0a19e948
+# %% ../../nbs/1_data/12_target.ipynb #1886fb00
 def find_classes(target: Cleaned, why: str, choices: Choices, rows: NDArray[np.int64]) -> Target:
     """The classes in `target`, of which no cell is missing, and which stands in the `rows`."""
     cells, issues = class_cells(target), FileIssues()
     for place, value in enumerate(cells.different or ()):
         if problem := class_error(value):
-            issues.add_rows(rows[cells.values == place], cells.name, value, problem)
+            (places,) = np.nonzero(cells.values == place)
+            issues.add_rows(rows[places], cells.name, target.written.value(places[0]), problem)
     kept = np.ones(len(rows), dtype=np.bool_)
     if issues.count:
         return Target(np.empty(0), kept, (), why, issues)
-    y = np.array(cells.different)[cells.values]
-    classes, places, counts = np.unique(y, return_inverse=True, return_counts=True)
+    classes, order = np.unique(np.array(cells.different), return_inverse=True)
+    places = order[cells.values]
+    y, counts = classes[places], np.bincount(places, minlength=len(classes))
     rare = counts < MIN_CLASS_ROWS
     note = rare_note(classes[rare].tolist(), choices)
     if choices.rare == "drop":
@@ -143,7 +147,7 @@ def find_classes(target: Cleaned, why: str, choices: Choices, rows: NDArray[np.i
     why = f"{len(names)} classes: {why}{note}"
     return Target(y[kept], kept, tuple(names), why, issues)
 
-# %% ../../nbs/1_data/12_target.ipynb #a9cbc242
+# %% ../../nbs/1_data/12_target.ipynb #ad3c8985
 def find_number(
     target: Cleaned, why: str, rows: NDArray[np.int64], texts: Callable[[], list[str]]
 ) -> Target:
@@ -156,9 +160,10 @@ def find_number(
     y, issues = target.cells.values, number_issues(target, rows, texts)
     if not issues.count and (y == y[0]).all():
         issues.add(None, name, y[0], "the same number in every row; there is nothing to learn")
-    return Target(y, kept, (), f"a number: {why}", issues)
+    why = f"a number: {why}{', with decimal commas' * target.commas}"
+    return Target(y, kept, (), why, issues)
 
-# %% ../../nbs/1_data/12_target.ipynb #64a79b6a
+# %% ../../nbs/1_data/12_target.ipynb #8dcf59cb
 TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
@@ -174,7 +179,7 @@ def clean_target(
     written = replace(cleaned.written, different=[TRUTH.get(value, value) for value in known])
     return Cleaned(written, written, cleaned.wrong)
 
-# %% ../../nbs/1_data/12_target.ipynb #c447dcc2
+# %% ../../nbs/1_data/12_target.ipynb #77c6c861
 def find_target(
     target: Cleaned, choices: Choices, rows: NDArray[np.int64], texts: Callable[[], list[str]]
 ) -> Target:

@@ -23,7 +23,16 @@ import safetensors.numpy
 
 from iris_serve.data.contract import FLOAT32_LIMIT
 from iris_serve.forest import Forest
-from iris_serve.forest.format import TENSOR_TYPES, decode, encode, make_head
+from iris_serve.forest.checks import node_samples
+from iris_serve.forest.format import (
+    FileHead,
+    OldHead,
+    as_tensors,
+    decode,
+    encode,
+    from_tensors,
+    make_head,
+)
 from iris_serve.forest.trees import HIGHEST, Arrays, ForestError
 
 MEMORY, PATIENCE = 5 << 29, 60  # bytes, and seconds for one file
@@ -54,6 +63,21 @@ CLASSES = [
     [2**64, 2**70, -(2**90)],
     [1e308, -1e308, 5e-324],
     list(range(1000)),
+]
+CATEGORIES = [
+    [],
+    [[]],
+    [["a"]],
+    [["a", "a"]],
+    [["a", 1]],
+    [["no", "yes"], [], [], []],
+    [[False, True], [1.0, 2.0], [], ["x" * 10_000]],
+    [[], [], [], []],
+    [[0.0, -0.0], [], [], []],
+    [[None], [], [], []],
+    [[[]], [], [], []],
+    [[2**64], [], [], []],
+    ["abc", [], [], []],
 ]
 
 
@@ -90,6 +114,7 @@ def changed_file(rng, files):
 
 def invented(rng):
     """A forest that was never fitted: its trees may ask what they already know."""
+    numbers_wanted = rng.random() < 0.3
     n_features, classes = int(rng.integers(1, 6)), int(rng.integers(1, 4))
     nodes = []
     for _ in range(rng.integers(1, 5)):
@@ -102,7 +127,10 @@ def invented(rng):
     whose = np.sort(rng.integers(n_features, size=len(used)))
     array = np.array(nodes)
     array[array > 0] = numbers
-    values = rng.dirichlet(np.ones(classes), int((array < 0).sum()))
+    leaves = int((array < 0).sum())
+    values = rng.dirichlet(np.ones(classes), leaves)
+    if numbers_wanted:
+        values, classes = rng.normal(size=(leaves, 1)) * 10.0 ** rng.integers(-9, 9), 0
     cuts = np.sort(rng.choice(np.arange(100), len(used), replace=False) / 8 - 3)
     return Arrays(
         array.astype(np.int32),
@@ -111,6 +139,8 @@ def invented(rng):
         values,
         n_features,
         tuple(range(classes)),
+        (rng.random(len(array)) < 0.5) & (array >= 0) if rng.random() < 0.5 else None,
+        rng.integers(1, 99, leaves).astype(np.int32) if rng.random() < 0.5 else None,
     )
 
 
@@ -148,15 +178,19 @@ def change_array(rng, array, other):
     return array
 
 
-def build(tensors, n_features, classes, rng):
-    """The file of these `tensors` and this head, with the right digest where there is one."""
-    head = {"format": 1, "n_features": n_features, "classes": classes, "sha256": ""}
+def build(tensors, said, rng):
+    """The file of these `tensors` and of a head that says so, with the right digest if possible."""
+    head = {"format": 1 if rng.random() < 0.2 else 2, **said, "sha256": ""}
+    if head["format"] == 1:
+        del head["categories"]
+        tensors = {n: t for n, t in tensors.items() if n not in ("missing", "samples")}
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
-        arrays = Arrays(**tensors, n_features=n_features, classes=tuple(classes))
-        head = msgspec.to_builtins(make_head(arrays))
+        parsed = msgspec.convert(head, OldHead | FileHead)
+        arrays = from_tensors(dict(tensors), parsed)
+        head = msgspec.to_builtins(make_head(arrays, head["format"] == 1))
     if rng.random() < 0.02:
-        head[str(rng.choice(list(head)))] = [None, 2, "", -1, {}][rng.integers(5)]
+        head[str(rng.choice(list(head)))] = [None, 3, 1, "", -1, {}][rng.integers(6)]
     if rng.random() < 0.01:
         del head[str(rng.choice(list(head)))]
     if rng.random() < 0.01:
@@ -170,19 +204,31 @@ def rebuilt_file(rng, files):
     """A file with the right digest, of arrays that were changed or invented."""
     base, spare = (decode(files[place]) for place in rng.integers(len(files), size=2))
     base = invented(rng) if rng.random() < 0.3 else base
-    tensors = {name: getattr(base, name) for name in TENSOR_TYPES}
-    n_features, classes = base.n_features, list(base.classes)
+    tensors, others = as_tensors(base), as_tensors(spare)
+    said = {
+        "n_features": base.n_features,
+        "classes": list(base.classes),
+        "categories": [list(values) for values in base.categories],
+    }
     for _ in range(rng.integers(4)):
-        match rng.integers(8):
+        match rng.integers(9):
             case 0:
-                n_features = FEATURES[rng.integers(len(FEATURES))]
-                n_features = 10**5 if rng.random() < 0.002 else n_features
+                said["n_features"] = FEATURES[rng.integers(len(FEATURES))]
+                if rng.random() < 0.002:
+                    said["n_features"] = 10**5
             case 1:
-                classes = CLASSES[rng.integers(len(CLASSES))]
-            case _:
-                name = str(rng.choice(list(TENSOR_TYPES)))
-                tensors[name] = change_array(rng, tensors[name], getattr(spare, name))
-    return build(tensors, n_features, classes, rng)
+                said["classes"] = CLASSES[rng.integers(len(CLASSES))]
+            case 2:
+                said["categories"] = CATEGORIES[rng.integers(len(CATEGORIES))]
+            case 3:
+                name = str(rng.choice(list(others)))
+                tensors[name] = others[name]
+            case 4 if rng.random() < 0.3:
+                del tensors[str(rng.choice(list(tensors)))]
+            case _ if tensors:
+                name = str(rng.choice(list(tensors)))
+                tensors[name] = change_array(rng, tensors[name], others.get(name, np.zeros(2)))
+    return build(tensors, said, rng)
 
 
 def examine(forest, rng):
@@ -190,15 +236,29 @@ def examine(forest, rng):
     near = np.concatenate([forest.arrays.cuts, [0.0, HIGHEST, -HIGHEST, 1.0]])
     near = np.clip(np.concatenate([near, np.nextafter(near, np.inf)]), -HIGHEST, HIGHEST)
     rows = rng.choice(near, (20, forest.arrays.n_features))
-    many = forest.predict_proba(rows)
-    one = np.concatenate([forest.predict_proba([row]) for row in rows[:3].tolist()])
-    assert many.shape == (20, len(forest.classes))
+    if forest.arrays.missing is not None:
+        rows[rng.random(rows.shape) < 0.3] = np.nan
+    many = forest.answers(rows)
+    one = np.concatenate([forest.answers([row]) for row in rows[:3].tolist()])
+    assert many.shape == (20, len(forest.classes) or 1)
     assert np.isfinite(many).all()
-    assert (many >= 0).all()
-    assert np.abs(many.sum(axis=1) - 1).max() < 1e-5
     assert one.tobytes() == many[:3].tobytes()
-    assert forest.predict(rows).tolist() == forest.classes[many.argmax(axis=1)].tolist()
+    if forest.task == "classes":
+        assert (many >= 0).all()
+        assert np.abs(many.sum(axis=1) - 1).max() < 1e-5
+        assert forest.predict(rows).tolist() == forest.classes[many.argmax(axis=1)].tolist()
+    else:
+        assert forest.predict(rows).tobytes() == many.tobytes()
+        spread = forest.spread(rows)
+        assert np.isfinite(spread).all()
+        assert (spread >= 0).all()
+        assert forest.spread(rows[:1]).tobytes() == spread[:1].tobytes()
+    assert (node_samples(forest.arrays, forest.batch.plan) >= 0).all() if has_samples(forest) else 1
     assert encode(decode(encode(forest.arrays))) == encode(forest.arrays)
+
+
+def has_samples(forest):
+    return forest.arrays.samples is not None
 
 
 def open_one(kind, data, originals, rng):
@@ -212,7 +272,8 @@ def open_one(kind, data, originals, rng):
         except ForestError:
             return False
         if kind == "raw":
-            assert encode(forest.arrays) in originals
+            old = not data.count(b'{"format":2')
+            assert encode(forest.arrays, old=old) in originals
         examine(forest, rng)
     return True
 

@@ -804,7 +804,15 @@ def seeds(folder):
     ]
     small[4].classes_ = np.array([0, 1])
     for number, estimator in enumerate(small):
-        freeze(estimator).save(folder / f"{number}")
+        freeze(estimator, missing=number % 2 == 1).save(folder / f"{number}")
+    (folder / "old").write_bytes(encode(gather_arrays(small[0]), old=True))
+    numbers = RandomForestRegressor(3, max_depth=3, random_state=0).fit(X, y)
+    categories = (("no", "yes"), (), (False, True), (1.0, 2.5))
+    coded = replace(gather_arrays(numbers, missing=True), categories=categories)
+    (folder / "numbers").write_bytes(encode(coded))
+    with mock.patch("iris_serve.forest.trees.DENSE_BYTES", 0):
+        many = RandomForestClassifier(3, max_depth=4, random_state=0).fit(X, np.arange(150) % 40)
+        freeze(many).save(folder / "many")
 
 
 @linux
