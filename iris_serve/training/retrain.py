@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_TOLD', 'ORDER', 'MAX_KEPT_DATA', 'Tell', 'Show', 'read_data', 'check_task', 'validate_run', 'describe_columns',
-           'describe_table', 'keep_data', 'divide', 'score_run', 'silent', 'write_model', 'fit_model', 'build',
-           'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing', 'train', 'retrain']
+           'describe_table', 'keep_data', 'divide', 'score_run', 'silent', 'tell_reading', 'write_model', 'fit_model',
+           'build', 'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing', 'train', 'retrain']
 
 # %% ../../nbs/5_training/01_retrain.ipynb #2d83c236
 from collections.abc import Callable
@@ -160,6 +160,12 @@ Tell = Callable[[str], None]
 def silent(line: str) -> None:
     """Tell nobody."""
 
+
+def tell_reading(parameters: Parameters, tell: Tell) -> None:
+    """Tell which file is read, if there is one."""
+    if parameters.data != "iris":
+        tell(f"reading {Path(parameters.data).name}")
+
 # %% ../../nbs/5_training/01_retrain.ipynb #d8f02df8
 def write_model(
     estimator: Any, parameters: Parameters, table: Table, folder: Path, tell: Tell = silent
@@ -255,7 +261,7 @@ def train(
     Raises what `validate_run` does, before anything is written.
     """
     registry, run = Registry(models, parameters.name), new_record("train, without a notebook")
-    tell(f"reading {Path(parameters.data).name}")
+    tell_reading(parameters, tell)
     table = validate_run(parameters)
     show(table)
     with stage(registry) as staged:
@@ -280,7 +286,7 @@ def retrain(
     """
     check_extra()
     registry, run = Registry(models, parameters.name), new_record("retrain")
-    tell(f"reading {Path(parameters.data).name}")
+    tell_reading(parameters, tell)
     table, file = validate_run(parameters), Path(parameters.data)
     show(table)
     with stage(registry) as staged:

@@ -13,8 +13,8 @@ from training_helpers import mixed_file, table_file
 import iris_serve.training.runner
 from iris_serve.registry.records import PAGE_FILE
 from iris_serve.registry.registry import Registry
+from iris_serve.training.page import notebook_page
 from iris_serve.training.parameters import Parameters
-from iris_serve.training.report import notebook_page
 from iris_serve.training.retrain import retrain
 from iris_serve.training.runner import RetrainError
 
