@@ -328,8 +328,11 @@ def by_hand(trial: Trial, file: Path, folder: Path, trees: int) -> dict[str, Any
     score = model.fit(X[~out], classes[~out]).score(X[out], classes[out])
     missing = [name for name in frame if frame[name].isna().any()]
     found = {"score": score, "kinds": kinds, "missing": missing, "held_out": int(out.sum())}
-    most = float(classes[out].eq(classes[~out].mode()[0]).mean()) if classes is not y else 0.0
-    return usage(started) | found | {"baseline": most, "rows": len(y)}
+    if trial.task == "classes":
+        baseline = (classes[out] == classes[~out].mode()[0]).mean()
+    else:
+        baseline = ((y[out] - y[~out].mean()) ** 2).mean() ** 0.5
+    return usage(started) | found | {"baseline": float(baseline), "rows": len(y)}
 
 
 def ask(port: int, body: bytes, kind: str, query: str = "") -> Any:
@@ -447,6 +450,9 @@ def compare(
             problems.append(f"{name} may {'' if feature.get('missing') else 'not '}be missing")
     if not ours["promoted"]:
         problems.append(f"not promoted: {ours['why']}")
+    baseline = card["metrics"]["baseline" if task == "classes" else "baseline_rmse"]
+    if abs(baseline - hand["baseline"]) > 1e-6 * hand["baseline"]:
+        problems.append(f"baseline {baseline:.3f}, by hand {hand['baseline']:.3f}")
     score = card["metrics"]["accuracy" if task == "classes" else "r2"]
     if abs(score - hand["score"]) > 0.02:
         problems.append(f"score {score:.3f}, by hand {hand['score']:.3f}")
@@ -483,7 +489,7 @@ def try_table(trial: Trial, file: Path, trees: int) -> bool:
     found = ", ".join(count for count in counts if not count.startswith("0"))
     left_out = sum(kind == "left out" for _, kind, _ in ours["columns"])
     score = card["metrics"]["accuracy" if trial.task == "classes" else "r2"]
-    scores = [f"{score:.3f}", f"{hand['score']:.3f}", f"{hand['baseline']:.3f}"]
+    scores = [f"{score:.3f}", f"{hand['score']:.3f}", f"{hand['baseline']:.3g}"]
     costs = [f"{of[what]:.0f}" for what in ("seconds", "peak") for of in (ours, hand)]
     said = [trial.table, trial.target, hand["rows"], found, left_out, trial.task, ours["rule"]]
     frozen = "yes" if served["frozen"] else "no"
