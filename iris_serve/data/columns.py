@@ -319,7 +319,7 @@ def number_names(cells: ColumnCells) -> ColumnCells:
     different, places = np.unique(cells.values[present], return_inverse=True)
     values = np.full(len(present), -1)
     values[present] = places
-    names = [int(v) if v == int(v) else v for v in different.tolist()]
+    names = [int(v) if v.is_integer() else v for v in different.tolist()]
     return ColumnCells(cells.name, values, names)
 
 # %% ../../nbs/1_data/08_columns.ipynb #b37b6e6f

@@ -96,6 +96,8 @@ def class_error(value: Value) -> str | None:
     """What is wrong with `value` as a class; None if nothing is."""
     if isinstance(value, str) and (len(value) > MAX_NAME or not value.isprintable()):
         return f"a class has at most {MAX_NAME} characters, all of them printable"
+    if not isinstance(value, str) and abs(value) == np.inf:
+        return "infinite"
     if not isinstance(value, str) and not abs(value) < 2**53:
         return "a class is a text or a whole number below 2**53, not a measurement"
     return None
@@ -106,7 +108,10 @@ def class_issues(name: str, counts: dict[Value, int], choices: Choices) -> FileI
     issues, total = FileIssues(), sum(counts.values())
     few = [c for c, count in counts.items() if count < MIN_CLASS_ROWS]
     many = len(few) > MAX_ISSUES and MIN_CLASS_ROWS * len(counts) > total
-    if len(counts) == 1:
+    if not counts:
+        problem = f"no class with {MIN_CLASS_ROWS} rows is left; `-p rare keep` keeps them"
+        issues.add(None, name, None, problem)
+    elif len(counts) == 1:
         problem = "the only class; at least two are needed"
         issues.add(None, name, next(iter(counts)), problem)
     elif many and choices.task == "auto":
