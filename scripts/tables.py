@@ -354,7 +354,10 @@ def service(models: Path) -> Iterator[int]:
         port: int = probe.getsockname()[1]
     command = [sys.executable, "-m", "iris_serve", "--models", models, "--port", str(port)]
     command += ["--access-log", "off"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith("IRIS_SERVE_")
+    }
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=plain)
     try:
         if not any(line.startswith("serving ") for line in process.stdout or ()):
             raise RuntimeError("the service did not start")
