@@ -95,7 +95,7 @@ def describe_columns(columns: tuple[ColumnNote, ...]) -> str:
     """What was found in the `columns` of a file, as a table; of many the first of each kind."""
     notes = sorted(columns, key=lambda note: ORDER.index(note.kind))
     shown = notes[:MAX_TOLD] if len(notes) > MAX_TOLD else list(columns)
-    rows = [(shorten(note.name, 30), note.kind, note.why) for note in shown]
+    rows = [(shorten(note.name, 30) or "(no name)", note.kind, note.why) for note in shown]
     more = f"\nand {len(notes) - len(shown)} more" if len(shown) < len(notes) else ""
     return align_columns([("column", "kind", "why"), *rows]) + more
 
@@ -106,7 +106,7 @@ def describe_table(table: Table) -> str:
         return ""
     classes = table.contract.classes
     predicted = "classes are predicted" if classes else "a number is predicted"
-    if not classes or isinstance(classes[0], (int, float)):
+    if not classes or type(classes[0]) in (int, float):
         other = "number" if classes else "classes"
         predicted += f"; '-p task {other}' decides otherwise"
     lines = (

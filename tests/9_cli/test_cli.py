@@ -319,7 +319,8 @@ def test_add_names_a_missing_file_as_the_user_wrote_it(tmp_path, own):
 
 @pytest.mark.parametrize(("name", "value"), [("cv", 60), ("test_size", 0.00001)])
 def test_a_parameter_that_the_table_is_too_small_for_is_a_usage_error(tmp_path, name, value):
-    done = ask("retrain", "-p", name, value, "--models", tmp_path / "models")
+    words = ("-p", name, value, "-p", "split", "content")
+    done = ask("retrain", *words, "--models", tmp_path / "models")
     assert done.exit_code == 2
     assert name in done.output
     assert not (tmp_path / "models").exists()
@@ -330,7 +331,9 @@ def test_reproduce_prints_everything_that_is_wrong_with_the_table_it_was_given(t
     words = ("-p", "data", data, "-p", "target", "label", "-p", "n_estimators", 2)
     assert ask("retrain", *words, "--models", tmp_path / "models").exit_code == 0
     bad = tmp_path / "bad.csv"
-    bad.write_text(data.read_text().replace("5.1,3.5", "5.1,many", 1).replace("4.9,3.0", "4.9,", 1))
+    bad.write_text(
+        data.read_text().replace("5.1,3.5", "5.1,many", 1).replace("4.9,3.0", "4.9,few", 1)
+    )
     done = ask("reproduce", 1, "--data", bad, "--models", tmp_path / "models")
     assert done.exit_code == 1
     assert "data: the file bad.csv cannot be read" in done.output
