@@ -21,10 +21,13 @@ from iris_serve.cli.registry_commands import (
     versions,
 )
 from .cli.settings import Settings, registry_of
-from .cli.training_commands import add, retrain, train
+from .cli.training_commands import add, retrain, sample, train
 
 # %% ../nbs/9_cli/01_main.ipynb #9685cddb
-COMMANDS = [train, retrain, add, versions, show, promote, rollback, history, verify, reproduce]
+COMMANDS = [
+    *(train, retrain, add, sample),
+    *(versions, show, promote, rollback, history, verify, reproduce),
+]
 
 
 @click.group(
@@ -89,12 +92,15 @@ def key(name: str) -> None:
 @click.option("--detail", is_flag=True, help="Answer with label, probabilities and notes.")
 @with_settings()
 def predict(settings: Settings, values: tuple[str, ...], version: str | None, detail: bool) -> None:
-    """Answer one row, given as numbers in the order of the features.
+    """Answer one row, its values in the order of the features.
 
     \b
     Examples:
       python -m iris_serve predict 6.1 2.8 4.7 1.2
       python -m iris_serve predict --version canary --detail 6.1 2.8 4.7 1.2
+      python -m iris_serve predict --name penguins Dream 49.5 19 200 3800 None 2008
+
+    None is a missing value.
     """
     from iris_serve.data.rows import check_row
     from iris_serve.registry.registry import open_predictor

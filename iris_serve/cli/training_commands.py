@@ -173,4 +173,8 @@ def add(
     registry = registry_of(settings)
     columns = None if features is None else [name.strip() for name in features.split(",")]
     table = read_table(Path(data), target, columns)
+    if columns is None and any(note.kind == "left out" for note in table.columns):
+        # The model decides what it learned from, so nothing is left out that isn't named.
+        others = [note.name for note in table.columns if note.kind != "target"]
+        table = read_table(Path(data), target, others)
     print_report(registry, import_model(registry, file, table, promote))

@@ -10,7 +10,7 @@ __all__ = ['DEFAULTS', 'MARKS', 'NUMBER', 'INTEGER', 'DECIMAL_COMMA', 'THOUSANDS
            'count_different', 'why_misleading', 'why_constant', 'are_dates', 'why_senseless', 'boolean_values',
            'coded_feature', 'number_names', 'find_feature', 'content_digest']
 
-# %% ../../nbs/1_data/08_columns.ipynb #9c713489
+# %% ../../nbs/1_data/08_columns.ipynb #1348a8e0
 import hashlib
 import re
 from collections.abc import Collection, Sequence
@@ -22,7 +22,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from .contract import FLOAT32_LIMIT, Feature, Value
-from .files import Cells, FileIssues
+from .files import ColumnCells, FileIssues
 from .wording import join_names, shorten
 
 # %% ../../nbs/1_data/08_columns.ipynb #e132fc06
@@ -58,12 +58,12 @@ def missing_marks(choices: Choices) -> tuple[str, ...]:
     marks = dict.fromkeys([*MARKS, *(mark.strip() for mark in choices.missing)])
     return tuple(mark for mark in marks if mark not in choices.present)
 
-# %% ../../nbs/1_data/08_columns.ipynb #2b5b2688
+# %% ../../nbs/1_data/08_columns.ipynb #eb6b3f6a
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.I)
 INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 
 
-def without_marks(cells: Cells, marks: Collection[str]) -> Cells:
+def without_marks(cells: ColumnCells, marks: Collection[str]) -> ColumnCells:
     """The same column, but missing where one of the `marks` stands, with or without blanks."""
     if cells.different is None:
         numbers = [float(mark) for mark in marks if NUMBER.fullmatch(mark)]
@@ -83,7 +83,7 @@ def comma_hint(text: str) -> str:
         return "; write numbers without a comma, decimals with a point"
     return "; write a decimal point" if DECIMAL_COMMA.fullmatch(text) else ""
 
-# %% ../../nbs/1_data/08_columns.ipynb #19efbba2
+# %% ../../nbs/1_data/08_columns.ipynb #b96c49a1
 MOSTLY = 0.95  # of the cells
 
 
@@ -99,7 +99,7 @@ def has_decimal_commas(
     return clear and not ambiguous and (share < MOSTLY or separator != ",")
 
 
-def parse_numbers(cells: Cells, separator: str) -> NDArray[np.float64] | None:
+def parse_numbers(cells: ColumnCells, separator: str) -> NDArray[np.float64] | None:
     """The number that each of the `different` values is, or NaN; None if they are no numbers."""
     texts = [v.strip() if isinstance(v, str) else "" for v in cells.different or ()]
     numbers = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in texts])
@@ -118,7 +118,7 @@ def parse_numbers(cells: Cells, separator: str) -> NDArray[np.float64] | None:
         )
     return numbers
 
-# %% ../../nbs/1_data/08_columns.ipynb #860a603f
+# %% ../../nbs/1_data/08_columns.ipynb #3b127b68
 @dataclass(frozen=True)
 class Cleaned:
     """A column as it is learned from, and `wrong` where a cell of it should be a number.
@@ -126,8 +126,8 @@ class Cleaned:
     `written` are the same cells as they stand in the file.
     """
 
-    cells: Cells
-    written: Cells
+    cells: ColumnCells
+    written: ColumnCells
     wrong: NDArray[np.bool_]
 
     def take(self, rows: NDArray[Any]) -> "Cleaned":
@@ -142,7 +142,7 @@ class Cleaned:
 
 
 def clean_cells(
-    cells: Cells, marks: Collection[str], separator: str = ",", names: bool = False
+    cells: ColumnCells, marks: Collection[str], separator: str = ",", names: bool = False
 ) -> Cleaned:
     """The column with numbers as numbers, unless they are `names`, and the `marks` as missing."""
     written = without_marks(cells, marks)
@@ -151,7 +151,7 @@ def clean_cells(
         return Cleaned(written, written, np.zeros(len(written.values), dtype=np.bool_))
     values = np.append(numbers, np.nan)[written.values] + 0.0
     wrong = np.isnan(values) & ~written.missing()
-    return Cleaned(Cells(cells.name, values), written, wrong)
+    return Cleaned(ColumnCells(cells.name, values), written, wrong)
 
 # %% ../../nbs/1_data/08_columns.ipynb #5f928697
 def magnitude_error(value: int | float) -> str | None:
@@ -193,7 +193,7 @@ def number_issues(cleaned: Cleaned, rows: NDArray[np.int64], texts: Any) -> File
             issues.add(int(rows[row]), cells.name, every[row], problem)
     return issues
 
-# %% ../../nbs/1_data/08_columns.ipynb #3962fb0f
+# %% ../../nbs/1_data/08_columns.ipynb #32244cc7
 NO_NAME = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 IDENTIFIER = re.compile(r"(?i:id|index|rownames|.*_id)|.*[a-z]I[dD]")
 
@@ -203,20 +203,20 @@ def are_whole(values: NDArray[np.float64]) -> bool:
     return bool((np.isfinite(values) & (np.floor(values) == values)).all())
 
 
-def counts_rows(cells: Cells) -> bool:
+def counts_rows(cells: ColumnCells) -> bool:
     """Are these the numbers from 0 or 1 on, in the order of the rows?"""
     first = cells.values[0] if len(cells.values) > 1 and cells.different is None else -1
     return first in (0, 1) and bool((cells.values == np.arange(len(cells.values)) + first).all())
 
 
-def count_different(cells: Cells) -> int:
+def count_different(cells: ColumnCells) -> int:
     """How many different values there are; a missing one is none."""
     if cells.different is None:
         return len(np.unique(cells.values[~np.isnan(cells.values)]))
     return int((cells.counts() > 0).sum())
 
 
-def why_misleading(cells: Cells, index: Collection[str] = ()) -> str | None:
+def why_misleading(cells: ColumnCells, index: Collection[str] = ()) -> str | None:
     """Why the column says which row it is, and nothing else; None if it does not."""
     if NO_NAME.fullmatch(cells.name):
         return "it has no name, as the index that pandas writes"
@@ -230,8 +230,8 @@ def why_misleading(cells: Cells, index: Collection[str] = ()) -> str | None:
     every = whole and count_different(cells) == len(cells.values)
     return "an identifier, different in every row" if every else None
 
-# %% ../../nbs/1_data/08_columns.ipynb #59f9b373
-def why_constant(cells: Cells) -> str | None:
+# %% ../../nbs/1_data/08_columns.ipynb #b2fae55d
+def why_constant(cells: ColumnCells) -> str | None:
     """Why there is nothing to learn from a column; None if there is."""
     missing = cells.missing()
     if missing.all():
@@ -246,12 +246,12 @@ def why_constant(cells: Cells) -> str | None:
         return f"the same in every row: {shorten(text)}"
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #6834c906
+# %% ../../nbs/1_data/08_columns.ipynb #9ddd84e2
 CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?( ?(Z|UTC|[+-]\d\d:?\d\d))?"
 MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DAY = r"(0?[1-9]|[12]\d|3[01])"
 DATES = (
-    rf"\d{{4}}(?P<iso>[-/.])(0?[1-9]|1[0-2])(?P=iso){DAY}",  # 2026-01-31
+    rf"\d{{4}}(?P<iso>[-/.])(0?[1-9]|1[0-2])(?P=iso){DAY}",  # 2026-1-31
     rf"{DAY}(?P<mark>[-/.]){DAY}(?P=mark)(\d{{4}}|\d\d)",  # 31.01.2026, 1/31/26
     rf"\d{{1,2}}[- ]{MONTH}[- ](\d{{4}}|\d\d)",  # 31-Jan-2026
     rf"{MONTH} \d{{1,2}},? \d{{4}}",  # January 31, 2026
@@ -259,7 +259,7 @@ DATES = (
 DATE = re.compile(rf"({'|'.join(DATES)})([T ] ?{CLOCK})?|{CLOCK}", re.ASCII)
 
 
-def are_dates(cells: Cells) -> bool:
+def are_dates(cells: ColumnCells) -> bool:
     """Are nearly all of these texts dates or times?"""
     if cells.sort == "date" or cells.different is None:
         return cells.sort == "date"
@@ -267,12 +267,12 @@ def are_dates(cells: Cells) -> bool:
     counts = cells.counts()
     return bool(counts[np.array(dates, dtype=np.bool_)].sum() >= MOSTLY * max(1, counts.sum()))
 
-# %% ../../nbs/1_data/08_columns.ipynb #b8cdfa27
+# %% ../../nbs/1_data/08_columns.ipynb #8fedd964
 FREE_TEXT = 0.8  # of the cells that are not missing differ
 FEW_VALUES = 20
 
 
-def why_senseless(cells: Cells) -> str | None:
+def why_senseless(cells: ColumnCells) -> str | None:
     """Why a forest cannot make sense of a column; None if it can."""
     if are_dates(cells):
         return "dates or times"
@@ -297,8 +297,8 @@ def boolean_values(different: Sequence[Value]) -> tuple[Value, Value] | None:
             return words[false], words[true]
     return None
 
-# %% ../../nbs/1_data/08_columns.ipynb #ab1071ca
-def coded_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature]:
+# %% ../../nbs/1_data/08_columns.ipynb #11b73454
+def coded_feature(cells: ColumnCells, choices: Choices) -> tuple[NDArray[np.float64], Feature]:
     """The codes of a column of texts or booleans, shape (rows,), and the feature they belong to."""
     counts, known = cells.counts(), cells.different or []
     used = [value for value, count in zip(known, counts, strict=True) if count]
@@ -313,17 +313,17 @@ def coded_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], 
     return codes, Feature(cells.name, "", 0.0, high, "category", tuple(values), missing, unknown)
 
 
-def number_names(cells: Cells) -> Cells:
+def number_names(cells: ColumnCells) -> ColumnCells:
     """A column of numbers that are names, with the list of the different ones."""
     present = ~np.isnan(cells.values)
     different, places = np.unique(cells.values[present], return_inverse=True)
     values = np.full(len(present), -1)
     values[present] = places
-    names = [int(v) if v == int(v) else v for v in different.tolist()]
-    return Cells(cells.name, values, names)
+    names = [int(v) if v.is_integer() else v for v in different.tolist()]
+    return ColumnCells(cells.name, values, names)
 
-# %% ../../nbs/1_data/08_columns.ipynb #7866543c
-def find_feature(cells: Cells, choices: Choices) -> tuple[NDArray[np.float64], Feature, str]:
+# %% ../../nbs/1_data/08_columns.ipynb #b37b6e6f
+def find_feature(cells: ColumnCells, choices: Choices) -> tuple[NDArray[np.float64], Feature, str]:
     """The codes in a column, shape (rows,), the feature they belong to, and why it is that kind."""
     if cells.different is None and cells.name in choices.categories:
         cells = number_names(cells)

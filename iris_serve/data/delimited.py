@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PIECE', 'SEPARATORS', 'PANDAS_HINT', 'decode_text', 'check_text', 'gunzip', 'separates', 'find_separator', 'Layout',
            'find_layout', 'csv_reader', 'pandas_csv', 'read_frame', 'series_cells', 'count_lines', 'short_lines',
-           'is_faithful', 'line_error', 'Lines', 'check_lines', 'header_issue', 'good_lines', 'carefully', 'read_csv',
-           'open_csv']
+           'is_faithful', 'line_error', 'Lines', 'check_lines', 'header_issue', 'good_lines', 'carefully',
+           'read_delimited', 'open_csv']
 
-# %% ../../nbs/1_data/10_delimited.ipynb #33130640
+# %% ../../nbs/1_data/10_delimited.ipynb #40512c29
 import codecs
 import csv
 import gzip
@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import Cells, Content, FileIssues, OpenFile, file_error
+from .files import ColumnCells, Content, FileIssues, OpenFile, file_error
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-# %% ../../nbs/1_data/10_delimited.ipynb #eb49c588
+# %% ../../nbs/1_data/10_delimited.ipynb #5d22d26e
 def decode_text(data: bytes, source: str) -> str:
     """The text in `data`, from the file `source`. Raises `TableError` if it is not UTF-8."""
     try:
@@ -41,7 +41,7 @@ def decode_text(data: bytes, source: str) -> str:
         problem = f"line {line} of the file is not text in UTF-8; save the file as UTF-8"
         raise file_error(source, problem, f"byte 0x{text[start]:02x}") from None
 
-# %% ../../nbs/1_data/10_delimited.ipynb #f90fd26c
+# %% ../../nbs/1_data/10_delimited.ipynb #39920f37
 PIECE = 2**24
 
 
@@ -59,7 +59,7 @@ def check_text(data: bytes, source: str) -> None:
     except UnicodeDecodeError:
         decode_text(data, source)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #64d2dad3
+# %% ../../nbs/1_data/10_delimited.ipynb #15ba7779
 def gunzip(data: bytes, source: str) -> bytes:
     """The content of the gzip file `source` with the bytes `data`. Raises `TableError`."""
     try:
@@ -67,7 +67,7 @@ def gunzip(data: bytes, source: str) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise file_error(source, f"the file cannot be unpacked: {error}") from None
 
-# %% ../../nbs/1_data/10_delimited.ipynb #6060e28b
+# %% ../../nbs/1_data/10_delimited.ipynb #61bc6bab
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -90,7 +90,7 @@ def find_separator(lines: Sequence[str], source: str, usual: str = ",") -> str:
         raise file_error(source, problem, lines[0])
     return fitting[0] if fitting else usual if usual in used else used[0]
 
-# %% ../../nbs/1_data/10_delimited.ipynb #ce05ee83
+# %% ../../nbs/1_data/10_delimited.ipynb #4e6361e9
 @dataclass(frozen=True)
 class Layout:
     """How a CSV file is laid out: its `names`, its `separator`, the byte where its rows `start`.
@@ -125,12 +125,12 @@ def find_layout(data: bytes, source: str, usual: str = ",") -> Layout:
     quoted = b'"' in data and bool(re.search(re.escape(sign.encode()) + rb' +"', data))
     return Layout(names, sign, start, quoted, reader.line_num + bool(said))
 
-# %% ../../nbs/1_data/10_delimited.ipynb #a6e52fa0
+# %% ../../nbs/1_data/10_delimited.ipynb #aff52824
 def csv_reader(lines: Iterable[str], separator: str, blanks: bool) -> Any:
     """The standard library's strict reader of CSV `lines`."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=blanks)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #afe94f11
+# %% ../../nbs/1_data/10_delimited.ipynb #ce344829
 def pandas_csv(data: bytes, layout: Layout, width: int, **options: Any) -> "DataFrame":
     """The rows of the CSV file with the bytes `data`, in `width` columns with numbers as names."""
     import pandas
@@ -149,7 +149,7 @@ def pandas_csv(data: bytes, layout: Layout, width: int, **options: Any) -> "Data
             break
     return frame
 
-# %% ../../nbs/1_data/10_delimited.ipynb #fa817eb8
+# %% ../../nbs/1_data/10_delimited.ipynb #a8ae94ff
 def read_frame(
     data: bytes, layout: Layout, marks: Iterable[str], target: str | None
 ) -> "DataFrame":
@@ -159,27 +159,27 @@ def read_frame(
     types = {place: str for place, name in enumerate(names) if name == target}
     return pandas_csv(data, layout, len(names) + 1, na_values=absent, dtype=types)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #1a2d227b
-def series_cells(name: str, series: "Series[Any]") -> Cells:
+# %% ../../nbs/1_data/10_delimited.ipynb #6fb9ab5f
+def series_cells(name: str, series: "Series[Any]") -> ColumnCells:
     """What stands in the column `series` of a frame, as the cells of the column `name`."""
     import pandas
 
     if series.dtype.kind in "iuf":
-        return Cells(name, series.to_numpy(np.float64))
+        return ColumnCells(name, series.to_numpy(np.float64))
     if series.dtype.kind == "b":
-        return Cells(name, series.to_numpy().astype(np.int64), [False, True])
+        return ColumnCells(name, series.to_numpy().astype(np.int64), [False, True])
     places, different = pandas.factorize(series)
     values = [v if isinstance(v, bool) else str(v) for v in different.tolist()]
-    return Cells(name, places.astype(np.int64), values)
+    return ColumnCells(name, places.astype(np.int64), values)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #a3c9ca17
+# %% ../../nbs/1_data/10_delimited.ipynb #83f660c7
 def count_lines(data: bytes, start: int) -> int:
     """The number of lines in `data` from the byte `start`, empty ones at the end not counted."""
     tail = data[max(start, len(data) - 1000) :]
     ends = tail.count(b"\n") - tail.rstrip(b"\r\n ").count(b"\n")
     return data.count(b"\n", start) - ends + (len(data) > start)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #0aeef6ca
+# %% ../../nbs/1_data/10_delimited.ipynb #d4a1f455
 def short_lines(data: bytes, layout: Layout, rows: NDArray[np.int64]) -> bool:
     """Is one of the lines `rows`, counted from 0, too short? There is a row for each line."""
     bytes_read = np.frombuffer(data, np.uint8, offset=layout.start)
@@ -197,7 +197,7 @@ def short_lines(data: bytes, layout: Layout, rows: NDArray[np.int64]) -> bool:
             return True
     return False
 
-# %% ../../nbs/1_data/10_delimited.ipynb #3359294b
+# %% ../../nbs/1_data/10_delimited.ipynb #78ad24a9
 def is_faithful(data: bytes, layout: Layout, frame: "DataFrame") -> bool:
     """Does the `frame` hold a row for each line of the file, and each line a cell for each name?"""
     width = len(layout.names)
@@ -210,7 +210,7 @@ def is_faithful(data: bytes, layout: Layout, frame: "DataFrame") -> bool:
     suspects = np.flatnonzero(frame[width - 1].isna())
     return not (len(suspects) and short_lines(data, layout, suspects))
 
-# %% ../../nbs/1_data/10_delimited.ipynb #2a397e81
+# %% ../../nbs/1_data/10_delimited.ipynb #6681b787
 def line_error(cells: Sequence[str], width: int) -> str | None:
     """What is wrong with a line of `cells` below a header of `width` names; None if nothing is."""
     count = len(cells)
@@ -218,7 +218,7 @@ def line_error(cells: Sequence[str], width: int) -> str | None:
         return None
     return f"{count} value{'s' * (count != 1)} in this row, and {width} columns in the header"
 
-# %% ../../nbs/1_data/10_delimited.ipynb #a8ef9b02
+# %% ../../nbs/1_data/10_delimited.ipynb #b6d56ab2
 @dataclass(frozen=True)
 class Lines:
     """What a strict reader found: the numbers of the `good` rows, the `empty` ones, the issues."""
@@ -227,7 +227,7 @@ class Lines:
     empty: int
     issues: FileIssues
 
-
+# %% ../../nbs/1_data/10_delimited.ipynb #a78499a0
 def check_lines(data: bytes, layout: Layout, source: str, copy: Any = None) -> Lines:
     """Go through the lines of a CSV file; the good ones are written to `copy`, a `csv.writer`.
 
@@ -255,7 +255,7 @@ def check_lines(data: bytes, layout: Layout, source: str, copy: Any = None) -> L
         raise file_error(source, problem) from None
     return Lines(np.array(good, dtype=np.int64), empty, issues)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #b9e4401c
+# %% ../../nbs/1_data/10_delimited.ipynb #17cd17ed
 def header_issue(lines: Lines) -> FileIssues:
     """The issues with the lines, or a single one if none is good and all are equally long."""
     issues = lines.issues
@@ -266,14 +266,14 @@ def header_issue(lines: Lines) -> FileIssues:
     single.add(None, None, None, f"{problem}; does the header lack a name?")
     return single
 
-# %% ../../nbs/1_data/10_delimited.ipynb #227fabf7
+# %% ../../nbs/1_data/10_delimited.ipynb #6f2c7013
 def good_lines(data: bytes, layout: Layout, source: str) -> tuple[bytes, Layout]:
     """A file with nothing but the good lines of `data`, and its layout."""
     copy = io.StringIO()
     check_lines(data, layout, source, csv.writer(copy, lineterminator="\n"))
     return copy.getvalue().encode(), replace(layout, separator=",", start=0, blanks=False, lines=0)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #eeb1fcbc
+# %% ../../nbs/1_data/10_delimited.ipynb #7ff018c0
 def carefully(
     data: bytes, layout: Layout, source: str, marks: list[str], target: str | None
 ) -> tuple[Lines, bytes, Layout, "DataFrame"]:
@@ -290,8 +290,8 @@ def carefully(
     data, layout = good_lines(data, layout, source)
     return lines, data, layout, read_frame(data, layout, marks, target)
 
-# %% ../../nbs/1_data/10_delimited.ipynb #7ad7b04c
-def read_csv(
+# %% ../../nbs/1_data/10_delimited.ipynb #2d651096
+def read_delimited(
     data: bytes, layout: Layout, source: str, marks: Iterable[str], target: str | None
 ) -> Content:
     """What stands in the CSV file `source`. Raises `TableError` if there is no good line."""
@@ -320,7 +320,7 @@ def read_csv(
     cells = [series_cells(name, columns[i]) for i, name in enumerate(layout.names)]
     return Content(cells, rows, texts, lines.issues, tuple(notes))
 
-# %% ../../nbs/1_data/10_delimited.ipynb #2bb4f5f0
+# %% ../../nbs/1_data/10_delimited.ipynb #075b0845
 PANDAS_HINT = "reading CSV needs pandas: pip install 'iris_serve[retrain]'"
 
 
@@ -336,7 +336,7 @@ def open_csv(data: bytes, source: str, usual: str = ",") -> OpenFile:
 
     def read(marks: Iterable[str], target: str | None) -> Content:
         try:
-            return read_csv(data, layout, source, marks, target)
+            return read_delimited(data, layout, source, marks, target)
         except ModuleNotFoundError:
             raise file_error(source, PANDAS_HINT) from None
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DAMAGED_FILE_ERRORS', 'arrow_cells', 'read_parquet', 'index_columns', 'open_parts', 'open_parquet']
 
-# %% ../../nbs/1_data/11_parquet.ipynb #5e10d4cd
+# %% ../../nbs/1_data/11_parquet.ipynb #d689d23d
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import Cells, Content, OpenFile, file_error
+from .files import ColumnCells, Content, OpenFile, file_error
 from .wording import shorten
 
 # %% ../../nbs/1_data/11_parquet.ipynb #9fcbde1b
@@ -29,30 +29,34 @@ DAMAGED_FILE_ERRORS = (
     RuntimeError,
 )
 
-# %% ../../nbs/1_data/11_parquet.ipynb #20fa7a72
-def arrow_cells(name: str, column: Any) -> Cells:
+# %% ../../nbs/1_data/11_parquet.ipynb #c6c7df5e
+def arrow_cells(name: str, column: Any) -> ColumnCells:
     """What stands in `column`, a chunked array of pyarrow, as the cells of the column `name`."""
     pyarrow, compute = import_module("pyarrow"), import_module("pyarrow.compute")
     types = pyarrow.types
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if types.is_null(column.type):
-        return Cells(name, np.full(len(column), np.nan))
+        return ColumnCells(name, np.full(len(column), np.nan))
     if types.is_boolean(column.type):
         places = compute.fill_null(column.cast(pyarrow.int8()), -1)
-        return Cells(name, np.array(places, dtype=np.int64), [False, True])
+        return ColumnCells(name, np.array(places, dtype=np.int64), [False, True])
     if types.is_integer(column.type) or types.is_floating(column.type):
-        return Cells(name, np.array(column.cast(pyarrow.float64(), safe=False), dtype=np.float64))
+        return ColumnCells(
+            name, np.array(column.cast(pyarrow.float64(), safe=False), dtype=np.float64)
+        )
     if types.is_decimal(column.type):
-        return Cells(name, np.array(column.cast(pyarrow.float64()), dtype=np.float64))
+        return ColumnCells(name, np.array(column.cast(pyarrow.float64()), dtype=np.float64))
     if types.is_temporal(column.type):
-        return Cells(name, np.array(column.is_valid(), dtype=np.int64) - 1, [column.type], "date")
+        return ColumnCells(
+            name, np.array(column.is_valid(), dtype=np.int64) - 1, [column.type], "date"
+        )
     if types.is_string(column.type) or types.is_large_string(column.type):
         coded = column.combine_chunks().dictionary_encode()
         places = np.array(compute.fill_null(coded.indices, -1), dtype=np.int64)
-        return Cells(name, places, coded.dictionary.to_pylist())
+        return ColumnCells(name, places, coded.dictionary.to_pylist())
     kind = str(column.type).split("<")[0]
-    return Cells(name, np.array(column.is_valid(), dtype=np.int64) - 1, [column.type], kind)
+    return ColumnCells(name, np.array(column.is_valid(), dtype=np.int64) - 1, [column.type], kind)
 
 # %% ../../nbs/1_data/11_parquet.ipynb #1a42a4e8
 def read_parquet(files: Sequence[Any], source: str) -> Content:

@@ -39,10 +39,16 @@ def row_bits(table: Table) -> NDArray[np.uint64]:
 def content_fractions(table: Table) -> NDArray[np.float64]:
     """For each row of `table` a fraction that depends on its values alone, not on its class.
 
-    It is the first 64 bits of the sha256 of the row's values, between 0 and 1.
+    It is the first 64 bits of the sha256 of the row's values, between 0 and 1. A table remembers
+    them, since a run asks several times; they can't be written to.
     """
-    heads = [hashlib.sha256(row.tobytes()).digest()[:8] for row in row_bits(table)]
-    return np.array([int.from_bytes(head, "big") / 2**64 for head in heads])
+    known: NDArray[np.float64] | None = vars(table).get("fractions")
+    if known is None:
+        heads = [hashlib.sha256(row.tobytes()).digest()[:8] for row in row_bits(table)]
+        known = np.array([int.from_bytes(head, "big") / 2**64 for head in heads])
+        known.setflags(write=False)
+        vars(table)["fractions"] = known
+    return known
 
 # %% ../../nbs/1_data/09_split.ipynb #eb656a15
 def fair_fractions(table: Table) -> NDArray[np.float64]:
@@ -50,7 +56,7 @@ def fair_fractions(table: Table) -> NDArray[np.float64]:
 
     Where they come for the first time, it is the row's `content_fractions`.
     """
-    fractions, bits = content_fractions(table), row_bits(table)
+    fractions, bits = content_fractions(table).copy(), row_bits(table)
     occurrences: dict[float, int] = {}
     for i, fraction in enumerate(fractions.tolist()):
         before = occurrences[fraction] = occurrences.get(fraction, -1) + 1
@@ -101,7 +107,9 @@ def few_differ(fractions: NDArray[np.float64]) -> bool:
 
 def choose_rule(table: Table, test_size: float) -> Rule:
     """`content`, unless few rows of `table` differ or a class would miss on a side: then `fair`."""
-    fractions = content_fractions(table)
+    fractions, rows_asked = content_fractions(table), test_size * len(table)
+    if not 0.5 <= rows_asked <= len(table) - max(1, len(table.contract.classes)) / 2:
+        return "content"
     out = fractions < test_size
     y = table.y if table.contract.task == "classes" else np.zeros(len(table), np.int8)
     classes, codes = np.unique(y, return_inverse=True)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'LONG_AXIS', 'ROW_BY_ROW', 'to_matrix', 'with_sentinels', 'check_positions',
-           'find_positions', 'Answer', 'Single', 'SingleWithMissing', 'Batch', 'is_plain_row', 'Forest', 'freeze']
+           'find_positions', 'Answer', 'Single', 'SingleWithMissing', 'portions', 'Batch', 'batch_spread',
+           'is_plain_row', 'Frozen', 'Forest', 'freeze']
 
 # %% ../../nbs/2_forest/01_forest.ipynb #9d466e66
 import threading
@@ -146,6 +147,15 @@ class SingleWithMissing(Single):
         answer: Answer = self.remembered(tuple(positions))
         return answer
 
+# %% ../../nbs/2_forest/01_forest.ipynb #86e863e7
+def portions(
+    arrays: Arrays, axes: list[Floats], X: Floats, step: int
+) -> Iterator[tuple[slice, Indices]]:
+    """The places and positions of the rows `X`, `step` at a time; `RowError` for one outside."""
+    for start in range(0, len(X), step):
+        chunk, missing = slice(start, start + step), arrays.missing is not None
+        yield chunk, find_positions(axes, X[chunk], start, missing)
+
 # %% ../../nbs/2_forest/01_forest.ipynb #d1a7640c
 class Batch:
     """Answers many rows at once: by looking up where a grid pays, else by finding leaves."""
@@ -155,8 +165,7 @@ class Batch:
         self.axes = with_sentinels(arrays)
         self.grid: AnswerGrid | None = None
         self.asked, self.building = 0, threading.Lock()
-        wide = (1 << 22) // arrays.values.shape[1] + 1
-        self.portion = min(finder.portion, wide)
+        self.portion = min(finder.portion, (1 << 22) // arrays.values.shape[1] + 1)
 
     def prepare(self, rows: int) -> None:
         """Build the grid if `rows` more rows make it worthwhile and no thread is building it."""
@@ -169,31 +178,27 @@ class Batch:
             finally:
                 self.building.release()
 
-    def portions(self, X: Floats, step: int) -> Iterator[tuple[slice, Indices]]:
-        """The positions of the rows `X`, `step` at a time; `RowError` for a value outside."""
-        for start in range(0, len(X), step):
-            chunk, missing = slice(start, start + step), self.arrays.missing is not None
-            yield chunk, find_positions(self.axes, X[chunk], start, missing)
-
     def answer(self, X: Floats) -> Floats:
         """The probabilities (rows, classes) for `X`; raises `RowError` for a value outside."""
         self.prepare(len(X))
         grid, values = self.grid, self.arrays.values
         answers = np.empty((len(X), values.shape[1]))
-        for chunk, positions in self.portions(X, 1 << 16 if grid else self.portion):
+        step = 1 << 16 if grid else self.portion
+        for chunk, positions in portions(self.arrays, self.axes, X, step):
             if grid:
                 answers[chunk] = grid.look_up(positions)
             else:
                 answers[chunk] = mean_many(values, self.finder.many(positions))
         return answers
 
-    def spread(self, X: Floats) -> Floats:
-        """How much the trees disagree (rows,) about `X`; raises `RowError` for a value outside."""
-        spread, values = np.empty(len(X)), self.arrays.values
-        assert isinstance(values, np.ndarray)
-        for chunk, positions in self.portions(X, self.portion):
-            spread[chunk] = spread_many(values, self.finder.many(positions))
-        return spread
+# %% ../../nbs/2_forest/01_forest.ipynb #2fde2bb7
+def batch_spread(batch: Batch, X: Floats) -> Floats:
+    """How much the trees disagree (rows,) about `X`; raises `RowError` for a value outside."""
+    spread, values = np.empty(len(X)), batch.arrays.values
+    assert isinstance(values, np.ndarray)  # numbers are never sparse
+    for chunk, positions in portions(batch.arrays, batch.axes, X, batch.portion):
+        spread[chunk] = spread_many(values, batch.finder.many(positions))
+    return spread
 
 # %% ../../nbs/2_forest/01_forest.ipynb #3bf4bfea
 ROW_BY_ROW = 16
@@ -205,8 +210,8 @@ def is_plain_row(rows: RowsLike) -> TypeGuard[list[list[float]]]:
     return one and len(rows[0]) > 0 and type(rows[0][0]) is float
 
 # %% ../../nbs/2_forest/01_forest.ipynb #1d7ca85c
-class Forest:
-    """A frozen forest: it answers as the estimator it was made from, bit for bit."""
+class Frozen:
+    """Arrays that can be asked: `answers` are probabilities, or numbers if there are no classes."""
 
     task: Literal["classes", "number"]
 
@@ -220,46 +225,43 @@ class Forest:
         self.single, self.batch = single(arrays, finder), Batch(arrays, plan, finder)
         self.ask = self.single.ask
 
-    def predict_proba(self, rows: RowsLike) -> Floats:
-        """The probabilities (rows, classes), read-only for one row in a list; or `RowError`.
+    def answers(self, rows: RowsLike) -> Floats:
+        """The answers (rows, classes or 1), read-only for one row in a list; or `RowError`."""
+        if is_plain_row(rows):
+            return self.single.recall(rows[0]).probabilities[:]
+        X = to_matrix(rows, self.arrays.n_features)
+        if 0 < len(X) <= ROW_BY_ROW and self.in_range(X):
+            return np.concatenate([self.ask(row).probabilities for row in X.tolist()])
+        return self.batch.answer(X)
 
-        Raises `TypeError` if the forest predicts a number.
-        """
+    def in_range(self, X: Floats) -> bool:
+        """Has each of `X` an answer? If not, the batch finds out which row is wrong."""
+        fine = np.abs(X) < FLOAT32_LIMIT
+        return bool((fine if self.arrays.missing is None else fine | np.isnan(X)).all())
+
+# %% ../../nbs/2_forest/01_forest.ipynb #1e7b9f89
+class Forest(Frozen):
+    """A frozen forest: it answers as the estimator it was made from, bit for bit."""
+
+    def predict_proba(self, rows: RowsLike) -> Floats:
+        """The probabilities (rows, classes); raises `TypeError` if a number is predicted."""
         if self.task == "number":
             raise TypeError("this forest predicts a number, so it has no probabilities")
         return self.answers(rows)
 
-    def answers(self, rows: RowsLike) -> Floats:
-        """The probabilities (rows, classes), or the numbers (rows, 1)."""
-        if is_plain_row(rows):
-            return self.single.recall(rows[0]).probabilities[:]
-        X = to_matrix(rows, self.arrays.n_features)
-        if 0 < len(X) <= ROW_BY_ROW and self.fit_one_by_one(X):
-            return np.concatenate([self.ask(row).probabilities for row in X.tolist()])
-        return self.batch.answer(X)
-
-    def fit_one_by_one(self, X: Floats) -> bool:
-        """Are all values of `X` in the range? If not, the batch knows which row is wrong."""
-        fine = np.abs(X) < FLOAT32_LIMIT
-        return bool((fine if self.arrays.missing is None else fine | np.isnan(X)).all())
-
     def predict(self, rows: RowsLike) -> NDArray[Any]:
-        """The most probable class of each of `rows`, the first of them in a tie; or `RowError`.
-
-        Where a number is predicted, it is that number.
-        """
+        """The most probable class of each of `rows`, the first in a tie, or its number."""
         answers = self.answers(rows)
-        found: NDArray[Any] = answers[:, 0].copy()
-        return self.classes[answers.argmax(axis=1)] if self.task == "classes" else found
+        if self.task == "number":
+            return answers[:, 0].copy()
+        labels: NDArray[Any] = self.classes[answers.argmax(axis=1)]
+        return labels
 
     def spread(self, rows: RowsLike) -> Floats:
-        """How much the trees disagree about the number of each of `rows`; or `RowError`.
-
-        It is the standard deviation of their numbers. Raises `TypeError` if there are classes.
-        """
+        """The standard deviation of the trees' numbers (rows,); `TypeError` if there are none."""
         if self.task == "classes":
             raise TypeError("this forest predicts a class; only numbers have a spread")
-        return self.batch.spread(to_matrix(rows, self.arrays.n_features))
+        return batch_spread(self.batch, to_matrix(rows, self.arrays.n_features))
 
     def save(self, path: Path) -> None:
         """Write the file `path`: all of it, or nothing; raises `ForestError` if it is too large."""

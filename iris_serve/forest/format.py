@@ -93,17 +93,6 @@ def encode(arrays: Arrays, old: bool = False) -> bytes:
     return safetensors.numpy.save({**tensors, "head": np.frombuffer(head, dtype=np.uint8)})
 
 # %% ../../nbs/2_forest/06_format.ipynb #5be88645
-DECODE_ERRORS = (
-    SafetensorError,
-    msgspec.DecodeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-)
-
-
 def from_tensors(tensors: dict[str, Any], head: OldHead | FileHead) -> Arrays:
     """The arrays of a file with these `tensors`; raises one of `DECODE_ERRORS` if some are odd."""
     if "starts" in tensors:
@@ -118,6 +107,17 @@ def from_tensors(tensors: dict[str, Any], head: OldHead | FileHead) -> Arrays:
     if isinstance(head, OldHead) and tensors.keys() != {"nodes", "cuts", "features", "values"}:
         raise ValueError("format 1 has four tensors")
     return Arrays(**tensors, n_features=head.n_features, classes=head.classes, **more)
+
+# %% ../../nbs/2_forest/06_format.ipynb #0aadcb99
+DECODE_ERRORS = (
+    SafetensorError,
+    msgspec.DecodeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def decode(data: bytes) -> Arrays:

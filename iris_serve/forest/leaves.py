@@ -82,11 +82,10 @@ class Masks:
         self.words, start = [], 0
         for count in arrays.counts():
             here = (cuts >= start) & (cuts < start + count)
-            words = leaf_masks(cuts[here] - start, spans[here], count, self.leaves)
+            self.words.append(leaf_masks(cuts[here] - start, spans[here], count, self.leaves))
             if arrays.missing is not None:
                 mask = missing_mask(spans[here], arrays.missing[inner][here], self.leaves)
-                words = np.concatenate([words, mask])
-            self.words.append(words)
+                self.words[-1] = np.concatenate([self.words[-1], mask])
             start += count
         self.bits = [[int.from_bytes(m.tobytes(), "little") for m in w] for w in self.words]
         self.bytes = self.words[0].shape[1] * 8

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from ..data.columns import MARKS
 from ..data.contract import Contract
 from ..data.split import Rule
 from ..data.table import ColumnNote, Table, fingerprint
@@ -47,7 +48,7 @@ def library_versions() -> dict[str, str]:
 # %% ../../nbs/3_model/04_card.ipynb #ee9e7768
 SOURCES = (
     *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
-    *(f"data/{name}" for name in ("kinds", "columns", "split")),
+    *(f"data/{name}" for name in ("kinds", "columns", "split", "delimited", "parquet", "target")),
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
     *(f"forest/{name}" for name in ("leaves", "format")),
     *(f"model/{name}" for name in ("train", "save", "card", "atomic", "scores", "golden")),
@@ -187,7 +188,9 @@ def upgrade(old: OldCard) -> Card:
     if params is not None:
         params = {**params, "task": "classes", "split": "content"}
         if params.get("data", "iris") != "iris":
+            values = [f"not {c}" for c in old.contract.classes if c in MARKS]
             params["features"] = names_text(old.contract.names)
+            params["missing"] = names_text(values) if values else None
     found: dict[str, Any] = msgspec.to_builtins(old)
     found["format"], found["parameters"] = 3, params
     found["metrics"] = {**old.metrics, "task": "classes"}

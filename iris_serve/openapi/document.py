@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from ..data.contract import Contract, row_size
 from ..model.load import Predictor
+from .patterns import csv_content, ndjson_content
 from iris_serve.openapi.routes import (
     HEADER_TEXTS,
     OCTETS,
@@ -26,9 +27,7 @@ from iris_serve.openapi.routes import (
 from iris_serve.openapi.schemas import (
     answer_schema,
     body_examples,
-    csv_content,
     model_schemas,
-    ndjson_content,
     row_schema,
 )
 from .types import BODY_TYPES, Schema, components, reference

@@ -27,6 +27,7 @@ from typing import Protocol
 from msgspec import Struct, structs, to_builtins
 from msgspec.json import Encoder
 
+from ..data.contract import Value
 from ..data.wording import shorten
 
 # %% ../../nbs/6_service/11_access_log.ipynb #96983992
@@ -195,7 +196,7 @@ class Counts(Protocol):
         route: str,
         status: int,
         seconds: float,
-        answers: Sequence[int | str] = (),
+        answers: Sequence[Value] = (),
         error: str | None = None,
     ) -> None:
         """Count one request."""
@@ -219,7 +220,7 @@ class Observer:
         route: str,
         status: int,
         seconds: float,
-        answers: Sequence[int | str] = (),
+        answers: Sequence[Value] = (),
         error: str | None = None,
         version: int | None = None,
         asked: RequestInfo = NO_REQUEST,

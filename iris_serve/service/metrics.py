@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'Cells', 'MAX_SLOTS', 'CellKey', 'RESERVED', 'SECONDS', 'ROWS', 'FAMILIES', 'LAYOUT', 'OTHER_LABEL',
-           'Answers', 'VERSION', 'LOADED', 'TROUBLE', 'Labelled', 'METRIC_PREFIX', 'OPENMETRICS', 'map_cells',
-           'directory_lock', 'take_slot', 'is_held', 'Names', 'read_names', 'add_name', 'WorkerCells', 'allocate',
-           'Snapshot', 'snapshot', 'Family', 'width', 'layout', 'clean_label', 'Series', 'class_cells',
+           'Answers', 'NUMBER_LABEL', 'VERSION', 'LOADED', 'TROUBLE', 'Labelled', 'METRIC_PREFIX', 'OPENMETRICS',
+           'map_cells', 'directory_lock', 'take_slot', 'is_held', 'Names', 'read_names', 'add_name', 'WorkerCells',
+           'allocate', 'Snapshot', 'snapshot', 'Family', 'width', 'layout', 'clean_label', 'Series', 'class_cells',
            'WorkerCounters', 'Metrics', 'sync_live', 'read_series', 'as_counter', 'as_histogram', 'counted_family',
            'load_times', 'gauges', 'metrics_text']
 
@@ -26,6 +26,7 @@ from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, cast
 from zlib import crc32
 
+from ..data.contract import Value
 from ..model.atomic import numbered, try_lock
 from .errors import NotReadyError
 from .live import Live
@@ -255,11 +256,14 @@ class Series(dict[Hashable, int]):
         return self[labels]
 
 # %% ../../nbs/6_service/12_metrics.ipynb #176247fe
-Answers: TypeAlias = Sequence[int | str]
+Answers: TypeAlias = Sequence[Value]
+NUMBER_LABEL = "<number>"
 
 
 def class_cells(answers: Answers, classes: Series) -> Sequence[tuple[int, int]]:
     """The cell of each class among the `answers`, and how often it is there."""
+    if answers and type(answers[0]) is float:
+        return ((classes[NUMBER_LABEL], len(answers)),)
     if len(answers) == 1:
         return ((classes[answers[0]], 1),)
     return [(classes[answer], times) for answer, times in Counter(answers).items()]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ..data.contract import Contract, Feature
 from ..data.split import content_fractions, fair_fractions, held_out
 from ..data.table import Table, fingerprint
-from ..data.tables import load_table
 from ..model.card import Card
 from ..model.train import Params
+from .parameters import load_by
 
 # %% ../../nbs/5_training/09_common_rows.ipynb #3bc7b7e2
 def kept_name(file: str) -> str:
@@ -35,8 +35,7 @@ def kept_data(path: Path) -> Path | None:
 # %% ../../nbs/5_training/09_common_rows.ipynb #262ee0a6
 def load_recorded(file: Path, card: Card) -> Table:
     """The table in `file`, read as the parameters of `card` say; raises what `load_table` does."""
-    params = card.parameters or Params()
-    return load_table(str(file), params.target, params.columns(), params.choices())
+    return load_by(card.parameters or Params(), str(file))
 
 
 def recorded_table(path: Path, card: Card) -> Table | None:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
+# %% ../../nbs/5_training/04_gate.ipynb #826014fc
 from ..data.contract import Contract, Value, contract_changes
 from ..data.table import Table, estimator_input
 from ..forest import Forest
@@ -362,7 +363,7 @@ def blank_verdict(card: Card, promote: str, min_score: float | str | None) -> Ve
         told = {"metric": "accuracy", "score": scores.accuracy, "baseline": scores.baseline}
     return msgspec.convert(asked | told, Verdict)
 
-
+# %% ../../nbs/5_training/04_gate.ipynb #a30f8c50
 def judge(
     registry: Registry,
     staged: Path,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'EstimatorError', 'check_readable', 'load_pickle', 'open_estimator', 'check_feature_names',
-           'nested_estimators', 'remove_feature_names', 'fitted_on', 'check_estimator', 'make_added_card',
-           'added_verdict', 'promote_added', 'add']
+           'nested_estimators', 'remove_feature_names', 'fitted_on', 'check_table', 'check_estimator',
+           'make_added_card', 'added_verdict', 'promote_added', 'add']
 
 # %% ../../nbs/5_training/07_import_model.ipynb #3a83b76e
 import warnings
@@ -127,12 +127,26 @@ def fitted_on(estimator: Any) -> tuple[int, list[Any]]:
     return count, known.tolist() if hasattr(known, "tolist") else list(known)
 
 # %% ../../nbs/5_training/07_import_model.ipynb #199f9a86
+def check_table(table: Table) -> None:
+    """Raise `EstimatorError` if an estimator of your own cannot be asked rows of `table` (yet)."""
+    contract = table.contract
+    if contract.task == "number":
+        raise EstimatorError("the target column holds numbers, and an added model answers classes")
+    if named := [f.name for f in contract.features if f.kind != "number"]:
+        words = f"{join_names(named)} of the table hold no numbers, and an added model is asked"
+        raise EstimatorError(f"{words} numbers only; name the columns of numbers by --features")
+
+
 def check_estimator(estimator: Any, table: Table) -> None:
     """Raise `EstimatorError` if `estimator` is not a fitted classifier of rows like `table`'s."""
+    check_table(table)
     count, classes = fitted_on(estimator)
     kind, wanted = type(estimator).__name__, len(table.contract.features)
     if count != wanted:
-        raise EstimatorError(f"{kind} was fitted on {count} features, and the table has {wanted}")
+        left = [note.name for note in table.columns if note.kind == "left out"]
+        hint = f" without {join_names(left)}; name its columns by --features" if left else ""
+        fitted = f"{kind} was fitted on {count} features"
+        raise EstimatorError(f"{fitted}, and the table has {wanted}{hint}")
     if not all(type(c) in (int, str) for c in classes):
         raise EstimatorError(f"{kind} has classes that are neither whole numbers nor text")
     if set(classes) != set(table.contract.classes):

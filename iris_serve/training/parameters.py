@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Name', 'Accuracy', 'Jobs', 'METRICS', 'FIELDS', 'SYNONYMS', 'LISTS', 'Minimum', 'parse_minimum', 'TableParameters',
-           'Parameters', 'model_params', 'parameter_rows', 'value_types', 'type_words', 'literal_words',
-           'allowed_values', 'check_value', 'suggest_parameter', 'check_parameters', 'parse_number', 'parse_text',
-           'takes_text', 'parse_value', 'notebook_parameters']
+           'ForestParameters', 'Parameters', 'model_params', 'load_by', 'parameter_rows', 'value_types', 'type_words',
+           'literal_words', 'allowed_values', 'check_value', 'suggest_parameter', 'check_parameters', 'parse_number',
+           'parse_text', 'takes_text', 'parse_value', 'notebook_parameters']
 
 # %% ../../nbs/5_training/02_parameters.ipynb #92d8b1ae
 import re
@@ -18,7 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct, inspect
+from msgspec.structs import replace as changed
 
+from ..data.table import Table
+from ..data.tables import load_table
 from ..data.wording import about, did_you_mean, normalized, shorten, suggest
 from ..model.train import Depth, Folds, LeafRows, MaxFeatures, Params, Seed, Share, Trees
 from ..registry.registry import NAME_PATTERN
@@ -92,8 +95,8 @@ class TableParameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = "refuse"
 
 # %% ../../nbs/5_training/02_parameters.ipynb #29c54ab9
-class Parameters(TableParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a retraining run may be told."""
+class ForestParameters(TableParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """And what it may be told about the forest."""
 
     model: Annotated[
         Literal["random_forest", "extra_trees"],
@@ -118,6 +121,11 @@ class Parameters(TableParameters, frozen=True, forbid_unknown_fields=True, kw_on
     ] = "auto"
     cv: Annotated[Folds, about("folds of a cross-validation: 2 to 100, or 0 for none", 5)] = 0
     n_jobs: Annotated[Jobs, about("processors for the fit; -1 for all. It is not recorded", 4)] = 1
+
+# %% ../../nbs/5_training/02_parameters.ipynb #d08f8330
+class Parameters(ForestParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a retraining run may be told."""
+
     min_score: Annotated[
         Accuracy | str | None,
         about(
@@ -145,6 +153,17 @@ def model_params(parameters: Parameters) -> Params:
     """Those `parameters` that the card keeps: all that decide the model; of a file its name."""
     kept = {name: getattr(parameters, name) for name in Params.__struct_fields__}
     return Params(**kept | {"data": Path(parameters.data).name})
+
+# %% ../../nbs/5_training/02_parameters.ipynb #08dc2daa
+def load_by(params: Params, where: str) -> Table:
+    """The table in the file `where`, or the built-in one, read as `params` say.
+
+    Raises what `load_table` does.
+    """
+    choices = params.choices()
+    if where == "iris" and choices.task == "classes":
+        choices = changed(choices, task="auto")  # which is the same for flowers
+    return load_table(where, params.target, params.columns(), choices)
 
 # %% ../../nbs/5_training/02_parameters.ipynb #f671bc28
 FIELDS = {field.name: field for field in msgspec.structs.fields(Parameters)}
@@ -216,26 +235,21 @@ SYNONYMS = {
     "outcome": "target",
     "columns": "features",
     "exclude": "drop",
-    "ignore": "drop",
     "regression": "task",
     "na_values": "missing",
-    "null": "missing",
     "categorical": "categories",
-    "factors": "categories",
     "random_state": "seed",
     "trees": "n_estimators",
     "forest": "n_estimators",
     "depth": "max_depth",
     "leaf": "min_samples_leaf",
     "weights": "class_weight",
-    "balanced": "class_weight",
     "test": "test_size",
     "holdout": "test_size",
     "stratify": "split",
     "folds": "cv",
     "threads": "n_jobs",
     "jobs": "n_jobs",
-    "processors": "n_jobs",
     "score": "min_score",
     "accuracy": "min_score",
 }

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_TOLD', 'ORDER', 'MAX_KEPT_DATA', 'Tell', 'Show', 'read_data', 'check_task', 'validate_run', 'describe_columns',
-           'describe_table', 'keep_data', 'divide', 'score_run', 'silent', 'write_model', 'fit_model', 'build',
-           'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing', 'train', 'retrain']
+           'describe_table', 'keep_data', 'divide', 'score_run', 'silent', 'tell_reading', 'write_model', 'fit_model',
+           'build', 'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing', 'train', 'retrain']
 
 # %% ../../nbs/5_training/01_retrain.ipynb #2d83c236
 from collections.abc import Callable
@@ -20,7 +20,6 @@ import msgspec
 # %% ../../nbs/5_training/01_retrain.ipynb #c132b922
 from ..data.split import split
 from ..data.table import ColumnNote, Table, fingerprint
-from ..data.tables import load_table
 from ..data.wording import align_columns, shorten
 from ..model.atomic import sha256, write_new_file
 from ..model.card import Card, make_card, read_card, retraining_notebook
@@ -39,7 +38,13 @@ from iris_serve.registry.registry import (
 )
 from .common_rows import kept_name
 from .gate import Verdict, judge
-from .parameters import METRICS, Parameters, model_params, parse_minimum
+from iris_serve.training.parameters import (
+    METRICS,
+    Parameters,
+    load_by,
+    model_params,
+    parse_minimum,
+)
 from .report import frozen_words, keep_report
 from .runner import RetrainError, check_extra, run_notebook
 
@@ -51,7 +56,7 @@ def read_data(parameters: Parameters, file: Path | None = None) -> Table:
     """
     builtin, params = parameters.data == "iris", model_params(parameters)
     where = file if file and not builtin else parameters.data
-    table = load_table(str(where), params.target, params.columns(), params.choices())
+    table = load_by(params, str(where))
     return table if builtin else replace(table, source=shorten(Path(parameters.data).name, 100))
 
 # %% ../../nbs/5_training/01_retrain.ipynb #1a813dd2
@@ -90,7 +95,7 @@ def describe_columns(columns: tuple[ColumnNote, ...]) -> str:
     """What was found in the `columns` of a file, as a table; of many the first of each kind."""
     notes = sorted(columns, key=lambda note: ORDER.index(note.kind))
     shown = notes[:MAX_TOLD] if len(notes) > MAX_TOLD else list(columns)
-    rows = [(shorten(note.name, 30), note.kind, note.why) for note in shown]
+    rows = [(shorten(note.name, 30) or "(no name)", note.kind, note.why) for note in shown]
     more = f"\nand {len(notes) - len(shown)} more" if len(shown) < len(notes) else ""
     return align_columns([("column", "kind", "why"), *rows]) + more
 
@@ -99,8 +104,17 @@ def describe_table(table: Table) -> str:
     """What was found in the file of `table`, in lines; nothing of a built-in table."""
     if not table.columns:
         return ""
-    hint = "another kind: -p drop NAMES, -p categories NAMES, -p features NAMES, -p task …"
-    return f"{describe_columns(table.columns)}\n{hint}"
+    classes = table.contract.classes
+    predicted = "classes are predicted" if classes else "a number is predicted"
+    if not classes or type(classes[0]) in (int, float):
+        other = "number" if classes else "classes"
+        predicted += f"; '-p task {other}' decides otherwise"
+    lines = (
+        describe_columns(table.columns),
+        predicted,
+        "'-p drop A,B' leaves columns out, '-p features A,B' learns from these and no others",
+    )
+    return "\n".join(lines)
 
 # %% ../../nbs/5_training/01_retrain.ipynb #3c2ca9c5
 MAX_KEPT_DATA = 16 * 2**20  # bytes of a data file
@@ -145,6 +159,12 @@ Tell = Callable[[str], None]
 
 def silent(line: str) -> None:
     """Tell nobody."""
+
+
+def tell_reading(parameters: Parameters, tell: Tell) -> None:
+    """Tell which file is read, if there is one."""
+    if parameters.data != "iris":
+        tell(f"reading {Path(parameters.data).name}")
 
 # %% ../../nbs/5_training/01_retrain.ipynb #d8f02df8
 def write_model(
@@ -241,7 +261,7 @@ def train(
     Raises what `validate_run` does, before anything is written.
     """
     registry, run = Registry(models, parameters.name), new_record("train, without a notebook")
-    tell(f"reading {Path(parameters.data).name}")
+    tell_reading(parameters, tell)
     table = validate_run(parameters)
     show(table)
     with stage(registry) as staged:
@@ -266,7 +286,7 @@ def retrain(
     """
     check_extra()
     registry, run = Registry(models, parameters.name), new_record("retrain")
-    tell(f"reading {Path(parameters.data).name}")
+    tell_reading(parameters, tell)
     table, file = validate_run(parameters), Path(parameters.data)
     show(table)
     with stage(registry) as staged:

@@ -75,8 +75,11 @@ def test_a_split_of_numbers_keeps_a_row_on_each_side():
     table = small({"a": 3})
     contract = Contract(table.contract.features, (), (), (1, 2), target="price")
     numbers = replace(table, y=np.array([1.0, 2.0, 3.0]), contract=contract)
-    assert [len(side) for side in split(numbers, 0.0001)] == [2, 1]
-    assert [len(side) for side in split(numbers, 0.9999)] == [1, 2]
+    assert [len(side) for side in split(numbers, 0.0001, "fair")] == [2, 1]
+    assert [len(side) for side in split(numbers, 0.9999, "fair")] == [1, 2]
+    assert [len(side) for side in split(numbers, 0.2)] == [2, 1]
+    with pytest.raises(ValueError, match="holds out none of the 3 rows"):
+        split(numbers, 0.0001)
     with pytest.raises(ValueError, match=r"test_size 0\.9999 leaves none of the 3 rows"):
         split(numbers, 0.9999, "content")
 
@@ -100,8 +103,9 @@ def test_the_fair_rule_leaves_each_class_a_row_on_both_sides(table, share):
 @settings(deadline=None, print_blob=True)
 @given(TABLES, SHARES)
 def test_the_chosen_rule_always_splits(table, share):
-    train, test = split(table, share) if len(set(table.y)) < len(table) else (None, None)
-    if train:
+    few = not 0.5 <= share * len(table) <= len(table) - len(table.contract.classes) / 2
+    if not few and len(table.contract.classes) < len(table):
+        train, test = split(table, share)
         assert len(train) + len(test) == len(table)
         assert set(train.y) == set(table.contract.classes)
 
@@ -148,4 +152,5 @@ def test_a_class_of_few_rows_that_is_not_held_out_does_not_change_the_rule():
     assert out[:400].any()
     rule = choose_rule(table, 0.2)
     assert rule == ("fair" if out[400:].all() else "content")
-    assert choose_rule(small({"a": 400, "b": 1}), 0.9999) == "fair"
+    alone = small({"a": 400, "b": 1})
+    assert choose_rule(alone, content_fractions(alone)[-1] + 0.001) == "fair"

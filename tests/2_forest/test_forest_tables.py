@@ -1,6 +1,7 @@
 """Forests of real tables: missing values, categories, numbers to predict, and very many classes."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -8,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pandas
 import pytest
-from forests import WAYS, dataset, differing, forced
+from forests import WAYS, dataset, differing, forced, run_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import ensemble, tree
@@ -481,6 +482,34 @@ def test_a_file_without_zeros_is_small_and_comes_back():
     assert encode(decode(data)) == data
     again = Forest(decode(data))
     assert differing(again.predict_proba(X), estimator.predict_proba(X)) == 0
+
+
+MEMORY = """
+import re
+from pathlib import Path
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from iris_serve.forest import Forest, freeze
+from iris_serve.forest.format import decode, encode
+
+def peak():  # getrusage would count what the parent had when it forked
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+rng, country = np.random.default_rng(0), np.arange(1704) // 12
+X = rng.normal(size=(142, 5))[country] + 0.3 * rng.normal(size=(1704, 5))
+start = peak()
+estimator = RandomForestClassifier(100, random_state=0, n_jobs=1).fit(X, country)
+fitted = peak()
+forest = Forest(decode(encode(freeze(estimator).arrays)))
+assert (forest.predict_proba(X[:9]) == estimator.predict_proba(X[:9])).all()
+print(start, fitted, peak())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_a_forest_of_142_classes_takes_little_memory_to_freeze():
+    start, fitted, frozen = map(int, run_program(MEMORY).split())
+    assert frozen - start < 2 * (fitted - start)
 
 
 SPARSE = SparseValues(

@@ -13,6 +13,7 @@ from pathlib import Path
 import joblib
 import msgspec
 import numpy as np
+import pandas
 import pytest
 from forests import dataset, differing, run_program
 from random_tables import Wish, random_table
@@ -21,9 +22,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 import iris_serve
+from iris_serve.data.columns import Choices
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.split import split
 from iris_serve.data.table import Table, data_frame, iris
+from iris_serve.data.tables import read_table
 from iris_serve.forest import Forest
 from iris_serve.forest.format import decode, encode
 from iris_serve.forest.trees import gather_arrays
@@ -476,6 +479,51 @@ def test_a_mixed_table_is_answered_the_same_frozen_unpickled_and_by_joblib_alone
         assert predictor.has_proba == (task == "classes")
         if predictor.has_proba:
             assert predictor.predict_proba(rows) == model.predict_proba(frame).tolist()
+
+
+ROWS = """\
+age,deck,alone,paid,zone,name_of_town,fare
+22,A,True,No,1,NA,7.25
+38.5,B,False,Yes,2,"Cork, West",71.3
+-,A,,No,5,n/a,8
+26,?,True,Yes,1,Ä,53.1
+35,C,False,,2,NA,8.05
+,B,True,No,5,0,30
+54,C,False,Yes,1,Ä,51.8
+2,A,True,No,,"Cork, West",21.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "choices"),
+    [
+        ("fare", {}),
+        ("deck", {}),
+        ("alone", {}),
+        ("paid", {"present": ("NA",)}),
+        ("fare", {"categories": ("zone",), "missing": ("Ä",)}),
+        ("zone", {"task": "classes", "unknown": "missing"}),
+    ],
+)
+def test_a_frame_as_pandas_reads_the_file_gets_the_answers_of_the_predictor(
+    tmp_path, target, choices
+):
+    header, *rows = ROWS.splitlines(keepends=True)
+    numbered = "".join(row.replace("8", str(i), 1) for i in range(10) for row in rows)
+    (tmp_path / "ship.csv").write_text(header + numbered)
+    table = read_table(tmp_path / "ship.csv", target, choices=Choices(**choices))
+    estimator = fit(make_estimator(Params(n_estimators=9), table.contract), table)
+    save(estimator, card_of(estimator, table), tmp_path / "one")
+    model, card = open_model(tmp_path / "one")
+    assert isinstance(model, Forest)
+    frame = pandas.read_csv(
+        tmp_path / "ship.csv", na_values=list(card.contract.marks), keep_default_na=False
+    )
+    frame = frame[frame[target].notna()]
+    assert len(frame) == len(table)
+    answers = joblib.load(tmp_path / "one" / MODEL_FILE).predict(frame[table.contract.names])
+    predictor = make_predictor(model, card, 1, "")
+    assert predictor.predict(table.X.tolist()) == answers.tolist()
 
 
 def test_the_spread_is_the_deviation_over_the_trees(tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from forests import differing
 
-from iris_serve.data.table import data_frame
+from iris_serve.data.columns import missing_marks
+from iris_serve.data.table import fingerprint
 from iris_serve.data.tables import read_table
 from iris_serve.forest import Forest
 from iris_serve.model.atomic import ArtifactError, sha256
@@ -93,8 +94,7 @@ def test_the_features_of_an_old_table_are_named_so_that_none_is_left_out_now():
         OLD / "pets" / "1" / "data.csv", params.target, params.columns(), params.choices()
     )
     assert table.contract.names == card.contract.names
-    frame = data_frame(table.X, table.contract)
-    assert len(frame) == card.data.rows
+    assert (fingerprint(table), len(table)) == (card.data.sha256, card.data.rows)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,11 @@ def test_an_old_artifact_with_a_changed_byte_is_refused(old):
     (path / FOREST_FILE).write_bytes(data)
     with pytest.raises(ArtifactError, match="is not the file that its card describes"):
         open_model(path)
+
+
+def test_a_class_that_is_a_mark_of_missing_values_now_remains_a_class():
+    card = old_card("pets")
+    card["contract"] |= {"classes": ["NA", "dog", "?"], "labels": ["NA", "dog", "?"]}
+    params = decode_card(json.dumps(card).encode(), OLD).parameters
+    assert params.choices().present == ("NA", "?")
+    assert not {"NA", "?"} & set(missing_marks(params.choices()))

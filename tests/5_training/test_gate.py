@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_helpers import mixed_file
 
 import iris_serve.training.gate
 import iris_serve.training.retrain
@@ -29,11 +30,14 @@ from iris_serve.training.gate import (
     MAX_FLIPS,
     TOLERANCE,
     Asked,
+    Comparison,
     Verdict,
     compare,
+    describe_comparison,
     judge,
     mcnemar_p,
     passed,
+    wilcoxon_p,
 )
 from iris_serve.training.parameters import Parameters
 from iris_serve.training.retrain import train
@@ -288,3 +292,133 @@ def test_the_verdict_is_in_the_run_record_and_can_be_read_back(models, registry)
     verdict = msgspec.convert(kept, Verdict)
     assert verdict.promoted
     assert (verdict.current, verdict.tolerance) == (1, TOLERANCE)
+
+
+# Numbers
+
+
+def of_pets(file, **more):
+    return Parameters(name="pets", data=str(file), target="kind", **{"n_estimators": 10} | more)
+
+
+def test_of_two_models_of_a_number_the_one_with_larger_errors_is_not_promoted(tmp_path):
+    told = of_pets(mixed_file(tmp_path / "pets.csv", number=True))
+    good = train(tmp_path / "m", told)
+    stump = train(tmp_path / "m", msgspec.structs.replace(told, n_estimators=1, max_depth=1))
+    again = train(tmp_path / "m", told)
+    assert [run.promoted for run in (good, stump, again)] == [True, False, True]
+    assert "worse than the current version: a mean absolute error of " in stump.why
+    assert (stump.verdict["metric"], stump.verdict["baseline"] > 5) == ("mae", True)
+    (exam,) = stump.verdict["exams"]
+    assert exam["mae_now"] > 2 * exam["mae_then"]
+    assert exam["gained"] + exam["lost"] <= exam["rows"] == good.verdict["rows"]
+    assert exam["p_value"] < 0.01
+    gaps = [abs(abs(f["now"] - f["truth"]) - abs(f["then"] - f["truth"])) for f in exam["flips"]]
+    assert gaps == sorted(gaps, reverse=True)
+    assert again.verdict["exams"][0]["p_value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "good"),
+    [(1.0, 1.0, True), (1.01, 1.0, True), (1.02, 1.0, False), (0.1, 0, False)],
+)
+def test_the_tolerance_of_errors_is_relative(now, then, good):
+    exam = Comparison(
+        **{"table": "a.csv", "rows": 50, "gained": 10, "lost": 20, "p_value": 0.1, "weak": True},
+        **{"flipped": 30, "flips": (), "mae_now": now, "mae_then": then},
+    )
+    assert passed(exam) is good
+    assert ("worse than" in describe_comparison(exam)) is (now > then)
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=60))
+def test_the_test_of_errors_has_a_p_value_and_knows_no_sides(pairs):
+    now, then = np.array(pairs).T
+    p = wilcoxon_p(now, then)
+    assert 0 <= p <= 1
+    assert p == pytest.approx(wilcoxon_p(then, now))
+    assert wilcoxon_p(now, now) == 1.0
+
+
+def test_a_comparison_of_an_earlier_record_is_read():
+    old = {"table": "a", "rows": 3, "right_now": 1, "right_then": 2, "gained": 0, "lost": 1}
+    old |= {"p_value": 1.0, "weak": True, "flipped": 1, "flips": [[1, "a", "b"]]}
+    old["flips"] = [{"row": 1, "truth": "a", "then": "a", "now": "b"}]
+    verdict = {"promoted": True, "why": "", "promote": "auto", "score": 1.0, "rows": 3}
+    found = msgspec.convert(verdict | {"current": 1, "exams": [old]}, Verdict)
+    assert (found.metric, found.baseline, found.exams[0].mae_now) == ("accuracy", None, None)
+
+
+# Baselines and minima
+
+
+def noise(path, seed=0):
+    """A table from which nothing can be learned, with a frequent class."""
+    rng = np.random.default_rng(seed)
+    rows = [f"{rng.normal():.3f},{rng.normal():.3f}" for _ in range(200)]
+    kinds = ["often" if rng.random() < 0.7 else "seldom" for _ in rows]
+    lines = [f"{row},{kind}" for row, kind in zip(rows, kinds, strict=True)]
+    path.write_text("a,b,kind\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_the_first_version_below_its_baseline_is_promoted_and_says_so_and_no_later_one(tmp_path):
+    told = of_pets(noise(tmp_path / "noise.csv"))
+    first, later = (train(tmp_path / "m", told) for _ in range(2))
+    assert first.verdict["score"] < first.verdict["baseline"]
+    assert first.promoted
+    assert first.why.startswith("the first version, although below its baseline: accuracy 0.")
+    assert not later.promoted
+    assert later.why.startswith("below its baseline: accuracy 0.")
+    always = train(tmp_path / "m", msgspec.structs.replace(told, promote="always"))
+    assert always.promoted
+
+
+@pytest.mark.parametrize(
+    ("asked", "promoted"),
+    [
+        ("balanced_accuracy 0.9", True),
+        ("log_loss 0.5", True),
+        ("log_loss 0.00001", False),
+        ("accuracy 1.01", False),
+        (0.5, True),
+    ],
+)
+def test_a_minimum_may_name_its_metric_and_an_error_is_a_most(tmp_path, asked, promoted):
+    run = train(tmp_path, Parameters(n_estimators=10, min_score=asked))
+    assert (run.promoted, run.verdict["min_score"]) == (promoted, asked)
+    assert promoted or "held-out rows, " in run.why
+
+
+@pytest.mark.parametrize(
+    ("asked", "promoted"),
+    [("mae 3", True), ("mae 0.01", False), ("rmse 9", True), (0.5, True), (1, False)],
+)
+def test_a_minimum_of_a_number_is_r2_or_an_error(tmp_path, asked, promoted):
+    told = of_pets(mixed_file(tmp_path / "pets.csv", number=True), min_score=asked)
+    assert train(tmp_path / "m", told).promoted is promoted
+
+
+# Contracts that grow
+
+
+def test_a_new_category_can_be_compared_and_a_removed_one_is_another_question(tmp_path):
+    two, three = ("north", "south"), ("east", "north", "south")
+    small = of_pets(mixed_file(tmp_path / "two.csv", two))
+    large = of_pets(mixed_file(tmp_path / "three.csv", three, seed=1))
+    first, grown, shrunk = (train(tmp_path / "m", told) for told in (small, large, small))
+    assert first.promoted
+    tables = {exam["table"]: exam for exam in grown.verdict["exams"]}
+    assert set(tables) == {"two.csv", "three.csv"}
+    assert tables["three.csv"]["refused"] > 0
+    assert tables["two.csv"]["refused"] == 0
+    assert (grown.promoted, shrunk.promoted) == (True, False)
+    assert "no longer accepted: island east" in shrunk.why
+
+
+def test_another_task_is_another_question(tmp_path):
+    train(tmp_path / "m", of_pets(mixed_file(tmp_path / "a.csv")))
+    run = train(tmp_path / "m", of_pets(mixed_file(tmp_path / "b.csv", number=True)))
+    assert not run.promoted
+    assert "the answer is a number" in run.why

@@ -113,7 +113,7 @@ def test_the_facade_has_every_name_that_a_recorded_notebook_may_use():
         "finish": [],
     }
     shows = "summary decision data features classes importances scores per_class folds confusion "
-    shows += "mistakes files comparisons flips"
+    shows += "mistakes files comparisons flips columns targets forest breakdown residuals errors"
     for name in shows.split():
         assert len(inspect.signature(getattr(notebook.Report, name)).parameters) == 1, name
 

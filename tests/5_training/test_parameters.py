@@ -13,6 +13,7 @@ from iris_serve.training.parameters import (
     Parameters,
     check_parameters,
     model_params,
+    notebook_parameters,
     parameter_rows,
     parse_value,
 )
@@ -140,3 +141,74 @@ def test_a_column_may_be_called_none_or_like_a_number():
 def test_any_word_is_a_parameter_or_a_value_error(name, word):
     with contextlib.suppress(ValueError):
         assert isinstance(check_parameters({name: parse_value(word, name)}), Parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("task", "regression"),
+        ("rare", "merge"),
+        ("unknown", "ignore"),
+        ("model", "boosting"),
+        ("min_samples_leaf", 0),
+        ("min_samples_leaf", 0.5),
+        ("max_features", 0),
+        ("max_features", 1.5),
+        ("max_features", "all"),
+        ("class_weight", "balance"),
+        ("split", "random"),
+        ("n_jobs", -2),
+        ("n_jobs", 0),
+        ("features", ["a", "b"]),
+        ("drop", 7),
+    ],
+)
+def test_a_wrong_value_of_a_newer_parameter_is_answered_with_what_is_allowed(name, given):
+    with pytest.raises(ValueError, match=f"^{name} must be ") as refused:
+        check_parameters({name: given})
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "accuracy 0.8",
+        "balanced_accuracy 0.8",
+        "log_loss 0.5",
+        "mae 3.5",
+        "rmse 5",
+        "r2 0.7",
+        "r2 -1",
+    ],
+)
+def test_a_minimum_that_names_its_metric_is_taken_from_every_side(asked):
+    given = check_parameters({"min_score": parse_value(asked, "min_score")})
+    assert given.min_score == asked
+    assert notebook_parameters({"min_score": asked}).min_score == asked
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["f1 0.8", "mae", "mae -1", "mae nan", "mae inf", "0.8 mae", "accuracy", "log_loss -0.1"],
+)
+def test_a_minimum_that_is_none_is_answered_with_the_metrics_and_an_example(asked):
+    with pytest.raises(ValueError, match=r"^min_score must be .* mae, rmse, r2 and its bound, got"):
+        check_parameters({"min_score": asked})
+
+
+def test_names_with_commas_stand_in_quotes():
+    words = {"features": '"a, b",c', "drop": '"d, e", f', "categories": '"g, h"'}
+    given = check_parameters({name: parse_value(word, name) for name, word in words.items()})
+    params = model_params(given)
+    assert params.columns() == ["a, b", "c"]
+    assert params.choices().drop == ("d, e", "f")
+    assert params.choices().categories == ("g, h",)
+
+
+def test_marks_of_missing_values_are_added_and_taken_away():
+    choices = model_params(Parameters(missing="?, -,not NA")).choices()
+    assert (choices.missing, choices.present) == (("?", "-"), ("NA",))
+
+
+def test_how_many_processors_fit_decides_nothing_and_is_not_kept():
+    assert model_params(Parameters(n_jobs=4)) == model_params(Parameters())

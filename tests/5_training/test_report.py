@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_helpers import table_file
+from training_helpers import mixed_file, table_file
 
 import iris_serve.training.runner
 from iris_serve.registry.records import PAGE_FILE
 from iris_serve.registry.registry import Registry
+from iris_serve.training.page import notebook_page
 from iris_serve.training.parameters import Parameters
-from iris_serve.training.report import notebook_page
 from iris_serve.training.retrain import retrain
 from iris_serve.training.runner import RetrainError
 
@@ -149,3 +149,64 @@ def test_names_that_no_font_has_bring_no_warning_into_the_report(tmp_path):
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
     assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []
     assert "薔薇" in (path / PAGE_FILE).read_text(encoding="utf-8")
+
+
+class Shown(HTMLParser):
+    """Collects the text that is shown before anything is unfolded."""
+
+    def __init__(self):
+        super().__init__()
+        self.folded, self.texts = 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.folded += tag == "details"
+
+    def handle_endtag(self, tag):
+        self.folded -= tag == "details"
+
+    def handle_data(self, data):
+        if not self.folded:
+            self.texts.append(data)
+
+
+def test_the_result_stands_on_top_of_the_page_and_code_is_folded(cellar):
+    path = Registry(cellar, "wine").path(1)
+    html = (path / PAGE_FILE).read_text()
+    result = html[: html.index("<details>")]
+    for words in (
+        "wine: promoted",
+        "a random forest, 5 trees",
+        "wine.csv: 178 rows",
+        "baseline 0.",
+    ):
+        assert words in result
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", result)
+    shown = Shown()
+    shown.feed(html)
+    text = "".join(shown.texts)
+    assert "The accuracy is the share" in text or "the accuracy is the share" in text
+    assert not re.search(r"begin|n_estimators|report\.", text.replace("-p n_estimators 200", ""))
+    cells = json.loads((path / "retrain.ipynb").read_text())["cells"]
+    assert cells[0]["source"].startswith("# wine: promoted")
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["metadata"]["jupyter"]["source_hidden"] for cell in code)
+
+
+@pytest.mark.parametrize("number", [False, True])
+def test_a_mixed_table_has_its_report_with_kinds_and_what_was_left_out(tmp_path, number):
+    file = mixed_file(tmp_path / "pets.csv", number=number)
+    lines = file.read_text().splitlines()
+    numbered = [f"{'row' if i == 0 else i},{line}" for i, line in enumerate(lines)]
+    file.write_text("\n".join(numbered) + "\n")
+    told = Parameters(name="pets", data=str(file), target="kind", n_estimators=5, cv=3)
+    run = retrain(tmp_path / "m", told)
+    path = Registry(tmp_path / "m", "pets").path(run.version)
+    html = (path / PAGE_FILE).read_text()
+    assert_harmless(html)
+    assert [tag for tag, _ in tags_of(html)].count("img") == 2
+    for words in ("left out", "category", "boolean", "north, south", "in 3 folds"):
+        assert words in html
+    assert ("always the mean)" in html) is number
+    notebook = json.loads((path / "retrain.ipynb").read_text())
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", ())]
+    assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []

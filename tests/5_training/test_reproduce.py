@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
-from training_helpers import SMALL, of_wine
+from training_helpers import SMALL, mixed_file, of_wine
 
 import iris_serve.training.reproduce
 import iris_serve.training.retrain
@@ -71,7 +72,7 @@ def test_a_version_is_reproduced_elsewhere_in_another_process(wines, tmp_path):
 
 def test_a_reproduction_shows_how_far_the_notebook_is(wines, capfd):
     assert reproduce(wines, "wine", 1, progress=True).identical
-    assert "Executing scoring: 100%" in capfd.readouterr().err
+    assert "Executing reporting: 100%" in capfd.readouterr().err
     assert reproduce(wines, "wine", 1).identical
     assert capfd.readouterr().err == ""
 
@@ -170,3 +171,40 @@ def test_a_version_of_an_earlier_iris_serve_without_a_notebook_follows_the_recip
     assert reproduce(tmp_path, "iris", 1).differences == (
         "code: the source that trains is another",
     )
+
+
+@pytest.mark.parametrize("name", ["iris", "pets"])
+def test_a_version_in_the_format_before_is_made_again_to_the_byte(tmp_path, name):
+    import sklearn
+
+    if sklearn.__version__.split(".")[:2] != ["1", "9"]:
+        pytest.skip("the pickles were written under scikit-learn 1.9")
+    old = Path(__file__).parents[1] / "3_model" / "data" / "format-2"
+    models = shutil.copytree(old, tmp_path / "models")
+    found = reproduce(models, name, 1).differences
+    assert [line for line in found if not line.startswith("library: ")] == [
+        "code: the source that trains is another"
+    ]
+
+
+@pytest.mark.parametrize("run", [retrain, train])
+@pytest.mark.parametrize("number", [False, True])
+def test_a_version_of_a_mixed_table_is_made_again(tmp_path, run, number):
+    file = mixed_file(tmp_path / "pets.csv", number=number)
+    told = Parameters(name="pets", data=str(file), target="kind", n_estimators=5, n_jobs=2)
+    run(tmp_path / "m", told)
+    assert read_card(Registry(tmp_path / "m", "pets").path(1)).not_frozen == ""
+    assert reproduce(tmp_path / "m", "pets", 1).identical
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".pq"])
+def test_a_version_of_a_file_with_another_ending_is_made_again(tmp_path, ending):
+    import pandas as pd
+
+    file = mixed_file(tmp_path / "pets.csv")
+    frame, other = pd.read_csv(file), tmp_path / f"pets{ending}"
+    frame.to_parquet(other) if ending == ".pq" else frame.to_csv(other, index=False, sep="\t")
+    train(tmp_path / "m", Parameters(name="pets", data=str(other), target="kind", n_estimators=5))
+    path = Registry(tmp_path / "m", "pets").path(1)
+    assert (path / f"data{ending}").read_bytes() == other.read_bytes()
+    assert reproduce(tmp_path / "m", "pets", 1).identical

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from training_helpers import SMALL, files, of_wine
 
+import iris_serve.training.parameters
 import iris_serve.training.retrain
 from iris_serve.data.files import TableError
 from iris_serve.model.atomic import sha256
@@ -239,12 +240,23 @@ def test_a_file_that_changes_before_it_is_copied_ends_the_run(tmp_path, wine, mo
 
 @pytest.mark.parametrize("run", [retrain, train])
 def test_the_rows_of_the_data_file_are_read_once_by_this_process(tmp_path, wine, monkeypatch, run):
-    seen, genuine = [], iris_serve.training.retrain.load_table
+    seen, genuine = [], iris_serve.training.parameters.load_table
 
     def counted(*given):
         seen.append(Path(given[0]))
         return genuine(*given)
 
-    monkeypatch.setattr(iris_serve.training.retrain, "load_table", counted)
+    monkeypatch.setattr(iris_serve.training.parameters, "load_table", counted)
     run(tmp_path / "models", of_wine(wine))
     assert seen == [wine]
+
+
+def test_a_model_that_could_not_be_frozen_says_why_before_it_is_promoted(tmp_path, monkeypatch):
+    why = "it has more leaves than can be kept; try max_depth 12"
+    monkeypatch.setattr(iris_serve.training.retrain, "freeze_or_reason", lambda *given: why)
+    told = []
+    run = train(tmp_path, SMALL, told.append)
+    (said,) = [line for line in told if why in line]
+    assert told.index(said) < told.index("comparing with the current version")
+    assert run.promoted
+    assert read_card(Registry(tmp_path).path(1)).not_frozen == why

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+
 import iris_serve.training.retrain
 from iris_serve.model.card import CARD_FILE, retraining_notebook
 from iris_serve.model.save import MODEL_FILE
@@ -52,3 +54,16 @@ def papermill(models, out, *parameters):
     return subprocess.run(
         [*command, *parameters], env=environment, capture_output=True, text=True, check=False
     )
+
+
+def mixed_file(path, islands=("north", "south"), rows=300, number=False, seed=0):
+    """A CSV with a category, a boolean and gaps; `kind` is a class, or a number, to predict."""
+    rng = np.random.default_rng(seed)
+    lines = ["island,weight,tame,kind"]
+    for i in range(rows):
+        island, tame = islands[i % len(islands)], rng.random() < 0.5
+        weight = round(float(rng.normal(10 + 5 * tame, 2)), 2)
+        kind = round(weight * 3 + islands.index(island), 3) if number else "cat" if tame else "dog"
+        lines.append(f"{island},{'' if i % 10 == 3 else weight},{str(tame).lower()},{kind}")
+    path.write_text("\n".join(lines) + "\n")
+    return path

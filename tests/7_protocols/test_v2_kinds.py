@@ -7,9 +7,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from coded import CONTRACTS, EXAMPLE, FEATURES, NAMES, ROWS, encoded, mixed_app, predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixed_models import CONTRACTS, EXAMPLE, FEATURES, NAMES, ROWS, encoded, mixed_app, predictor
 from questions import BINARY_OUTPUT
 
 from iris_serve.data.contract import Feature

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mixed_models import CONTRACTS, NAMES, encoded, mixed_app, predictor
+from coded import CONTRACTS, NAMES, encoded, mixed_app, predictor
 from services import serving
 from test_clients import pytestmark as needs_clients
 from test_clients import run_client

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import jsonschema
 import pytest
-from mixed_models import CONTRACTS, EXAMPLE, FEATURES, ROWS, TARGETS, mixed_app
+from coded import CONTRACTS, EXAMPLE, FEATURES, ROWS, TARGETS, mixed_app
 from msgspec.structs import replace
 from openapi_spec_validator import validate
 from services import serving
@@ -14,12 +14,13 @@ from test_openapi import FULL, check, schemathesis
 
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.openapi.document import document
+from iris_serve.openapi.patterns import csv_content, ndjson_content
 from iris_serve.openapi.routes import OPERATIONS
-from iris_serve.openapi.schemas import MAX_LISTED, body_examples, csv_content, ndjson_content
+from iris_serve.openapi.schemas import MAX_ENUM, body_examples
 from iris_serve.testing import Ruler
 
-CITIES = tuple(f"city {i}" for i in range(MAX_LISTED + 1))
-CITY = Feature("city", "", 0.0, float(MAX_LISTED), "category", CITIES)
+CITIES = tuple(f"city {i}" for i in range(MAX_ENUM + 1))
+CITY = Feature("city", "", 0.0, float(MAX_ENUM), "category", CITIES)
 LONE = Feature("port", "", 0.0, 1.0, "category", ("Cork", "Dover"), missing=True)
 MORE = {
     "a lone category": Contract((LONE,), (0, 1), ("no", "yes"), ("Cork",)),
@@ -155,10 +156,10 @@ def test_many_categories_and_classes_are_described_and_not_listed():
     assert found["type"] == "string"
     assert "enum" not in found
     assert found["description"].startswith("city; one of city 0, city 1, ")
-    assert found["description"].endswith(f"and {MAX_LISTED - 7} more")
+    assert found["description"].endswith(f"and {MAX_ENUM - 7} more")
     found = schemas(MORE["many classes"])
     assert "enum" not in found["Class"]
-    assert found["Class"]["description"].endswith(f"and {MAX_LISTED - 19} more")
+    assert found["Class"]["description"].endswith(f"and {MAX_ENUM - 19} more")
     assert found["DetailedAnswer"]["properties"]["label"] == {"type": "string"}
     few = replace(MORE["many classes"], classes=CITIES[:-1], labels=CITIES[:-1])
     assert schemas(few)["Class"]["enum"] == list(CITIES[:-1])

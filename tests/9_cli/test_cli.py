@@ -9,6 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import joblib
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import fields
@@ -318,7 +319,8 @@ def test_add_names_a_missing_file_as_the_user_wrote_it(tmp_path, own):
 
 @pytest.mark.parametrize(("name", "value"), [("cv", 60), ("test_size", 0.00001)])
 def test_a_parameter_that_the_table_is_too_small_for_is_a_usage_error(tmp_path, name, value):
-    done = ask("retrain", "-p", name, value, "--models", tmp_path / "models")
+    words = ("-p", name, value, "-p", "split", "content")
+    done = ask("retrain", *words, "--models", tmp_path / "models")
     assert done.exit_code == 2
     assert name in done.output
     assert not (tmp_path / "models").exists()
@@ -329,7 +331,9 @@ def test_reproduce_prints_everything_that_is_wrong_with_the_table_it_was_given(t
     words = ("-p", "data", data, "-p", "target", "label", "-p", "n_estimators", 2)
     assert ask("retrain", *words, "--models", tmp_path / "models").exit_code == 0
     bad = tmp_path / "bad.csv"
-    bad.write_text(data.read_text().replace("5.1,3.5", "5.1,many", 1).replace("4.9,3.0", "4.9,", 1))
+    bad.write_text(
+        data.read_text().replace("5.1,3.5", "5.1,many", 1).replace("4.9,3.0", "4.9,few", 1)
+    )
     done = ask("reproduce", 1, "--data", bad, "--models", tmp_path / "models")
     assert done.exit_code == 1
     assert "data: the file bad.csv cannot be read" in done.output
@@ -387,3 +391,49 @@ def test_a_wrong_value_of_a_setting_is_refused_by_name_with_an_example(name, val
         read_settings({ENV_PREFIX + name.upper(): value})
     with pytest.raises(SettingsError, match=f"^--{name}{found}"):
         read_settings({}, **{name: value})
+
+
+def test_a_sample_is_written_and_the_command_says_how_to_train_from_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = ask("sample", "penguins")
+    assert done.exit_code == 0
+    last = done.output.splitlines()[-1]
+    assert last == (
+        "python -m iris_serve retrain --name penguins -p data penguins.csv -p target species"
+    )
+    again = ask("sample", "penguins")
+    assert (again.exit_code, again.output.count("\n")) == (1, 1)
+    unknown = ask("sample", "pinguins")
+    assert unknown.exit_code == 2
+    assert "did you mean penguins?" in unknown.output
+
+
+def test_retrain_says_what_it_takes_the_columns_for_and_what_stands_below_its_baseline(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{i},{rng.random():.3f},{'ab'[int(rng.random() < 0.3)]}" for i in range(1, 201)]
+    (tmp_path / "noise.csv").write_text("id,x,kind\n" + "\n".join(lines) + "\n")
+    words = ("-p", "data", tmp_path / "noise.csv", "-p", "target", "kind", "-p", "n_estimators", 5)
+    command = [sys.executable, "-m", "iris_serve", "retrain", *map(str, words)]
+    command += ["--models", str(tmp_path / "models")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = done.stdout.splitlines()
+    assert re.match(r"id +left out +", told[2]) or re.match(r"id +left out +", told[1])
+    report = told[-4:]
+    assert report[0] == "iris version 1 is worse than no model: see its baseline"
+    assert report[1].startswith("iris version 1: ")
+    assert report[2].startswith("accuracy 0.")
+    assert report[3].startswith("promoted: the first version, although below its baseline: ")
+    assert "reading noise.csv" in done.stderr
+    assert "Executing fitting" in done.stderr
+
+
+def test_show_and_versions_tell_of_a_predicted_number(tmp_path):
+    ask("sample", "diabetes", tmp_path / "d.csv")
+    from iris_serve.training.retrain import train
+
+    told = Parameters(data=str(tmp_path / "d.csv"), target="progression", n_estimators=5)
+    train(tmp_path / "m", told)
+    assert "mae " in ask("versions", "--models", tmp_path / "m").output
+    shown = ask("show", 1, "--models", tmp_path / "m").output
+    assert "mean absolute error" in shown
+    assert re.search(r"^number +progression$", shown, re.M)

@@ -102,7 +102,8 @@ def test_the_wheel_carries_every_module_the_notebook_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("iris_serve/retrain.ipynb") == notebook
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == modules | {"iris_serve/retrain.ipynb", "iris_serve/py.typed"}
+    data = {"iris_serve/py.typed", "iris_serve/training/penguins.csv"}
+    assert names == modules | {"iris_serve/retrain.ipynb"} | data
 
 
 EXTRAS = ("joblib", "matplotlib", "pandas", "scipy", "sklearn")
