@@ -2,17 +2,9 @@
 
 import numpy as np
 import pytest
+from small_tables import small
 
-from iris_serve.data.contract import Contract
-from iris_serve.data.table import Table, held_out, iris, split
-
-
-def small(counts):
-    """A table of random rows, so many of each class."""
-    X = np.random.default_rng(1).uniform(0, 9, (sum(counts.values()), 2))
-    y = np.array([c for c, n in counts.items() for _ in range(n)])
-    contract = Contract(iris().contract.features[:2], tuple(counts), ("a", "b"), (1, 2))
-    return Table(X, y, contract, "small")
+from iris_serve.data.table import held_out, iris, split
 
 
 def test_rows_with_equal_values_are_on_one_side_of_the_split():

@@ -6,19 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
+from small_tables import small
 
-from iris_serve.data.contract import Contract
-from iris_serve.data.table import Table, iris, split
+from iris_serve.data.table import iris, split
 from iris_serve.data.tables import read_table
 from iris_serve.model.train import Params, Scores, cross_validate, cv_folds
-
-
-def small(counts):
-    """A table of random rows, so many of each class."""
-    X = np.random.default_rng(1).uniform(0, 9, (sum(counts.values()), 2))
-    y = np.array([c for c, n in counts.items() for _ in range(n)])
-    contract = Contract(iris().contract.features[:2], tuple(counts), ("a", "b"), (1, 2))
-    return Table(X, y, contract, "small")
 
 
 def test_cross_validation_is_reproducible_and_its_numbers_are_consistent():
