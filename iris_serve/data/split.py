@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Feature, Value
+from .contract import Value
 from .table import Table
 
 # %% ../../nbs/1_data/09_split.ipynb #a3e50b7b

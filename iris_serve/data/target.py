@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iris_serve.data.columns import (
-    MARKS,
     Choices,
     Cleaned,
     are_whole,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import eq
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,8 +194,8 @@ class Batch:
 # %% ../../nbs/2_forest/01_forest.ipynb #2fde2bb7
 def batch_spread(batch: Batch, X: Floats) -> Floats:
     """How much the trees disagree (rows,) about `X`; raises `RowError` for a value outside."""
-    spread, values = np.empty(len(X)), batch.arrays.values
-    assert isinstance(values, np.ndarray)  # numbers are never sparse
+    spread = np.empty(len(X))
+    values = cast(Floats, batch.arrays.values)  # numbers are never sparse
     for chunk, positions in portions(batch.arrays, batch.axes, X, batch.portion):
         spread[chunk] = spread_many(values, batch.finder.many(positions))
     return spread

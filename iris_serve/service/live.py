@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIVE_LOG', 'OTHER_PATH', 'COARSE_SECONDS', 'POLL_SECONDS', 'FOLLOWERS', 'Live', 'Fixed', 'public_reason',
-           'open_earlier', 'AliasPredictor', 'AliasWatch', 'is_settled', 'poll_forever', 'Follower', 'forget_threads',
-           'LivePredictor']
+           'open_earlier', 'standing', 'AliasPredictor', 'AliasWatch', 'is_settled', 'poll_forever', 'Follower',
+           'forget_threads', 'LivePredictor']
 
 # %% ../../nbs/6_service/06_live.ipynb #9c3682ab
 import contextlib
@@ -81,6 +81,11 @@ def open_earlier(registry: Registry, alias: str) -> VersionPredictor | None:
                 return open_version(registry, event.version, event.card)
     return None
 
+# %% ../../nbs/6_service/06_live.ipynb #2c02800b
+def standing(now: VersionPredictor | None) -> str:
+    """What is in service if the alias can't be followed: the version `now`, or nothing."""
+    return f"stays at version {now.version}" if now else "has no version to answer with"
+
 # %% ../../nbs/6_service/06_live.ipynb #c754050a
 class AliasPredictor:
     """The predictor that `alias` means; raises if none opens, unless `allow_empty`."""
@@ -110,8 +115,7 @@ class AliasPredictor:
 
     def report(self, error: Exception) -> None:
         """Remember why what the alias means does not answer, and log it once."""
-        version = f"stays at version {self.now.version}" if self.now else ""
-        stays = f"{self.registry.name} {version or 'has no version to answer with'}"
+        stays = f"{self.registry.name} {standing(self.now)}"
         if (trouble := f"{stays}: {public_reason(error, self.registry)}") != self.trouble:
             LIVE_LOG.warning("%s: %s", stays, error)
         self.trouble = trouble

@@ -31,10 +31,8 @@ EXTRA = (
     *("papermill", "ipykernel", "ipython", "jupyter_client", "nbformat", "nbconvert", "nh3"),
     *("matplotlib", "pandas", "scipy", "scikit-learn", "joblib"),
 )
-MODULES = {
-    "scikit-learn": "sklearn",
-    "ipython": "IPython",
-}  # others are called as they are imported
+# Others are imported by the name that they are installed by.
+MODULES = {"scikit-learn": "sklearn", "ipython": "IPython"}
 
 
 def missing_extra() -> list[str]:

@@ -6,20 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_tables import small
 
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.split import choose_rule, content_fractions, held_out, split
 from iris_serve.data.table import Table, iris
 
 SHARES = st.sampled_from([0.05, 0.2, 0.5, 0.9])
-
-
-def small(counts):
-    """A table of random rows, so many of each class."""
-    X = np.random.default_rng(1).uniform(0, 9, (sum(counts.values()), 2))
-    y = np.array([c for c, n in counts.items() for _ in range(n)])
-    contract = Contract(iris().contract.features[:2], tuple(counts), tuple(counts), (1, 2))
-    return Table(X, y, contract, "small")
 
 
 def coded(rows, y, grown=()):

@@ -11,8 +11,8 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import log_loss
 from sklearn.svm import SVC
+from small_tables import small
 
-from iris_serve.data.contract import Contract
 from iris_serve.data.split import split
 from iris_serve.data.table import Table, derive_contract, iris
 from iris_serve.data.tables import read_table
@@ -30,14 +30,6 @@ from iris_serve.model.scores import (
     score,
 )
 from iris_serve.model.train import Params, fit, make_estimator
-
-
-def small(counts):
-    """A table of random rows, so many of each class."""
-    X = np.random.default_rng(1).uniform(0, 9, (sum(counts.values()), 2))
-    y = np.array([c for c, n in counts.items() for _ in range(n)])
-    contract = Contract(iris().contract.features[:2], tuple(counts), ("a", "b"), (1, 2))
-    return Table(X, y, contract, "small")
 
 
 def numbers(rows=60, seed=0):

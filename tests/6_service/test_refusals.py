@@ -58,6 +58,8 @@ ENDPOINTS = {
 LINED = [(path, kind) for path in (PREDICT, f"{ONE}/predict", INVOKE) for kind in (CSV, NDJSON)]
 LINES = {CSV: b"6.1,2.8,4.7,1.2\n", NDJSON: b"[6.1, 2.8, 4.7, 1.2]\n"}
 PROBLEMS = (PREDICT, f"{ONE}/predict")  # the others have errors in the plain form
+# Words of the sentence that says what a right body holds.
+EXPECTED = {native: '"features"', tensor: "[n, 4]", instances: '"instances"'}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,7 @@ ENCODING = "Content-Encoding must be gzip or deflate"
 MULTIPART = "multipart bodies are not read here"
 SHORT = "the body is shorter than its Content-Length says"
 NO_LENGTH = "send Content-Length"
+NO_KEY = "the body must be an object with the key"
 CHUNKED = (("Transfer-Encoding", "chunked"),)
 NO_END = (("CONTENT_LENGTH", ""), ("wsgi.input_terminated", True))
 
@@ -158,8 +161,8 @@ REFUSALS = {
     "a pickle": Refusal(400, "the body is not text in UTF-8", pickle.dumps([ROW])),
     "nested lists": Refusal(400, "nested too deeply", b"[" * 100_000),
     "nested objects": Refusal(400, "nested too deeply", b'{"a":' * 100_000),
-    "a list": Refusal(400, "the body must be an object with the key", b"[]"),
-    "a number": Refusal(400, "the body must be an object with the key", b"6.1"),
+    "a list": Refusal(400, NO_KEY, b"[]"),
+    "a number": Refusal(400, NO_KEY, b"6.1"),
     "nothing in it": Refusal(400, "", b"{}"),
 }
 
@@ -182,7 +185,9 @@ def check_refusal(client, path, answer, status, words, kind=JSON):
     assert answer.content_type == ("application/problem+json" if problem else "application/json")
     said = answer.json
     assert words in said["detail" if problem else "error"]
-    assert said["expected"]
+    assert ("on each line 4 numbers" if kind in LINES else EXPECTED[ENDPOINTS[path]]) in said[
+        "expected"
+    ]
     assert answer.headers["X-Model-Version"] == "1"
     assert len(answer.data) < 20_000
     for leak in (b"Traceback", b"site-packages", b"/tmp", b"/home", b".py"):
@@ -205,6 +210,9 @@ def test_a_body_that_cannot_be_read_is_refused_everywhere_alike(client, path, na
     check_refusal(client, path, answer, refusal.status, refusal.words, lined)
     if refusal.words == ENCODING:
         assert answer.headers["Accept-Encoding"] == "gzip, deflate"
+    if refusal.words == NO_KEY:
+        (key,) = ENDPOINTS[path]([ROW])
+        assert key in answer.json["detail" if path in PROBLEMS else "error"]
 
 
 UNREAD = [  # refused before the body is parsed, whatever is in it
