@@ -111,7 +111,7 @@ def test_uniform_rows_are_answered_bit_for_bit(name, count):
     for start in range(0, count, 50_000):
         rows = uniform_rows(rng, X, min(50_000, count - start))
         some = name != "iris" and start % 500_000  # walking down trees takes its time
-        ways = ("masks", "table") if some else tuple(WAYS)
+        ways = ("masks", "grid") if some else tuple(WAYS)
         assert_same(estimator, rows, alone=len(rows) // (10 if some else 1), ways=ways)
 
 
