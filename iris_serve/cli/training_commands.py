@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from .commands import with_settings
 from .settings import Settings, registry_of
+from ..model.child import expand_home
 
 if TYPE_CHECKING:
     from iris_serve.data.table import Table
@@ -172,5 +173,5 @@ def add(
 
     registry = registry_of(settings)
     columns = None if features is None else [name.strip() for name in features.split(",")]
-    table = read_table(Path(data), target, columns)
+    table = read_table(Path(expand_home(data)), target, columns)
     print_report(registry, import_model(registry, file, table, promote))

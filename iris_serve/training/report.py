@@ -31,6 +31,7 @@ from ..data.table import Table, estimator_input
 from ..data.wording import escape_markdown, join_names, shorten
 from ..model.atomic import sha256, to_json, write_new_file
 from ..model.card import CARD_FILE, Card, read_card
+from ..model.child import some_home
 from ..model.save import FOREST_FILE
 from iris_serve.model.scores import (
     ClassScores,
@@ -490,6 +491,7 @@ FOLDED = """
 """
 
 # %% ../../nbs/5_training/05_report.ipynb #1c94850b
+@some_home()
 def notebook_page(notebook: bytes) -> bytes:
     """The executed `notebook` as one HTML page that loads nothing and runs nothing.
 
