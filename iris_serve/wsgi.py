@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #4bd75f51
 from .cli.settings import Settings, SettingsError, read_settings, registry_of
+from .model.child import python_command
 from .openapi.docs import make_docs
 from .openapi.routes import OPERATIONS
 from .protocols.platforms import make_platforms, read_platform
@@ -186,7 +187,7 @@ def ensure_model(settings: Settings) -> None:
     if registry.versions():
         finish_first_promotion(registry, settings.pickles)
         return
-    command = [sys.executable, "-m", "iris_serve", training_command(settings)]
+    words = [training_command(settings), "--models", settings.models, "--name", settings.name]
     print(f"{settings.name} has no version yet; training the first one", file=sys.stderr)
-    command += ["--models", settings.models, "--name", settings.name]
-    subprocess.run(command, check=True)
+    program = "from iris_serve.__main__ import main; main(prog_name='iris_serve')"
+    subprocess.run(python_command(program, *words), check=True)

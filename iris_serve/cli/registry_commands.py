@@ -20,6 +20,7 @@ from msgspec.structs import asdict
 from .commands import with_settings
 from .settings import Settings, registry_of
 from ..data.wording import align_columns, join_names, shorten
+from ..model.child import expand_home
 
 if TYPE_CHECKING:
     from iris_serve.data.contract import Contract, Feature
@@ -304,6 +305,6 @@ def reproduce(settings: Settings, version: str, data: str | None) -> None:
     from iris_serve.training import reproduce as reproduction
 
     number = resolve(registry_of(settings), version)
-    file, progress = Path(data) if data else None, sys.stderr.isatty()
+    file, progress = Path(expand_home(data)) if data else None, sys.stderr.isatty()
     result = reproduction.reproduce(Path(settings.models), settings.name, number, file, progress)
     print_findings(result.differences, f"{settings.name} version {number}: identical")

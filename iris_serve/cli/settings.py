@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEY_EXAMPLE', 'AccessLog', 'SCHEMA', 'ENV_PREFIX', 'Settings', 'variable', 'option', 'setting_rows',
            'is_platform_variable', 'SettingsError', 'unknown_variable', 'from_environment', 'expectation',
-           'wrong_value', 'read_settings', 'registry_of']
+           'wrong_value', 'expanded_paths', 'read_settings', 'registry_of']
 
 # %% ../../nbs/9_cli/02_settings.ipynb #04796ad0
 import re
@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from ..data.wording import about, join_names, shorten, suggest
+from ..model.child import expand_home
 
 if TYPE_CHECKING:
     from iris_serve.registry.registry import Registry
@@ -125,6 +126,17 @@ def wrong_value(name: str, value: object, as_option: bool) -> SettingsError:
     got = shorten(str(value)) or "an empty text"
     return SettingsError(f"{label} must be {expectation(schema)}, got {got}; for example {right}")
 
+# %% ../../nbs/9_cli/02_settings.ipynb #df5e523d
+def expanded_paths(values: Mapping[str, Any]) -> dict[str, str]:
+    """Those of `values` that are directories, with the home for `~` at their beginning.
+
+    Raises `SettingsError` if there is no such home.
+    """
+    try:
+        return {name: expand_home(values[name]) for name in ("models", "shared") if name in values}
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
 # %% ../../nbs/9_cli/02_settings.ipynb #afbe2438
 def read_settings(environment: Mapping[str, str], **options: object) -> Settings:
     """The settings from `options` that are not None, else `environment`, else the defaults.
@@ -140,7 +152,7 @@ def read_settings(environment: Mapping[str, str], **options: object) -> Settings
                 values[field.name] = msgspec.convert(texts[field.name], field.type, strict=False)
             except msgspec.ValidationError:
                 raise wrong_value(field.name, texts[field.name], field.name in given) from None
-    return Settings(**values)
+    return Settings(**values | expanded_paths(values))
 
 # %% ../../nbs/9_cli/02_settings.ipynb #9243767d
 def registry_of(settings: Settings) -> "Registry":

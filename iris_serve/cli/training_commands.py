@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from .commands import with_settings
 from .settings import Settings, registry_of
+from ..model.child import expand_home
 
 if TYPE_CHECKING:
     from iris_serve.data.table import Table
@@ -172,9 +173,9 @@ def add(
 
     registry = registry_of(settings)
     columns = None if features is None else [name.strip() for name in features.split(",")]
-    table = read_table(Path(data), target, columns)
+    table = read_table(Path(expand_home(data)), target, columns)
     if columns is None and any(note.kind == "left out" for note in table.columns):
         # The model decides what it learned from, so nothing is left out that isn't named.
         others = [note.name for note in table.columns if note.kind != "target"]
-        table = read_table(Path(data), target, others)
+        table = read_table(Path(expand_home(data)), target, others)
     print_report(registry, import_model(registry, file, table, promote))

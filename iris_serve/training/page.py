@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any
 
+from ..model.child import some_home
 from .runner import check_extra
 
 # %% ../../nbs/5_training/11_page.ipynb #60373a98
@@ -84,6 +85,7 @@ FOLDED = """
 """
 
 # %% ../../nbs/5_training/11_page.ipynb #1c94850b
+@some_home()
 def notebook_page(notebook: bytes) -> bytes:
     """The executed `notebook` as one HTML page that loads nothing and runs nothing.
 

@@ -8,6 +8,7 @@ __all__ = ['Reproduction', 'find_data', 'environment_changes', 'as_then', 'resul
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #52294092
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ..data.wording import join_names
 from ..forest.format import decode, encode
 from ..model.atomic import sha256
 from ..model.card import Card, library_versions, read_card, source_digest
+from ..model.child import python_command
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.scores import ClassScores
 from ..model.train import Params
@@ -138,10 +140,15 @@ def follow_recipe(parameters: Parameters, data: Path, staged: Path) -> None:
     program = "from iris_serve.training.reproduce import recipe_main; recipe_main()"
     words = [msgspec.json.encode(parameters).decode(), str(data.resolve()), str(staged.resolve())]
     done = subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+        python_command(program, *words),
+        env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["the run ended without a word; enough memory?"]
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [
+            "the run ended without a word; enough memory?"
+        ]
         raise RetrainError(lines[-1])
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #ab0f2245

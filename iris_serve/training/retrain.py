@@ -41,6 +41,7 @@ from .gate import Verdict, judge
 from iris_serve.training.parameters import (
     METRICS,
     Parameters,
+    file_name,
     load_by,
     model_params,
     parse_minimum,
@@ -57,7 +58,7 @@ def read_data(parameters: Parameters, file: Path | None = None) -> Table:
     builtin, params = parameters.data == "iris", model_params(parameters)
     where = file if file and not builtin else parameters.data
     table = load_by(params, str(where))
-    return table if builtin else replace(table, source=shorten(Path(parameters.data).name, 100))
+    return table if builtin else replace(table, source=shorten(file_name(parameters.data), 100))
 
 # %% ../../nbs/5_training/01_retrain.ipynb #1a813dd2
 def check_task(parameters: Parameters, table: Table) -> None:

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
            'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'kernel_inputs',
-           'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message',
-           'run_notebook']
+           'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed',
+           'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
+import os
 import re
 import sys
 from contextlib import suppress
@@ -22,9 +23,10 @@ from typing import Any
 import msgspec
 
 from ..model.atomic import ArtifactError, reject_symlink, write_new_file
+from ..model.child import kernel_environment, python_command, usable_home
 from ..registry.records import NOTEBOOK_FILE, one_line
 from ..registry.registry import Registry
-from .parameters import Parameters
+from .parameters import Parameters, file_name
 
 # %% ../../nbs/5_training/03_runner.ipynb #c4310417
 EXTRA = (
@@ -54,12 +56,14 @@ def check_extra() -> None:
 # %% ../../nbs/5_training/03_runner.ipynb #be2e0cfc
 def write_kernel_spec(folder: Path, environment: dict[str, str]) -> None:
     """Describe a kernel called `here` in `folder`: this very Python, with `environment` added."""
-    launcher = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
+    program = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+    options = ("--log-level=ERROR", "--HistoryManager.hist_file=:memory:", "-f")
     spec = {
-        "argv": [*launcher, "-f", "{connection_file}"],
-        "env": environment,
+        "argv": python_command(program, *options, "{connection_file}"),
+        "env": {name: value.replace("$", "$$") for name, value in environment.items()},
         "display_name": "Python 3",
         "language": "python",
+        "metadata": {"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
     }
     (folder / "here").mkdir()
     (folder / "here" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
@@ -77,11 +81,14 @@ def kernel_manager_class(folder: Path) -> Any:
 
     class Here(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
-            super().__init__(**options | {"kernel_name": "here", "kernel_spec_manager": specs})
+            own = {"kernel_name": "here", "kernel_spec_manager": specs}
+            super().__init__(**options | own | {"connection_file": str(folder / "kernel.json")})
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            environment = kernel_environment(os.environ, folder)
             with (folder / KERNEL_LOG).open("wb") as log:
-                await super().start_kernel(**options | {"stdout": log, "stderr": log})
+                own = {"stdout": log, "stderr": log, "env": environment}
+                await super().start_kernel(**options | own)
 
     return Here
 
@@ -109,10 +116,15 @@ def kernel_inputs(
     environment["IRIS_SERVE_MODELS"] = str(staged.parent.parent)
     if parameters.data != "iris":
         environment[DATA] = str(data.resolve())
-        injected["data"] = Path(parameters.data).name
+        injected["data"] = file_name(parameters.data)
     return injected, environment
 
 # %% ../../nbs/5_training/03_runner.ipynb #65cc946a
+def with_doubled_braces(path: Path) -> str:
+    """`path` as papermill takes it, which puts parameters between single braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute_notebook(
     notebook: Path, parameters: Parameters, staged: Path, executed: Path, progress: bool, data: Path
 ) -> None:
@@ -125,8 +137,8 @@ def execute_notebook(
     injected, environment = kernel_inputs(parameters, staged, data)
     write_kernel_spec(executed.parent, environment)
     papermill.execute_notebook(
-        notebook,
-        executed,
+        with_doubled_braces(notebook),
+        with_doubled_braces(executed),
         parameters=injected,
         progress_bar=progress,
         kernel_manager_class=kernel_manager_class(executed.parent),
@@ -139,7 +151,7 @@ def strip_paths(executed: Path) -> bytes:
     for key in ("input_path", "output_path", "environment_variables"):
         notebook["metadata"].get("papermill", {}).pop(key, None)
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
-    here = {sys.prefix, sys.base_prefix, gettempdir(), str(Path.home()), str(Path.cwd())}
+    here = {sys.prefix, sys.base_prefix, gettempdir(), str(usable_home() or ""), str(Path.cwd())}
     for root in sorted(here, key=len, reverse=True):
         if len(root) > 3:  # "/" and "C:\\" are everywhere
             text = text.replace(json.dumps(root, ensure_ascii=False)[1:-1], "…")
