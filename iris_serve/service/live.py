@@ -163,7 +163,8 @@ class Follower:
     """An object that is polled again and again, by a thread of its own in each process."""
 
     def __init__(self) -> None:
-        self.stopped, self.beginning = False, threading.Lock()
+        self.stopped = self.looking = False
+        self.beginning = threading.RLock()
         self.threads: dict[str, threading.Thread] = {}
         FOLLOWERS.add(self)
 
@@ -180,8 +181,10 @@ class Follower:
     def begin(self) -> None:
         """Look once, and then `follow`, unless that was done in this process before."""
         with self.beginning:
-            if not self.threads and not self.stopped:
+            if not (self.threads or self.stopped or self.looking):
+                self.looking = True
                 self.poll()
+                self.looking = False
                 self.follow()
 
     def stop(self) -> None:
@@ -197,7 +200,7 @@ FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
 def forget_threads() -> None:
     """Let every follower start its thread anew, in a process that was copied just now."""
     for follower in FOLLOWERS:
-        follower.threads, follower.beginning = {}, threading.Lock()
+        follower.threads, follower.beginning, follower.looking = {}, threading.RLock(), False
 
 
 if hasattr(os, "register_at_fork"):

@@ -324,6 +324,7 @@ def test_two_promotions_in_the_same_tick_of_the_clock_are_both_noticed(live):
 
 def test_the_first_request_in_a_process_is_answered_by_what_is_current_then(three):
     live = LivePredictor(Registry(three))
+    live.on_change = live.pin  # as the metrics do
     assert live.now.version == 1
     promote(live.registry, 2, "while no request came")
     with ThreadPoolExecutor(16) as pool:
