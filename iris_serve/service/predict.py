@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNREAD', 'ROW_KEYS', 'ROWS_READ_BY', 'ENVELOPE_KEYS', 'TUTORIAL_DECODER', 'DEFAULT_LIMITS', 'MAX_NOTES',
-           'CLIENT_ERRORS', 'ParsedBody', 'is_many', 'meant_key', 'read_envelope', 'TutorialBody', 'tutorial_row',
+           'CLIENT_ERRORS', 'ParsedBody', 'is_many', 'meant_rows', 'read_envelope', 'TutorialBody', 'tutorial_row',
            'parse_body', 'query_issues', 'read_query', 'check_row_count', 'on_line', 'rows_issues', 'check_rows',
            'PredictRequest', 'found_issues', 'check_request', 'notes_on', 'class_details', 'number_details',
            'detailed_answers', 'answer_request', 'first_invalid_row', 'corrected_features', 'example_text',
@@ -96,7 +96,7 @@ ROWS_READ_BY = {
 }
 
 
-def meant_key(key: str, value: Any) -> str | None:
+def meant_rows(key: str, value: Any) -> str | None:
     """What is probably meant by the unknown `key` of an envelope, with this `value`, if known."""
     if key.lower() in ROW_KEYS:
         return "unknown name; did you mean features?"
@@ -118,7 +118,7 @@ def read_envelope(value: Any) -> ParsedBody:
     issues = [
         replace(issue, what=meant) if issue.what.startswith("unknown") and meant else issue
         for issue in unknown_name_issues(value, ENVELOPE_KEYS, ())
-        for meant in [meant_key(str(issue.where[0]), value[str(issue.where[0])])]
+        for meant in [meant_rows(str(issue.where[0]), value[str(issue.where[0])])]
     ]
     features, detail = value.get("features"), value.get("detail", False)
     if "features" not in value:
