@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASSET_TYPES', 'PAGE', 'SCRIPT', 'CONTENT_POLICY', 'DOCS_HEADERS', 'read_asset', 'send_cached', 'send_asset',
-           'make_docs']
+           'send_page', 'make_docs']
 
 # %% ../../nbs/8_openapi/05_docs.ipynb #cf595c03
 import json
@@ -97,6 +97,13 @@ def send_asset(file: str) -> Response:
     """A `file` of Swagger UI, read anew each time: it is large, and rarely asked for."""
     return send_cached(read_asset(file), ASSET_TYPES[file])
 
+# %% ../../nbs/8_openapi/05_docs.ipynb #06c872dc
+def send_page() -> Response:
+    """The page, or where it is if its path was given with a slash at the end."""
+    if request.path.endswith("/"):
+        return Response(status=308, headers={**DOCS_HEADERS, "Location": "../docs"})
+    return send_cached(PAGE, "text/html; charset=utf-8")
+
 # %% ../../nbs/8_openapi/05_docs.ipynb #2f1cbd6d
 def make_docs(live: Live) -> Blueprint:
     """The document of the version in service, and its page."""
@@ -116,7 +123,7 @@ def make_docs(live: Live) -> Blueprint:
         response.headers["X-Model-Version"] = str(predictor.version)
         return response
 
-    docs.add_url_rule("/docs", "page", partial(send_cached, PAGE, "text/html; charset=utf-8"))
+    docs.add_url_rule("/docs", "page", send_page, strict_slashes=False)
     script = partial(send_cached, SCRIPT, ASSET_TYPES["swagger-ui-bundle.js"])
     docs.add_url_rule("/docs/page.js", "script", script)
     for file in ASSET_TYPES:

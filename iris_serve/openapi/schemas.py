@@ -332,7 +332,7 @@ def tensor_schemas(predictor: Predictor) -> dict[str, Schema]:
         found["InferInput"] = given
     if contract.task == "number":
         asked = components([InferRequestedOutput])["InferRequestedOutput"]
-        asked["properties"]["name"] = {"enum": output_names(predictor)}
+        asked["properties"]["name"] = {"enum": [*output_names(predictor), "predict"]}
         found["InferRequestedOutput"] = asked | {"description": "The output, if it is asked for."}
     return found
 

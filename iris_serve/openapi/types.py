@@ -180,7 +180,7 @@ class InferInput(Struct):
 class InferRequestedOutput(Struct):
     """An output that is asked for; `parameters.classification` asks for the most probable."""
 
-    name: Literal["label", "probabilities"]
+    name: Literal["label", "probabilities", "predict", "predict_proba"]
     parameters: TensorParameters = UNSET
 
 
@@ -261,7 +261,7 @@ class ModelReady(Struct):
 class IndexRequest(Struct):
     """Which versions are asked for: all, or the `ready` ones."""
 
-    ready: bool = False
+    ready: bool | None = False
 
 
 class IndexEntry(Struct):

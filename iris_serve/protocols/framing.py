@@ -63,9 +63,11 @@ KNOWN_PARAMETERS = ("binary_data", "binary_data_output", "binary_data_size", "cl
 
 
 def parameters_of(value: dict[str, Any]) -> dict[str, Any]:
-    """The parameters in `value`, none if they aren't an object."""
+    """The parameters in `value` that aren't null, none if they aren't an object."""
     found = value.get("parameters")
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: each for key, each in found.items() if each is not None}
 
 
 def parameter_issues(objects: Sequence[Located]) -> list[Issue]:
@@ -76,7 +78,8 @@ def parameter_issues(objects: Sequence[Located]) -> list[Issue]:
         for where, value in located
         if not isinstance(value.get("parameters"), dict | None)
     ]
-    parameters = [(where, parameters_of(value)) for where, value in located]
+    given = ((where, value.get("parameters")) for where, value in located)
+    parameters = [(where, found) for where, found in given if isinstance(found, dict)]
     return issues + misspelt_keys(parameters, KNOWN_PARAMETERS)
 
 # %% ../../nbs/7_protocols/04_framing.ipynb #2f8f6308

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FEATURES_TENSOR', 'QUESTION_KEYS', 'table_name_error', 'rows_from_table', 'column_tensor_issues', 'tensor_codes',
-           'rows_from_columns', 'rows_from_tensors', 'RequestedOutput', 'read_flag', 'read_requested', 'output_names',
-           'output_objects', 'read_outputs', 'label_type', 'classification', 'probability_output', 'read_id',
-           'read_question', 'infer_reply', 'column_inputs', 'infer_example']
+           'rows_from_columns', 'rows_from_tensors', 'RequestedOutput', 'read_flag', 'output_for', 'read_requested',
+           'output_names', 'output_objects', 'read_outputs', 'label_type', 'classification', 'probability_output',
+           'read_id', 'read_question', 'infer_reply', 'column_inputs', 'infer_example']
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #5e6812fd
 import uuid
@@ -121,6 +121,7 @@ class RequestedOutput(Struct, frozen=True):
     name: str
     binary: bool = False
     top: int = 0
+    source: str = ""  # the output of this model, if the client has another name for it
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #3397c930
 def read_flag(value: dict[str, Any], key: str, where: Where, default: bool = False) -> bool:
@@ -134,6 +135,13 @@ def read_flag(value: dict[str, Any], key: str, where: Where, default: bool = Fal
     what = f"must be true or false, got {describe_json(found)}"
     raise tensor_error((*where, "parameters", key), what)
 
+# %% ../../nbs/7_protocols/02_infer.ipynb #9458025a
+def output_for(name: object, known: Sequence[str]) -> str | None:
+    """The one of the `known` outputs, the prediction first, that `name` means; None if none."""
+    others = {"predict": known[0], "predict_proba": "probabilities"}
+    meant = others.get(name, name) if isinstance(name, str) else None
+    return meant if meant in known else None
+
 # %% ../../nbs/7_protocols/02_infer.ipynb #7b0dfe7c
 def read_requested(
     value: dict[str, Any], known: Sequence[str], where: Where, binary: bool = False
@@ -143,19 +151,20 @@ def read_requested(
     Raises `TensorError` with everything that is wrong with it.
     """
     issues, name = list[Issue](), value.get("name")
-    if name not in known:
+    source = output_for(name, known)
+    if source is None:
         hint = did_you_mean(name, known) if isinstance(name, str) else ""
         what = f"must be an output of this model, {' and '.join(known)}{hint}"
         issues.append(Issue((*where, "name"), what))
     flag = attempt(issues, read_flag, value, "binary_data", where, binary)
     top = whole_number(parameters_of(value).get("classification", 0))
-    if top is None or (top and name in ("label", "prediction")):
+    if top is None or (top and source in ("label", "prediction")):
         what = "must be a number of classes, and can be asked of probabilities only"
         if "label" not in known:
             what += "; this model has none, it predicts a number"
         issues.append(Issue((*where, "parameters", "classification"), what))
     raise_issues(issues)
-    return RequestedOutput(str(name), flag is True, top or 0)
+    return RequestedOutput(str(name), flag is True, top or 0, str(source))
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #bb58d687
 def output_names(predictor: Predictor) -> list[str]:
@@ -190,10 +199,10 @@ def read_outputs(question: dict[str, Any], predictor: Predictor) -> list[Request
     issues += misspelt_keys(objects, ("name", "parameters")) + parameter_issues(objects)
     for where, value in objects:
         one = attempt(issues, read_requested, value, known, where, binary is True)
-        if one and one.name in requested:
+        if one and one.source in requested:
             issues.append(Issue((*where, "name"), "is requested twice"))
         elif one:
-            requested[one.name] = one
+            requested[one.source] = one
     raise_issues(issues)
     return list(requested.values())
 
@@ -266,10 +275,11 @@ def infer_reply(
     Raises `BodyError` with everything that is wrong with the body, or `TooManyRowsError`.
     """
     ident, rows, requested = read_question(body, header, predictor, limits)
-    answers, name = predictor.predict(rows) if rows else [], output_names(predictor)[0]
-    answer = Output(name, label_type(predictor.contract), (len(rows),), answers)
+    answers, kind = predictor.predict(rows) if rows else [], label_type(predictor.contract)
     outputs = [
-        answer if one.name == name else probability_output(one, rows, predictor)
+        probability_output(one, rows, predictor)
+        if one.source == "probabilities"
+        else Output(one.name, kind, (len(rows),), answers)
         for one in requested
     ]
     head = {"model_name": predictor.name, "model_version": str(predictor.version), "id": ident}

@@ -72,7 +72,7 @@ def read_invocation(
 ) -> list[list[float]]:
     """The rows in `body`, of the media type `kind`. Raises as `read_rows` does."""
     if kind not in LINED:
-        return read_rows(read_json(body), INVOCATIONS, contract, limits)
+        return read_rows(read_json(body, lined=True), INVOCATIONS, contract, limits)
     rows, lines = read_lined(body, kind, contract, limits)
     return check_rows(rows, contract, limits, (), lines)
 

@@ -233,7 +233,7 @@ def read_values(
         data, sizes = flatten_data(value.get("data"), shape, place)
         check_row_count(rows, limits)
         return from_json(data, datatype, sizes, place, columns)
-    if "data" in value:
+    if value.get("data") is not None:
         raise tensor_error(place, "must be left out if binary_data_size is given")
     check_length(raw, datatype, shape, where)
     check_row_count(rows, limits)

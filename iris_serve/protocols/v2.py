@@ -101,10 +101,10 @@ def wants_ready_only(body: bytes) -> bool:
     if not isinstance(question, dict):
         got = describe_json(question)
         raise tensor_error((), f"the body must be empty or an object, got {got}")
-    ready = question.get("ready", False)
-    if not isinstance(ready, bool):
+    ready = question.get("ready")
+    if not isinstance(ready, bool | None):
         raise tensor_error(("ready",), f"must be true or false, got {describe_json(ready)}")
-    return ready
+    return ready is True
 
 # %% ../../nbs/7_protocols/01_v2.ipynb #503970ba
 def repository_index_reply(versions: Versions, ready: bool = False) -> Reply:

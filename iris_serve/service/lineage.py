@@ -51,7 +51,7 @@ def models_document(versions: Versions) -> dict[str, Any]:
     """What `GET /models` tells: the served model, its version in service, and where to go on."""
     now = versions.live.pin()
     name = versions.registry.name
-    return {"models": [{"name": name, "version": str(now.version), "link": f"/models/{name}"}]}
+    return {"models": [{"name": name, "version": str(now.version), "link": f"models/{name}"}]}
 
 # %% ../../nbs/6_service/13_lineage.ipynb #918b6219
 MAX_LISTED = 100  # promotions of an alias, and versions
@@ -80,7 +80,7 @@ def run_document(registry: Registry, version: int) -> dict[str, Any]:
 def model_document(versions: Versions) -> dict[str, Any]:
     """What `GET /models/{name}` tells: the versions with their runs, the aliases, and the links."""
     registry = versions.registry
-    link = f"/models/{registry.name}/versions"
+    link = f"{registry.name}/versions"
     return {
         "name": registry.name,
         "versions": [
@@ -109,7 +109,7 @@ def trusted_card(registry: Registry, version: int) -> tuple[Card, Run]:
 def version_document(versions: Versions, version: int) -> dict[str, Any]:
     """What `GET /models/{name}/versions/{v}` tells: the card, the run, and the links."""
     card, run = trusted_card(versions.registry, version)
-    link = f"/models/{versions.registry.name}/versions/{version}"
+    link = str(version)
     page = (versions.registry.path(version) / PAGE_FILE).is_file()
     notebook = f"{link}/notebook" if page else None
     return {

@@ -167,7 +167,8 @@ class Follower:
     """An object that is polled again and again, by a thread of its own in each process."""
 
     def __init__(self) -> None:
-        self.stopped = False
+        self.stopped = self.looking = False
+        self.beginning = threading.RLock()
         self.threads: dict[str, threading.Thread] = {}
         FOLLOWERS.add(self)
 
@@ -180,6 +181,15 @@ class Follower:
         thread = threading.Thread(target=poll_forever, args=(weakref.ref(self),), daemon=True)
         if self.threads.setdefault("poll", thread) is thread:
             thread.start()
+
+    def begin(self) -> None:
+        """Look once, and then `follow`, unless that was done in this process before."""
+        with self.beginning:
+            if not (self.threads or self.stopped or self.looking):
+                self.looking = True
+                self.poll()
+                self.looking = False
+                self.follow()
 
     def stop(self) -> None:
         """End the thread of this process, and do not poll any more."""
@@ -194,7 +204,7 @@ FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
 def forget_threads() -> None:
     """Let every follower start its thread anew, in a process that was copied just now."""
     for follower in FOLLOWERS:
-        follower.threads = {}
+        follower.threads, follower.beginning, follower.looking = {}, threading.RLock(), False
 
 
 if hasattr(os, "register_at_fork"):
@@ -216,7 +226,7 @@ class LivePredictor(AliasPredictor, Follower):
     def pin(self) -> VersionPredictor:
         """The predictor to use for one request, from start to end; or `NotReadyError`."""
         if not self.threads:
-            self.follow()
+            self.begin()
         if self.now is None:
             raise NotReadyError(self.trouble)
         return self.now

@@ -125,7 +125,8 @@ def read_body() -> bytes:
         raise BodyError(CUT_SHORT)
     if not body:
         check_end(is_compressed(encoding), empty=True)
-    g.body = body = inflate(body, encoding, most) if encoding else body
+    several = length is not None or request.mimetype not in LINED
+    g.body = body = inflate(body, encoding, most, several) if encoding else body
     return body
 
 # %% ../../nbs/6_service/03_request.ipynb #a524cb7f

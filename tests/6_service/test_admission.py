@@ -5,6 +5,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import socket
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -389,7 +390,8 @@ def status_for(port, *headers, version="1.1", host=None):
     "host",
     [
         b"localhost", b"LOCALHOST:1", b"localhost.", b"localhost.:5000", b"iris.localhost:5000",
-        b"127.0.0.1", b"127.0.0.2:5000", b"127.255.255.254", b"[::1]", b"[::1]:5000",
+        b"127.0.0.1", b"127.0.0.2:5000", b"0.0.0.0:5000", b"[::]:5000", b"127.255.255.254",
+        b"[::1]", b"[::1]:5000",
         b"[::ffff:127.0.0.1]:5000", b"[::ffff:7f00:1]",
     ],
 )  # fmt: skip
@@ -401,7 +403,7 @@ def test_every_name_of_the_loopback_is_answered(service, host):
     "host",
     [
         b"evil.example", b"evil.example:5000", b"localhost.evil.example", b"xlocalhost",
-        b"127.0.0.1.evil.example", b"128.0.0.1", b"0.0.0.0:5000", b"[::]", b"[::ffff:192.0.2.7]",
+        b"127.0.0.1.evil.example", b"128.0.0.1", b"0.0.0.1:5000", b"[::2]", b"[::ffff:192.0.2.7]",
         b"localhost\xff", b"\xe4\xb8\xad", b"evil.example\xff", b"127.0.0.1@evil.example",
         b"2130706433", b"localhost, evil.example", b"[::1", b".localhost.evil",
     ],
@@ -429,7 +431,12 @@ def test_more_host_names_are_a_setting_that_the_refusal_names(trained):
         wrong = head("/", method="GET", host="efgh.tunnel.example")
         status, refused = exchange(served.port, wrong, end=False)
         assert status == 421
-        assert "IRIS_SERVE_HOSTS" in json.loads(refused)["detail"]
+        told = json.loads(refused)["detail"]
+        assert "IRIS_SERVE_HOSTS" in told
+    option, name = re.search(r"(--hosts) (NAME)", told).groups()
+    with Service(trained, option, name.replace("NAME", "efgh.tunnel.example")) as served:
+        served.ready()
+        assert exchange(served.port, wrong, end=False)[0] == 200
     with Service(trained, IRIS_SERVE_HOSTS="*") as served:
         served.ready()
         assert exchange(served.port, tunnel, end=False)[0] == 200

@@ -601,7 +601,10 @@ def test_listening_to_the_network_without_keys_gives_a_warning(host):
         ("[::ffff:192.0.2.7]", "127.0.0.1", False),
         ("localhost.:5000", "127.0.0.1", True),
         ("iris.localhost", "127.0.0.1", True),
-        ("0.0.0.0:5000", "127.0.0.1", False),
+        ("0.0.0.0:5000", "127.0.0.1", True),
+        ("[::]:5000", "127.0.0.1", True),
+        ("localhost.", "::1", True),
+        ("0.0.0.0.evil.example", "127.0.0.1", False),
         ("[::1]", "::1", True),
         ("evil.example", "::1", False),
         ("evil.example", "localhost", False),
@@ -624,15 +627,16 @@ def test_which_hosts_are_allowed_depends_on_where_the_service_listens(header, li
 def test_no_host_header_crashes_the_check_and_only_names_of_this_machine_pass(text):
     if host_allowed(text, "127.0.0.1"):
         name = text.strip().lower().rsplit(":", 1)[0] if text.count(":") == 1 else text.lower()
-        assert any(right in name for right in ("localhost", "127.", "::1", "0:1", "7f"))
+        assert any(right in name for right in ("localhost", "127.", "::", "0:1", "7f", "0.0.0."))
 
 
 @PRINT
 @given(st.ip_addresses())
-def test_an_address_is_allowed_exactly_if_it_is_of_the_loopback(address):
+def test_an_address_is_allowed_exactly_if_a_browser_reaches_the_loopback_with_it(address):
     mapped = getattr(address, "ipv4_mapped", None) or address
     header = f"[{address}]:5000" if address.version == 6 else f"{address}:5000"
-    assert host_allowed(header, "127.0.0.1") is mapped.is_loopback
+    right = mapped.is_loopback or address.is_unspecified
+    assert host_allowed(header, "127.0.0.1") is right
 
 
 @PRINT

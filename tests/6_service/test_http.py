@@ -464,3 +464,31 @@ def test_a_number_is_the_same_float_however_it_is_written(value, digits, form):
     body = f'{{"features": [{text}, 1, 1, 1]}}'.encode()
     (quick, *_) = tutorial_row(body, iris().contract).features
     assert (quick + 0.0).hex() == (float(text) + 0.0).hex()  # no sign of zero
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("data", [[6.1, 2.8, 4.7, 1.2]], "data: unknown name; did you mean features?"),
+        ("X", [6.1, 2.8, 4.7, 1.2], "X: unknown name; did you mean features?"),
+        ("instances", [[6.1, 2.8]], "is read by POST /v1/models/{name}:predict and POST /invoc"),
+        ("inputs", [[6.1, 2.8]], "is read by POST /v1/models/{name}:predict and POST /invoc"),
+        ("inputs", {"sepal_length": [6.1]}, "is read by POST /v1/models/{name}:predict and"),
+        ("inputs", [{"name": "a", "shape": [1], "data": [1]}], "POST /v2/models/{name}/infer"),
+        ("inputs", [], "is read by POST /v1/models/{name}:predict and POST /invocations"),
+        ("dataframe_split", {}, "dataframe_split is read by POST /invocations"),
+    ],
+)
+def test_rows_under_the_key_of_another_server_are_told_the_key_or_the_route(
+    client, key, value, words
+):
+    answer = client.post("/predict", json={key: value})
+    assert_teaches(answer, 400, words)
+    assert "features" in answer.json["detail"]
+    assert "did you mean detail" not in answer.json["detail"]
+
+
+def test_a_misspelt_key_gets_the_suggestion_that_it_always_got(client):
+    assert_teaches(client.post("/predict", json={"feature": []}), 400, "did you mean features?")
+    answer = client.post("/predict", json={"features": [6.1, 2.8, 4.7, 1.2], "details": True})
+    assert_teaches(answer, 400, "details: unknown name; did you mean detail?")

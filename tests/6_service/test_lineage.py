@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from bad_bodies import GOOD
@@ -69,12 +70,31 @@ def client(two_trained):
 def test_every_link_leads_on(client):
     (model,) = client.get("/models").json["models"]
     assert (model["name"], model["version"]) == ("iris", "1")
-    found = client.get(model["link"]).json
+    at = urljoin("/models", model["link"])
+    found = client.get(at).json
     assert [v["version"] for v in found["versions"]] == ["1", "2"]
-    links = client.get(found["versions"][1]["link"]).json["links"]
+    at = urljoin(at, found["versions"][1]["link"])
+    links = {name: urljoin(at, link) for name, link in client.get(at).json["links"].items()}
     assert client.get(links["self"]).status_code == 200
     assert client.get(links["notebook"]).status_code == 200
     assert client.post(links["predict"], data=GOOD).headers["X-Model-Version"] == "2"
+
+
+def test_every_link_leads_on_below_the_path_of_a_proxy(client):
+    origin = "http://localhost/flowers/and/models"
+    (model,) = client.get("/models").json["models"]
+    one = urljoin(origin, model["link"])
+    assert one == f"{origin}/iris"
+    found = client.get("/models/iris").json["versions"]
+    assert [urljoin(one, v["link"]) for v in found] == [f"{one}/versions/{n}" for n in (1, 2)]
+    for named in ("2", "current"):
+        links = client.get(f"/models/iris/versions/{named}").json["links"]
+        number = 2 if named == "2" else 1
+        at, right = f"{one}/versions/{named}", f"{one}/versions/{number}"
+        assert urljoin(at, links["self"]) == right
+        page = links["notebook"]
+        assert urljoin(at, page) == f"{right}/notebook" if number == 2 else page is None
+        assert urljoin(at, links["predict"]) == f"{right}/predict"
 
 
 def test_the_card_is_told_whole_and_the_aliases_with_their_histories(client, two_trained):

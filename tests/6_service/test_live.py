@@ -322,6 +322,33 @@ def test_two_promotions_in_the_same_tick_of_the_clock_are_both_noticed(live):
         assert live.pin().version == version
 
 
+def test_the_first_request_in_a_process_is_answered_by_what_is_current_then(three):
+    live = LivePredictor(Registry(three))
+    live.on_change = live.pin  # as the metrics do
+    assert live.now.version == 1
+    promote(live.registry, 2, "while no request came")
+    with ThreadPoolExecutor(16) as pool:
+        pinned = list(pool.map(lambda _: live.pin().version, range(64)))
+    live.stop()
+    assert set(pinned) == {2}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX copies processes")
+def test_the_first_request_in_a_copied_process_is_too_even_if_the_lock_was_held(three):
+    live = LivePredictor(Registry(three))
+    out, into = os.pipe()
+    with live.beginning:
+        child = os.fork()
+        if child == 0:
+            promote(live.registry, 2, "onwards")
+            os.write(into, str(live.pin().version).encode())
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(out, 10) == b"2"
+    os.close(out)
+    os.close(into)
+
+
 def followed_by_many(models):
     live = LivePredictor(Registry(models))
     with ThreadPoolExecutor(16) as pool:

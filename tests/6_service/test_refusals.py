@@ -142,6 +142,20 @@ REFUSALS = {
     "deflate that is none": Refusal(400, NOT_COMPRESSED, b"\xff" * 9, headers=encoded("deflate")),
     "gzip cut short": Refusal(400, CUT, PACKED[:-9], headers=encoded("gzip")),
     "gzip and more": Refusal(400, CUT, PACKED + b"x", headers=encoded("gzip")),
+    "gzip, several members and more": Refusal(400, CUT, PACKED * 2 + b"x", headers=encoded("gzip")),
+    "gzip, the second member cut short": Refusal(
+        400, CUT, (PACKED * 2)[:-9], headers=encoded("gzip")
+    ),
+    "gzip, the second member damaged": Refusal(
+        400, NOT_COMPRESSED, PACKED * 2 + PACKED[:-8] + bytes(8), headers=encoded("gzip")
+    ),
+    "gzip, too many members": Refusal(
+        400, "more than 1000 compressed parts", gzip.compress(b"") * 50_000, headers=encoded("gzip")
+    ),
+    "gzip, members too long together": Refusal(
+        413, EXPANDED, gzip.compress(b" " * (LIMITS.body // 2 + 1)) * 2, headers=encoded("gzip")
+    ),
+    "deflate twice": Refusal(400, CUT, zlib.compress(SOME) * 2, headers=encoded("deflate")),
     "gzip, empty": Refusal(400, CUT, b"", headers=encoded("gzip")),
     "brotli": Refusal(415, ENCODING, SOME, headers=encoded("br")),
     "gzip twice": Refusal(415, ENCODING, gzip.compress(PACKED), headers=encoded("gzip, gzip")),
@@ -154,7 +168,7 @@ REFUSALS = {
     "empty, in chunks": Refusal(411, NO_LENGTH, b"", JSON, CHUNKED, NO_END),
     "empty": Refusal(400, "the body is empty", b""),
     "blank": Refusal(400, "the body is empty", b" \n "),
-    "a web form": Refusal(400, "the body is not JSON", b"features=6.1"),
+    "a web form": Refusal(400, "write json={…} instead of data={…}", b"features=6.1&features=2"),
     "JSON cut short": Refusal(400, "the body is not JSON", SOME[:-5]),
     "JSON and more": Refusal(400, "the body is not JSON", SOME * 2),
     "not UTF-8": Refusal(400, "the body is not text in UTF-8", b'{"x": "\xff"}'),
@@ -268,6 +282,73 @@ def test_a_compressed_body_is_decompressed(client, path, encoding):
     assert answer.status_code == 200
     answers = [{k: v for k, v in each.json.items() if k != "id"} for each in (answer, whole)]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_a_compressed_body_may_have_several_members_wherever_they_meet(client, path):
+    body = json.dumps(ENDPOINTS[path]([ROW])).encode()
+    for place in (0, 1, len(body) // 2, len(body)):
+        packed = gzip.compress(body[:place]) + gzip.compress(body[place:], 0)
+        for headers, environ in ((), ()), (CHUNKED, NO_END):
+            sent = Refusal(200, "", packed, JSON, (*encoded("gzip"), *headers), environ)
+            assert send(client, path, sent).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "kind"), LINED)
+def test_lines_in_several_members_need_a_length_since_a_cut_between_them_does_not_show(
+    client, path, kind
+):
+    line, gzipped = LINES[kind], encoded("gzip")
+    several = gzip.compress(line) + gzip.compress(line * 2)
+    answer = send(client, path, Refusal(200, "", several, kind, gzipped))
+    assert len(answer.json["predictions"]) == 3
+    answer = send(client, path, Refusal(411, "", several, kind, (*gzipped, *CHUNKED), NO_END))
+    check_refusal(client, path, answer, 411, "send Content-Length, or compress the body as", kind)
+    whole = gzip.compress(line * 3)
+    answer = send(client, path, Refusal(200, "", whole, kind, (*gzipped, *CHUNKED), NO_END))
+    assert len(answer.json["predictions"]) == 3
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_lines_without_their_content_type_are_told_how_to_announce_them_where_they_are_read(
+    client, path
+):
+    table = b"sepal_length,sepal_width,petal_length,petal_width\n6.1,2.8,4.7,1.2\n"
+    for body, kind in ((table, CSV), (LINES[CSV], CSV), (LINES[NDJSON] * 2, NDJSON)):
+        answer = client.post(path, data=body)
+        told = f"-H 'Content-Type: {kind}'"
+        reads_lines = (path, kind) in LINED
+        check_refusal(client, path, answer, 400, told if reads_lines else "the body is not JSON")
+        assert reads_lines or "Content-Type" not in (answer.json.get("error") or "")
+
+
+@pytest.mark.parametrize(("path", "kind"), [each for each in LINED if each[1] == CSV])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("NAMES\n6.1;2.8;4.7;1.2\n".replace("NAMES", "a;b;c;d"), "separated by semicolons"),
+        ("6.1;2.8;4.7;1.2\n", "line 1: the cells are separated by semicolons"),
+        ("6,1;2,8;4,7;1,2\n", "separate them by commas, and write decimals with a point"),
+        ("\n6.1\t2.8\t4.7\t1.2\n", "line 2: the cells are separated by tabs"),
+        ("6.1|2.8|4.7|1.2\n", "the cells are separated by bars"),
+        ("sepal_length;sepal_width\n6.1;2.8\n", "the cells are separated by semicolons"),
+        ('"6,1","2,8","4,7","1,2"\n', 'got the string "6,1"; write a decimal point'),
+        ("6,1,2,8,4,7,1,2\n", "if these are decimal commas, write a decimal point"),
+        ('"1,000",2.8,4.7,1.2\n', "write numbers without a comma"),
+    ],
+)
+def test_csv_of_another_kind_is_refused_with_what_to_do(client, path, kind, body, words):
+    answer = client.post(path, data=body, content_type=kind)
+    check_refusal(client, path, answer, 400, words, kind)
+
+
+@pytest.mark.parametrize("path", [path for path, kind in LINED if kind == CSV])
+def test_blanks_behind_commas_change_no_answer(client, path):
+    names = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+    plain = client.post(path, data=",".join(names) + "\n6.1,2.8,4.7,1.2\n", content_type=CSV)
+    quoted = ", ".join(f'"{name}"' for name in names) + '\n6.1, 2.8, "4.7",   "1.2"\n'
+    assert plain.status_code == 200
+    assert client.post(path, data=quoted, content_type=CSV).data == plain.data
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -125,6 +125,66 @@ def test_outputs_have_the_shapes_and_datatypes_that_the_metadata_announce(client
         assert found["shape"] == [3 if size == -1 else size for size in output["shape"]]
 
 
+def without_id(answer):
+    assert answer.status_code == 200, answer.data
+    return {key: value for key, value in answer.json.items() if key != "id"}
+
+
+NULLS = {"binary_data": None, "classification": None}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"id": None},
+        {"parameters": None},
+        {"outputs": None},
+        {"parameters": {"binary_data_output": None, "headers": None}},
+        {"outputs": [{"name": name, "parameters": None} for name in ("label", "probabilities")]},
+        {"outputs": [{"name": name, "parameters": NULLS} for name in ("label", "probabilities")]},
+        {"inputs": [TABLE | {"parameters": None}]},
+        {"inputs": [TABLE | {"parameters": {"binary_data_size": None, "content_type": None}}]},
+    ],
+)
+def test_a_key_that_is_null_is_a_key_that_is_left_out(client, more):
+    asked = client.post(INFER, data=json.dumps({"inputs": [TABLE], **more}))
+    assert without_id(asked) == without_id(ask(client, TABLE))
+
+
+def test_data_may_be_null_where_they_are_bytes_and_nowhere_else(client):
+    raw = np.array(FLAT, "<f8").tobytes()
+    tensor = TABLE | {"data": None, "parameters": {"binary_data_size": len(raw)}}
+    front = json.dumps({"inputs": [tensor]}).encode()
+    headers = {JSON_LENGTH_HEADER: str(len(front))}
+    answer = client.post(INFER, data=front + raw, headers=headers)
+    assert without_id(answer) == without_id(ask(client, TABLE))
+    assert_refused(ask(client, TABLE | {"data": None}), 400, "data: must be a list, got null")
+
+
+def test_the_index_of_the_repository_takes_null_for_all_versions(client):
+    path = "/v2/repository/index"
+    assert client.post(path, json={"ready": None}).json == client.post(path, json={}).json
+    assert_refused(client.post(path, json={"ready": 0}), 400, "ready: must be true or false")
+
+
+def test_the_outputs_of_mlservers_runtime_are_answered_under_their_names(client):
+    own = tensors(ask(client, TABLE))
+    names = {"predict": "label", "predict_proba": "probabilities"}
+    for asked in (["predict"], ["predict_proba"], ["predict_proba", "predict"]):
+        found = tensors(ask(client, TABLE, outputs=[{"name": name} for name in asked]))
+        assert list(found) == asked
+        for name, output in found.items():
+            assert output | {"name": names[name]} == own[names[name]]
+    options = {"classification": 2, "binary_data": False}
+    sure = [{"name": name, "parameters": options} for name in ("predict_proba", "probabilities")]
+    found = [ask(client, TABLE, outputs=[one]).json["outputs"][0]["data"] for one in sure]
+    assert found[0] == found[1]
+    both = ask(client, TABLE, outputs=[{"name": "predict"}, {"name": "label"}])
+    assert_refused(both, 400, "outputs[1].name: is requested twice")
+    top = ask(client, TABLE, outputs=[{"name": "predict", "parameters": {"classification": 1}}])
+    assert_refused(top, 400, "of probabilities only")
+
+
 @pytest.mark.parametrize("datatype", list(DATATYPES))
 def test_every_number_type_is_accepted(client, estimators, datatype):
     whole = [5, 3, 1, 0]

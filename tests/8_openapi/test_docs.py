@@ -46,7 +46,7 @@ def test_each_file_of_the_page_is_sent_with_the_content_policy_and_an_etag(clien
 @pytest.mark.parametrize(
     "file",
     [
-        *("index.html", "swagger-ui.js", "oauth2-redirect.html", "LICENSE", "", "%00", "a" * 5000),
+        *("index.html", "swagger-ui.js", "oauth2-redirect.html", "LICENSE", "/", "%00", "a" * 5000),
         *("../flask_swagger_ui.py", "..%2f__init__.py", "swagger-ui.css/", "swagger-ui.css%00"),
     ],
 )

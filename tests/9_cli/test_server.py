@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from bad_bodies import BAD, GOOD
@@ -76,6 +77,18 @@ def lives(process):
     command = ["ps", "-o", "stat=", "-p", str(process)]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return said.strip()[:1] not in ("", "Z")
+
+
+class ReadOnly(Service):
+    """A service on a machine that has no directory for temporary files."""
+
+    program = (
+        "-c",
+        "import tempfile\n"
+        "tempfile._candidate_tempdir_list = lambda: ['/nowhere']\n"
+        "from iris_serve import __main__\n"
+        "__main__.main()",
+    )
 
 
 def half_sent(service):
@@ -207,6 +220,24 @@ def test_a_busy_port_is_one_clear_line(models):
 def test_a_host_that_can_be_no_name_is_refused_by_name(host):
     with pytest.raises(AddressError, match="cannot listen on"):
         listen_alone(host, 5000)
+
+
+@pytest.mark.parametrize(
+    ("host", "right"),
+    [
+        ("[::1]", "::1"),
+        ("http://127.0.0.1", "127.0.0.1"),
+        ("http://[::1]:5000/predict", "::1"),
+        ("https://localhost:5000", "localhost"),
+        ("localhost:5000", "localhost"),
+        ("192.0.2.1", "127.0.0.1"),
+        ("no.such.host.invalid", "127.0.0.1"),
+    ],
+)
+def test_a_wrong_host_gets_advice_about_the_host_and_not_the_port(host, right):
+    with pytest.raises(AddressError, match=rf"--host {re.escape(right)}$") as refused:
+        listen_alone(host, 5000)
+    assert "--port" not in str(refused.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the claim ends before the start")
@@ -472,6 +503,38 @@ def test_an_application_for_other_servers_makes_the_directory_that_is_named(mode
     assert statuses == [200, 200, 429, 429]
     for app in apps:
         app.extensions["live"].stop()
+
+
+def test_without_a_temporary_directory_the_way_out_is_named_and_leads_out(models, tmp_path):
+    with ReadOnly(models) as service:
+        out, err = service.process.communicate(timeout=30)
+        assert (service.process.returncode, out, err.count("\n")) == (2, "", 1)
+        assert "IRIS_SERVE_SHARED" in err
+    with ReadOnly(models, IRIS_SERVE_SHARED=str(tmp_path / "shared")) as service:
+        service.ready()
+        assert service.ask() == (200, b'{"prediction": 1}')
+
+
+def test_the_first_request_of_an_application_for_other_servers_is_answered_by_what_is_current(
+    models, tmp_path
+):
+    folder = shutil.copytree(models, tmp_path / "copied")
+    app = make_app(Settings(models=str(folder), access_log="off"))
+    train(folder, Parameters(n_estimators=5, promote="always"))
+    answer = app.test_client().post("/predict", data=GOOD)
+    app.extensions["live"].stop()
+    assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "2")
+
+
+def test_the_page_of_the_documentation_is_found_with_a_slash_at_its_end(models):
+    app = make_app(Settings(models=str(models), access_log="off", keys=f"shop:{'0' * 64}"))
+    client = app.test_client()
+    moved = client.get("/docs/")
+    assert (moved.status_code, moved.headers["Location"], moved.data) == (308, "../docs", b"")
+    assert urljoin("https://example/flowers/docs/", "../docs") == "https://example/flowers/docs"
+    assert client.get("/docs").status_code == 200
+    assert client.get("/docs//").status_code == 401  # a path that does not exist is not public
+    app.extensions["live"].stop()
 
 
 def test_a_rate_that_would_be_one_for_each_process_is_refused(models, monkeypatch, tmp_path):
