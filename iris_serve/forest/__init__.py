@@ -10,7 +10,7 @@ __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'LONG_AXIS', 'ROW_BY_ROW', 'to_m
 # %% ../../nbs/2_forest/01_forest.ipynb #9d466e66
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from operator import eq
 from pathlib import Path
@@ -236,18 +236,29 @@ class Frozen:
 
     def in_range(self, X: Floats) -> bool:
         """Has each of `X` an answer? If not, the batch finds out which row is wrong."""
-        fine = np.abs(X) < FLOAT32_LIMIT
-        return bool((fine if self.arrays.missing is None else fine | np.isnan(X)).all())
+        sizes = np.abs(X)
+        largest = sizes.max() if self.arrays.missing is None else np.nan_to_num(sizes).max()
+        return bool(largest < FLOAT32_LIMIT)
 
 # %% ../../nbs/2_forest/01_forest.ipynb #1e7b9f89
 class Forest(Frozen):
-    """A frozen forest: it answers as the estimator it was made from, bit for bit."""
+    """A frozen forest: it answers as the estimator it was made from, bit for bit.
 
-    def predict_proba(self, rows: RowsLike) -> Floats:
-        """The probabilities (rows, classes); raises `TypeError` if a number is predicted."""
-        if self.task == "number":
-            raise TypeError("this forest predicts a number, so it has no probabilities")
-        return self.answers(rows)
+    `predict_proba(rows)` are the probabilities (rows, classes), as `answers` has them; it raises
+    `TypeError` if a number is predicted.
+    """
+
+    predict_proba: Callable[[RowsLike], Floats]
+
+    def __init__(self, arrays: Arrays) -> None:
+        """Raises `ForestError` if `arrays` describe no forest."""
+        super().__init__(arrays)
+        # Chosen once, because a question about one row takes no longer than a few such choices.
+        self.predict_proba = self.answers if arrays.classes else self.no_probabilities
+
+    def no_probabilities(self, rows: RowsLike) -> Floats:
+        """Raises `TypeError`."""
+        raise TypeError("this forest predicts a number, so it has no probabilities")
 
     def predict(self, rows: RowsLike) -> NDArray[Any]:
         """The most probable class of each of `rows`, the first in a tie, or its number."""
