@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# %% ../../nbs/1_data/05_tables.ipynb #8fb6aef4
 from iris_serve.data.columns import (
     DEFAULTS,
     NO_NAME,

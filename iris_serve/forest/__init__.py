@@ -11,7 +11,7 @@ __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'LONG_AXIS', 'ROW_BY_ROW', 'to_m
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import eq
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
@@ -242,23 +242,14 @@ class Frozen:
 
 # %% ../../nbs/2_forest/01_forest.ipynb #1e7b9f89
 class Forest(Frozen):
-    """A frozen forest: it answers as the estimator it was made from, bit for bit.
+    """A frozen forest: it answers as the estimator it was made from, bit for bit."""
 
-    `predict_proba(rows)` are the probabilities (rows, classes), as `answers` has them; it raises
-    `TypeError` if a number is predicted.
-    """
-
-    predict_proba: Callable[[RowsLike], Floats]
-
-    def __init__(self, arrays: Arrays) -> None:
-        """Raises `ForestError` if `arrays` describe no forest."""
-        super().__init__(arrays)
-        # Chosen once, because a question about one row takes no longer than a few such choices.
-        self.predict_proba = self.answers if arrays.classes else self.no_probabilities
-
-    def no_probabilities(self, rows: RowsLike) -> Floats:
-        """Raises `TypeError`."""
-        raise TypeError("this forest predicts a number, so it has no probabilities")
+    @cached_property  # chosen once, since a question about one row takes hardly longer
+    def predict_proba(self) -> Callable[[RowsLike], Floats]:
+        """The probabilities (rows, classes) of rows; `TypeError` if a number is predicted."""
+        if self.task == "number":
+            raise TypeError("this forest predicts a number, so it has no probabilities")
+        return self.answers
 
     def predict(self, rows: RowsLike) -> NDArray[Any]:
         """The most probable class of each of `rows`, the first in a tie, or its number."""
