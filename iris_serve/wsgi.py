@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG', 'REQUEST_VARIABLE', 'REMOVED', 'shared_folder', 'rate_from', 'policy_from', 'with_platform_port',
-           'drop_request_variables', 'make_app', 'finish_first_promotion', 'training_command', 'ensure_model']
+           'drop_request_variables', 'make_app', 'finish_first_promotion', 'training_command', 'other_model',
+           'ensure_model']
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #86e9dbab
 import contextlib
@@ -23,6 +24,7 @@ from msgspec.structs import replace
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #4bd75f51
 from .cli.settings import Settings, SettingsError, read_settings, registry_of
+from .data.wording import did_you_mean, join_names
 from .model.child import python_command
 from .openapi.docs import make_docs
 from .openapi.routes import OPERATIONS
@@ -34,6 +36,7 @@ from iris_serve.registry.registry import (
     NoModelError,
     Registry,
     alias_names,
+    model_names,
     promote,
 )
 from .service.access import PUBLIC_ROUTES, Policy, host_in, read_hosts, read_origins
@@ -176,17 +179,28 @@ def training_command(settings: Settings) -> str:
         "pip install 'iris_serve[retrain]', or copy a models directory here"
     )
 
+# %% ../nbs/9_cli/03_wsgi.ipynb #ade39675
+def other_model(settings: Settings) -> NoModelError | None:
+    """The error if the directory has models, but none of the name in `settings`; else None."""
+    known, name = model_names(Path(settings.models)), settings.name
+    if not known or name in known:
+        return None
+    there = f"{name} has no version yet{did_you_mean(name, known)} (models: {join_names(known)})"
+    return NoModelError(f"{there}; 'python -m iris_serve retrain --name {name}' makes one")
+
 # %% ../nbs/9_cli/03_wsgi.ipynb #3b212ebd
 def ensure_model(settings: Settings) -> None:
-    """Train a first version, in a process of its own, if the registry has none.
+    """Train a first version, in a process of its own, if there is no model at all.
 
-    Raises `NoModelError` if this installation cannot train, and `subprocess.CalledProcessError`
-    if the training fails.
+    Raises `NoModelError` if there are others, or if this installation cannot train, and
+    `subprocess.CalledProcessError` if the training fails.
     """
     registry = registry_of(settings)
     if registry.versions():
         finish_first_promotion(registry, settings.pickles)
         return
+    if wrong := other_model(settings):
+        raise wrong
     words = [training_command(settings), "--models", settings.models, "--name", settings.name]
     print(f"{settings.name} has no version yet; training the first one", file=sys.stderr)
     program = "from iris_serve.__main__ import main; main(prog_name='iris_serve')"

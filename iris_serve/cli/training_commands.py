@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['print_report', 'tell_step', 'show_table', 'train', 'parameters_from', 'CommandWithParameters', 'retrain', 'sample',
-           'add']
+           'whole_table', 'add']
 
 # %% ../../nbs/9_cli/06_training_commands.ipynb #b9ea608b
 from collections.abc import Iterable
@@ -142,6 +142,21 @@ def sample(name: str, file: Path | None) -> None:
     click.echo(f"{written} is written; to train from it:")
     click.echo(f"python -m iris_serve retrain --name {name} {told}")
 
+# %% ../../nbs/9_cli/06_training_commands.ipynb #6e7a599b
+def whole_table(path: Path, target: str, features: str | None) -> "Table":
+    """The table in the file `path`, with the named `features`, or else with all other columns.
+
+    The model decides what it learned from, so nothing is left out that isn't named.
+    """
+    from iris_serve.data.tables import read_table
+
+    if features is not None:
+        return read_table(path, target, [name.strip() for name in features.split(",")])
+    table = read_table(path, target)
+    if all(note.kind != "left out" for note in table.columns):
+        return table
+    return read_table(path, target, [n.name for n in table.columns if n.kind != "target"])
+
 # %% ../../nbs/9_cli/06_training_commands.ipynb #54161fdf
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -168,14 +183,8 @@ def add(
     Example:
       python -m iris_serve add my_own.pkl --data flowers.csv --target species
     """
-    from iris_serve.data.tables import read_table
     from iris_serve.training.import_model import add as import_model
 
     registry = registry_of(settings)
-    columns = None if features is None else [name.strip() for name in features.split(",")]
-    table = read_table(Path(expand_home(data)), target, columns)
-    if columns is None and any(note.kind == "left out" for note in table.columns):
-        # The model decides what it learned from, so nothing is left out that isn't named.
-        others = [note.name for note in table.columns if note.kind != "target"]
-        table = read_table(Path(expand_home(data)), target, others)
+    table = whole_table(Path(expand_home(data)), target, features)
     print_report(registry, import_model(registry, file, table, promote))

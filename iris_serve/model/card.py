@@ -47,8 +47,9 @@ def library_versions() -> dict[str, str]:
 
 # %% ../../nbs/3_model/04_card.ipynb #ee9e7768
 SOURCES = (
-    *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
-    *(f"data/{name}" for name in ("kinds", "columns", "split", "delimited", "parquet", "target")),
+    *(f"data/{name}" for name in ("contract", "kinds", "rows", "wording", "table", "split")),
+    *(f"data/{name}" for name in ("files", "formats", "delimited", "parquet", "tables")),
+    *(f"data/{name}" for name in ("columns", "target")),
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
     *(f"forest/{name}" for name in ("leaves", "format")),
     *(f"model/{name}" for name in ("train", "save", "card", "atomic", "scores", "golden")),
