@@ -30,7 +30,7 @@ from ..data.wording import escape_markdown, join_names, shorten
 from ..model.atomic import sha256, to_json, write_new_file
 from ..model.card import CARD_FILE, Card, read_card
 from ..model.estimator import input_for
-from ..model.save import FOREST_FILE, how_served
+from ..model.save import how_served
 from iris_serve.model.scores import (
     ClassScores,
     CrossValidation,
