@@ -7,13 +7,13 @@ __all__ = ['KEEP', 'FORMATS', 'WRITTEN_BY', 'LOST_CLASS', 'EstimatorError', 'rea
            'check_written_by', 'why_not_opened', 'load_pickle', 'places_of_estimators', 'not_an_estimator',
            'open_estimator', 'task_of', 'remedy_for', 'reads_text', 'count_targets', 'is_fitted', 'check_kind']
 
-# %% ../../nbs/5_training/12_model_file.ipynb #069a6f18
+# %% ../../nbs/5_training/12_model_file.ipynb #787c82ff
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..data.wording import shorten
 from ..model.card import library_versions
@@ -119,15 +119,13 @@ def load_pickle(file: Path, data: bytes) -> Any:
     except Exception as error:  # a pickle may raise anything
         raise why_not_opened(file.name, error) from None
 
-# %% ../../nbs/5_training/12_model_file.ipynb #f55b019b
+# %% ../../nbs/5_training/12_model_file.ipynb #0d43b062
 def places_of_estimators(found: Any) -> Iterator[tuple[str, str]]:
     """Where in `found`, a dictionary or sequence, estimators are, and the kind of each."""
     from sklearn.base import BaseEstimator
 
-    pairs = found.items() if isinstance(found, dict) else ()
-    if isinstance(found, (list, tuple)):
-        pairs = enumerate(found)
-    for key, value in pairs:
+    plain = dict(enumerate(found)) if isinstance(found, (list, tuple)) else found
+    for key, value in plain.items() if isinstance(plain, dict) else ():
         if isinstance(value, BaseEstimator):
             yield f"[{key!r}]", type(value).__name__
 
@@ -157,8 +155,8 @@ def open_estimator(file: Path) -> tuple[Any, bytes]:
         raise not_an_estimator(file.name, estimator)
     return use_one_thread(estimator), data
 
-# %% ../../nbs/5_training/12_model_file.ipynb #1e979042
-def task_of(estimator: Any) -> str | None:
+# %% ../../nbs/5_training/12_model_file.ipynb #a44606e8
+def task_of(estimator: Any) -> Literal["classes", "number"] | None:
     """What `estimator` predicts: `classes` or a `number`; None if neither."""
     from sklearn.base import is_classifier, is_regressor
 

@@ -7,7 +7,7 @@ __all__ = ['find_column', 'named_columns', 'find_columns', 'counted_columns', 'c
            'read_own', 'take_own', 'class_key', 'truth_of', 'pair_classes', 'is_plausible', 'classes_error',
            'align_classes', 'fitting', 'table_for']
 
-# %% ../../nbs/5_training/13_own_table.ipynb #16e011ab
+# %% ../../nbs/5_training/13_own_table.ipynb #e2994bae
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +30,12 @@ from iris_serve.model.estimator import (
     known_classes,
     nested_estimators,
     own_columns,
+    plain_class,
     plain_classes,
 )
 from .model_file import EstimatorError, task_of
 
-# %% ../../nbs/5_training/13_own_table.ipynb #b1736f1c
+# %% ../../nbs/5_training/13_own_table.ipynb #9b99b306
 def find_column(name: str, names: Sequence[str]) -> str | None:
     """The one of the table's `names` that an estimator calls `name`; None if it has none."""
     if name in names:
@@ -45,7 +46,7 @@ def find_column(name: str, names: Sequence[str]) -> str | None:
             return found[0]
     return None
 
-# %% ../../nbs/5_training/13_own_table.ipynb #e8de0786
+# %% ../../nbs/5_training/13_own_table.ipynb #ef2af66b
 def named_columns(estimator: Any) -> list[str] | None:
     """The names of the columns of `estimator`; None if it knows their order only."""
     own = own_columns(estimator)
@@ -68,7 +69,7 @@ def find_columns(own: Sequence[str], names: Sequence[str], target: str) -> list[
         raise EstimatorError(f"{what}{hint} ({there}): add it to the table, or fit without it")
     return [found for found in pairs.values() if found is not None]
 
-# %% ../../nbs/5_training/13_own_table.ipynb #9b75f0fa
+# %% ../../nbs/5_training/13_own_table.ipynb #fe60b43d
 def counted_columns(
     estimator: Any, names: Sequence[str], usual: Sequence[str], named: bool
 ) -> list[str]:
@@ -86,7 +87,7 @@ def counted_columns(
     told = f"{kind} was fitted on {count} features, and {what} {len(names)}: {join_names(names)}"
     raise EstimatorError(f"{told}; name its columns, in its order, by --features")
 
-# %% ../../nbs/5_training/13_own_table.ipynb #77e0748a
+# %% ../../nbs/5_training/13_own_table.ipynb #3436db0e
 def check_numbers(estimator: Any, contract: Contract) -> None:
     """Raise `EstimatorError` if `estimator` was fitted on an array, and `contract` has texts."""
     by_order = named_columns(estimator) is None and hasattr(estimator, "n_features_in_")
@@ -98,7 +99,7 @@ def check_numbers(estimator: Any, contract: Contract) -> None:
             "holds others; name its columns by --features, or fit it on a data frame of these"
         )
 
-# %% ../../nbs/5_training/13_own_table.ipynb #658e0ce4
+# %% ../../nbs/5_training/13_own_table.ipynb #2882ecf5
 def learned_marks(estimator: Any) -> tuple[str, ...]:
     """The marks for a missing value that `estimator` has learned as a category."""
     found = set[str]()
@@ -133,7 +134,7 @@ def read_own(
     table = read_table(file, target, chosen, choices)
     return replace(table, columns=told_left_out(table.columns))
 
-# %% ../../nbs/5_training/13_own_table.ipynb #3c24f14b
+# %% ../../nbs/5_training/13_own_table.ipynb #f72f543d
 def take_own(estimator: Any, table: Table) -> Table:
     """`table` with the columns of `estimator`, in its order; or `EstimatorError`."""
     contract = table.contract
@@ -148,11 +149,12 @@ def take_own(estimator: Any, table: Table) -> Table:
         table, X=table.X[:, places], contract=changed(contract, features=features, example=example)
     )
 
-# %% ../../nbs/5_training/13_own_table.ipynb #694229f6
+# %% ../../nbs/5_training/13_own_table.ipynb #8d9942de
 def class_key(value: Value) -> str:
     """What `value` and its other spellings have in common."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,18}(\.0*)?\s*", value):
         value = int(value.split(".")[0])
+    value = plain_class(value)
     return str(value).strip().lower() if isinstance(value, (bool, str)) else repr(value)
 
 
@@ -163,7 +165,7 @@ def truth_of(values: Sequence[Value]) -> tuple[Value, Value] | None:
         return first, second
     return boolean_values(values) if len(values) == 2 else None
 
-# %% ../../nbs/5_training/13_own_table.ipynb #2b98b575
+# %% ../../nbs/5_training/13_own_table.ipynb #585761a6
 def pair_classes(own: Sequence[Value], there: Sequence[Value]) -> dict[Value, Value] | None:
     """For each class that is `there` in a table the estimator's `own`; None if it isn't clear."""
     keys = {class_key(value): value for value in own}
@@ -177,7 +179,7 @@ def pair_classes(own: Sequence[Value], there: Sequence[Value]) -> dict[Value, Va
         return dict(zip(sorted(there, key=str), own, strict=True))
     return None
 
-# %% ../../nbs/5_training/13_own_table.ipynb #f60cc691
+# %% ../../nbs/5_training/13_own_table.ipynb #a9acabb4
 def is_plausible(estimator: Any, table: Table) -> bool:
     """Does `estimator` have more of the `table` right than if it always gave the same answer?"""
     answers = plain_classes(estimator.predict(input_for(estimator, table.X, table.contract)))
@@ -192,7 +194,7 @@ def classes_error(estimator: Any, table: Table) -> EstimatorError:
     remedy = "name a target column that has all of these and no others, in the same spelling"
     return EstimatorError(f"{known}, and the target column holds {there}: {remedy}")
 
-# %% ../../nbs/5_training/13_own_table.ipynb #6c0b0a82
+# %% ../../nbs/5_training/13_own_table.ipynb #d729d040
 def align_classes(estimator: Any, table: Table) -> Table:
     """`table` with the classes of `estimator` in its own spelling and order; or `EstimatorError`.
 
@@ -218,7 +220,7 @@ def align_classes(estimator: Any, table: Table) -> Table:
         raise classes_error(estimator, table)
     return aligned
 
-# %% ../../nbs/5_training/13_own_table.ipynb #7a159bc7
+# %% ../../nbs/5_training/13_own_table.ipynb #1f4c118c
 def fitting(estimator: Any, table: Table) -> Table:
     """`table` as `estimator` knows it: its columns, and its classes; or `EstimatorError`."""
     own = take_own(estimator, table)
