@@ -49,7 +49,7 @@ def version_row(registry: "Registry", version: int, aliases: list[str]) -> list[
     try:
         run, card = read_run(registry.path(version)), read_card(registry.path(version))
     except (ArtifactError, LookupError) as error:
-        return [number, "damaged", "-", names, str(error)]
+        return [number, "damaged", "-", names, str(error), "-"]
     made = f"{run.finished:%Y-%m-%d %H:%M}Z"
     return [number, made, short_score(card.metrics), names, run.why, how_served(card)]
 

@@ -49,7 +49,10 @@ def library_versions() -> dict[str, str]:
 # %% ../../nbs/3_model/04_card.ipynb #ee9e7768
 SOURCES = (
     *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
-    *(f"data/{name}" for name in ("kinds", "columns", "split", "delimited", "parquet", "target")),
+    *(
+        f"data/{name}"
+        for name in ("kinds", "columns", "split", "delimited", "parquet", "target", "formats")
+    ),
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
     *(f"forest/{name}" for name in ("leaves", "format")),
     *(
