@@ -96,7 +96,8 @@ def unpickle(model: bytes, card: Card) -> Any:
         raise
     except Exception as error:  # a pickle may need what is not installed here
         why = f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}") from None
+        remedy = "install what it needs, or name its directory in PYTHONPATH"
+        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}; {remedy}") from None
     return estimator
 
 # %% ../../nbs/3_model/03_load.ipynb #f3c4e440

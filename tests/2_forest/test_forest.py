@@ -495,8 +495,8 @@ def test_an_empty_table_has_no_answers(forest):
 class Squared(RandomForestClassifier):
     """A subclass that answers in its own way."""
 
-    def predict_proba(self, X):
-        return super().predict_proba(X) ** 2
+    def predict_proba(self, rows):
+        return super().predict_proba(rows) ** 2
 
 
 X2, Y2 = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
