@@ -7,7 +7,7 @@ __all__ = ['KEEP', 'FORMATS', 'WRITTEN_BY', 'LOST_CLASS', 'EstimatorError', 'rea
            'check_written_by', 'why_not_opened', 'load_pickle', 'places_of_estimators', 'not_an_estimator',
            'open_estimator', 'task_of', 'remedy_for', 'reads_text', 'count_targets', 'is_fitted', 'check_kind']
 
-# %% ../../nbs/5_training/12_model_file.ipynb #787c82ff
+# %% ../../nbs/5_training/12_model_file.ipynb #7bb753e8
 import io
 import re
 import warnings
@@ -20,7 +20,7 @@ from ..model.card import library_versions
 from ..model.estimator import nested_estimators, use_one_thread
 from ..registry.records import one_line
 
-# %% ../../nbs/5_training/12_model_file.ipynb #a2598859
+# %% ../../nbs/5_training/12_model_file.ipynb #bad88274
 class EstimatorError(ValueError):
     """A file that holds no estimator that can be served; the message says what to do."""
 
@@ -31,7 +31,7 @@ def read_model_file(file: Path) -> bytes:
         raise FileNotFoundError(f"there is no file {shorten(str(file), 200)}")
     return file.read_bytes()
 
-# %% ../../nbs/5_training/12_model_file.ipynb #c43727f1
+# %% ../../nbs/5_training/12_model_file.ipynb #67fe10a7
 KEEP = "keep the estimator by joblib.dump(estimator, 'my_own.pkl'), and add that file"
 FORMATS = {
     ".skops": "skops: open it by skops.io.load",
@@ -54,7 +54,7 @@ def check_format(file: Path, data: bytes) -> None:
     if suffix in FORMATS and data[:1] != b"\x80":  # with which a pickle begins
         raise EstimatorError(f"{file.name} is a file of {FORMATS[suffix]}, {KEEP}")
 
-# %% ../../nbs/5_training/12_model_file.ipynb #701a2240
+# %% ../../nbs/5_training/12_model_file.ipynb #83529be6
 WRITTEN_BY = re.compile(rb"_sklearn_version[^0-9]{1,8}(\d+(?:\.\d+)+)")
 
 
@@ -73,7 +73,7 @@ def check_written_by(file: Path, data: bytes) -> None:
     for then in sorted(found - {library_versions()["scikit-learn"]}):
         raise other_version(file.name, then)
 
-# %% ../../nbs/5_training/12_model_file.ipynb #46e7244e
+# %% ../../nbs/5_training/12_model_file.ipynb #072f3ee4
 LOST_CLASS = re.compile(r"[Cc]an't get attribute '([^']+)'.*module '([^']+)'")
 
 
@@ -100,7 +100,7 @@ def why_not_opened(name: str, error: Exception) -> EstimatorError:
         return EstimatorError(f"{name} cannot be opened by joblib: {why}; {KEEP}")
     return EstimatorError(f"{name} needs {where}: {remedy}")
 
-# %% ../../nbs/5_training/12_model_file.ipynb #eb020365
+# %% ../../nbs/5_training/12_model_file.ipynb #6f5caac4
 def load_pickle(file: Path, data: bytes) -> Any:
     """The object in the bytes `data` of `file`; opening it runs the program that it holds.
 
@@ -119,7 +119,7 @@ def load_pickle(file: Path, data: bytes) -> Any:
     except Exception as error:  # a pickle may raise anything
         raise why_not_opened(file.name, error) from None
 
-# %% ../../nbs/5_training/12_model_file.ipynb #0d43b062
+# %% ../../nbs/5_training/12_model_file.ipynb #f7f0d5f3
 def places_of_estimators(found: Any) -> Iterator[tuple[str, str]]:
     """Where in `found`, a dictionary or sequence, estimators are, and the kind of each."""
     from sklearn.base import BaseEstimator
@@ -139,7 +139,7 @@ def not_an_estimator(name: str, found: Any) -> EstimatorError:
     remedy = "one is a Pipeline, a RandomForestClassifier or an XGBClassifier"
     return EstimatorError(f"{name} holds a {kind}; {remedy}: {KEEP}")
 
-# %% ../../nbs/5_training/12_model_file.ipynb #81ef5ee9
+# %% ../../nbs/5_training/12_model_file.ipynb #6e0b7b0d
 def open_estimator(file: Path) -> tuple[Any, bytes]:
     """The scikit-learn estimator in `file`, and the bytes of the file; opening it runs it.
 
@@ -155,7 +155,7 @@ def open_estimator(file: Path) -> tuple[Any, bytes]:
         raise not_an_estimator(file.name, estimator)
     return use_one_thread(estimator), data
 
-# %% ../../nbs/5_training/12_model_file.ipynb #a44606e8
+# %% ../../nbs/5_training/12_model_file.ipynb #fb8edad7
 def task_of(estimator: Any) -> Literal["classes", "number"] | None:
     """What `estimator` predicts: `classes` or a `number`; None if neither."""
     from sklearn.base import is_classifier, is_regressor
@@ -174,7 +174,7 @@ def remedy_for(estimator: Any) -> str:
         return "fit a classifier on the answers that it gives to your rows"
     return "put a classifier or a regressor at its end"
 
-# %% ../../nbs/5_training/12_model_file.ipynb #4ccaf9cc
+# %% ../../nbs/5_training/12_model_file.ipynb #711e2d3d
 def reads_text(estimator: Any) -> str | None:
     """The name of the part of `estimator` that takes texts apart; None if there is none."""
     for part in nested_estimators(estimator):
@@ -186,11 +186,11 @@ def reads_text(estimator: Any) -> str | None:
 def count_targets(estimator: Any) -> int:
     """How many answers `estimator` gives to a row."""
     classes = getattr(estimator, "classes_", None)
-    if isinstance(classes, list):
-        return len(classes)
+    if classes is not None:
+        return len(classes) if isinstance(classes, list) else 1
     return int(getattr(estimator, "n_outputs_", 1))
 
-# %% ../../nbs/5_training/12_model_file.ipynb #8917fe3c
+# %% ../../nbs/5_training/12_model_file.ipynb #93422a5e
 def is_fitted(estimator: Any) -> bool:
     """Can `estimator` be asked?"""
     from sklearn.exceptions import NotFittedError
