@@ -8,6 +8,7 @@ __all__ = ['first_step', 'known_names', 'own_places', 'own_columns', 'are_number
 
 # %% ../../nbs/3_model/10_estimator.ipynb #de4a5e7a
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,9 @@ def nested_estimators(estimator: Any, seen: set[int] | None = None) -> Iterator[
 def use_one_thread(estimator: Any) -> Any:
     """`estimator`, and all inside it, from now on asked by one thread."""
     for part in nested_estimators(estimator):
-        if vars(part).get("n_jobs") not in (None, 1):
+        if vars(part).get("n_jobs", 1) != 1:
             part.n_jobs = 1
+        if hasattr(part, "get_booster"):  # XGBoost's threads are those of its booster
+            with suppress(Exception):  # which is there only after fitting
+                part.get_booster().set_param("nthread", 1)
     return estimator
