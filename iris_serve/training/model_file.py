@@ -7,7 +7,7 @@ __all__ = ['KEEP', 'FORMATS', 'WRITTEN_BY', 'LOST_CLASS', 'EstimatorError', 'rea
            'check_written_by', 'why_not_opened', 'load_pickle', 'places_of_estimators', 'not_an_estimator',
            'open_estimator', 'task_of', 'remedy_for', 'reads_text', 'count_targets', 'is_fitted', 'check_kind']
 
-# %% ../../nbs/5_training/12_model_file.ipynb #7bb753e8
+# %% ../../nbs/5_training/12_model_file.ipynb #787c82ff
 import io
 import re
 import warnings
@@ -20,7 +20,7 @@ from ..model.card import library_versions
 from ..model.estimator import nested_estimators, use_one_thread
 from ..registry.records import one_line
 
-# %% ../../nbs/5_training/12_model_file.ipynb #bad88274
+# %% ../../nbs/5_training/12_model_file.ipynb #a2598859
 class EstimatorError(ValueError):
     """A file that holds no estimator that can be served; the message says what to do."""
 
@@ -31,7 +31,7 @@ def read_model_file(file: Path) -> bytes:
         raise FileNotFoundError(f"there is no file {shorten(str(file), 200)}")
     return file.read_bytes()
 
-# %% ../../nbs/5_training/12_model_file.ipynb #67fe10a7
+# %% ../../nbs/5_training/12_model_file.ipynb #c43727f1
 KEEP = "keep the estimator by joblib.dump(estimator, 'my_own.pkl'), and add that file"
 FORMATS = {
     ".skops": "skops: open it by skops.io.load",
@@ -54,7 +54,7 @@ def check_format(file: Path, data: bytes) -> None:
     if suffix in FORMATS and data[:1] != b"\x80":  # with which a pickle begins
         raise EstimatorError(f"{file.name} is a file of {FORMATS[suffix]}, {KEEP}")
 
-# %% ../../nbs/5_training/12_model_file.ipynb #83529be6
+# %% ../../nbs/5_training/12_model_file.ipynb #701a2240
 WRITTEN_BY = re.compile(rb"_sklearn_version[^0-9]{1,8}(\d+(?:\.\d+)+)")
 
 
@@ -73,16 +73,19 @@ def check_written_by(file: Path, data: bytes) -> None:
     for then in sorted(found - {library_versions()["scikit-learn"]}):
         raise other_version(file.name, then)
 
-# %% ../../nbs/5_training/12_model_file.ipynb #072f3ee4
-LOST_CLASS = re.compile(r"[Cc]an't get attribute '([^']+)'.*module '([^']+)'")
+# %% ../../nbs/5_training/12_model_file.ipynb #851178ab
+LOST_CLASS = (
+    re.compile(r"[Cc]an't get attribute '(?P<name>[^']+)'.*module '(?P<module>[^']+)'"),
+    re.compile(r"module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)'"),
+)
 
 
 def why_not_opened(name: str, error: Exception) -> EstimatorError:
     """The error for a file called `name` that raised `error` when it was opened."""
-    lost = LOST_CLASS.search(str(error))
-    module = getattr(error, "name", None) or (lost[2] if lost else "")
-    if lost and lost[2] == "__main__":
-        where = f"{lost[1]}, which was defined in a notebook or a script"
+    lost = next(filter(None, (pattern.search(str(error)) for pattern in LOST_CLASS)), None)
+    module = lost["module"] if lost else str(getattr(error, "name", None) or "")
+    if lost and module == "__main__":
+        where = f"{lost['name']}, which was defined in a notebook or a script"
         remedy = "put it into a module of its own, import it from there, fit and dump anew"
     elif module.startswith("sklearn.") or "incompatible dtype" in str(error):
         return EstimatorError(
@@ -93,14 +96,14 @@ def why_not_opened(name: str, error: Exception) -> EstimatorError:
         where = f"the module {module}, which is not found"
         remedy = "install it, or name its directory in PYTHONPATH, here and where it is served"
     elif lost:
-        where = f"{lost[1]} of the module {lost[2]}, which has none"
+        where = f"{lost['name']} of the module {module}, which has none"
         remedy = "use the version of the module that it was fitted with"
     else:
         why = one_line(f"{type(error).__name__}: {error}")
         return EstimatorError(f"{name} cannot be opened by joblib: {why}; {KEEP}")
     return EstimatorError(f"{name} needs {where}: {remedy}")
 
-# %% ../../nbs/5_training/12_model_file.ipynb #6f5caac4
+# %% ../../nbs/5_training/12_model_file.ipynb #eb020365
 def load_pickle(file: Path, data: bytes) -> Any:
     """The object in the bytes `data` of `file`; opening it runs the program that it holds.
 
@@ -119,7 +122,7 @@ def load_pickle(file: Path, data: bytes) -> Any:
     except Exception as error:  # a pickle may raise anything
         raise why_not_opened(file.name, error) from None
 
-# %% ../../nbs/5_training/12_model_file.ipynb #f7f0d5f3
+# %% ../../nbs/5_training/12_model_file.ipynb #0d43b062
 def places_of_estimators(found: Any) -> Iterator[tuple[str, str]]:
     """Where in `found`, a dictionary or sequence, estimators are, and the kind of each."""
     from sklearn.base import BaseEstimator
@@ -139,7 +142,7 @@ def not_an_estimator(name: str, found: Any) -> EstimatorError:
     remedy = "one is a Pipeline, a RandomForestClassifier or an XGBClassifier"
     return EstimatorError(f"{name} holds a {kind}; {remedy}: {KEEP}")
 
-# %% ../../nbs/5_training/12_model_file.ipynb #6e0b7b0d
+# %% ../../nbs/5_training/12_model_file.ipynb #81ef5ee9
 def open_estimator(file: Path) -> tuple[Any, bytes]:
     """The scikit-learn estimator in `file`, and the bytes of the file; opening it runs it.
 
@@ -155,7 +158,7 @@ def open_estimator(file: Path) -> tuple[Any, bytes]:
         raise not_an_estimator(file.name, estimator)
     return use_one_thread(estimator), data
 
-# %% ../../nbs/5_training/12_model_file.ipynb #fb8edad7
+# %% ../../nbs/5_training/12_model_file.ipynb #a44606e8
 def task_of(estimator: Any) -> Literal["classes", "number"] | None:
     """What `estimator` predicts: `classes` or a `number`; None if neither."""
     from sklearn.base import is_classifier, is_regressor
@@ -174,7 +177,7 @@ def remedy_for(estimator: Any) -> str:
         return "fit a classifier on the answers that it gives to your rows"
     return "put a classifier or a regressor at its end"
 
-# %% ../../nbs/5_training/12_model_file.ipynb #711e2d3d
+# %% ../../nbs/5_training/12_model_file.ipynb #1e7f0f46
 def reads_text(estimator: Any) -> str | None:
     """The name of the part of `estimator` that takes texts apart; None if there is none."""
     for part in nested_estimators(estimator):
@@ -190,7 +193,7 @@ def count_targets(estimator: Any) -> int:
         return len(classes) if isinstance(classes, list) else 1
     return int(getattr(estimator, "n_outputs_", 1))
 
-# %% ../../nbs/5_training/12_model_file.ipynb #93422a5e
+# %% ../../nbs/5_training/12_model_file.ipynb #8917fe3c
 def is_fitted(estimator: Any) -> bool:
     """Can `estimator` be asked?"""
     from sklearn.exceptions import NotFittedError
