@@ -33,7 +33,7 @@ from iris_serve.registry.registry import (
     replace_run,
     stage,
 )
-from .model_file import EstimatorError, check_kind, open_estimator
+from .model_file import EstimatorError, check_servable, open_estimator
 from .own_table import fitting
 
 # %% ../../nbs/5_training/07_import_model.ipynb #f411c449
@@ -104,7 +104,7 @@ def add(
     """
     started = datetime.now(UTC)
     estimator, data = open_estimator(file)
-    check_kind(estimator)
+    check_servable(estimator)
     own = fitting(estimator, table) if isinstance(table, Table) else table(estimator)
     card = make_added_card(estimator, registry.name, own)
     with stage(registry) as staged:

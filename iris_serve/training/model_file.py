@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEEP', 'FORMATS', 'WRITTEN_BY', 'LOST_CLASS', 'EstimatorError', 'read_model_file', 'check_format', 'other_version',
            'check_written_by', 'why_not_opened', 'load_pickle', 'places_of_estimators', 'not_an_estimator',
-           'open_estimator', 'task_of', 'remedy_for', 'reads_text', 'count_targets', 'is_fitted', 'check_kind']
+           'open_estimator', 'task_of', 'remedy_for', 'reads_text', 'count_targets', 'is_fitted', 'check_servable']
 
 # %% ../../nbs/5_training/12_model_file.ipynb #787c82ff
 import io
@@ -206,7 +206,7 @@ def is_fitted(estimator: Any) -> bool:
         return False
 
 
-def check_kind(estimator: Any) -> None:
+def check_servable(estimator: Any) -> None:
     """Raise `EstimatorError` unless `estimator` is a fitted classifier or regressor for a row."""
     kind = type(estimator).__name__
     if task_of(estimator) is None:
