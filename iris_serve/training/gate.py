@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 # %% ../../nbs/5_training/04_gate.ipynb #826014fc
 from ..data.contract import Contract, Value, contract_changes, contract_extension
-from ..data.table import Table, estimator_input
+from ..data.table import Table
 from ..forest import Forest
 from ..model.atomic import ArtifactError
 from ..model.card import Card, read_card
+from ..model.estimator import input_for, plain_classes
 from ..model.load import open_model, open_verified, read_model_files
 from iris_serve.model.scores import (
     LOWER_IS_BETTER,
@@ -116,9 +117,8 @@ def model_answers(model: Any, X: NDArray[np.float64], contract: Contract) -> lis
     """What `model` answers to each row of `X`, shape (rows, features), as plain Python values."""
     if not len(X):
         return []
-    rows = X if isinstance(model, Forest) else estimator_input(X, contract)
-    answers: list[Any] = model.predict(rows).tolist()
-    return answers
+    rows = X if isinstance(model, Forest) else input_for(model, X, contract)
+    return plain_classes(model.predict(rows))
 
 
 @dataclass(frozen=True)

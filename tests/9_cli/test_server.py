@@ -52,7 +52,7 @@ class Held(Service):
         "def held(*words):\n"
         "    print('checked', flush=True)\n"
         "    input()\n"
-        "    check(*words)\n"
+        "    return check(*words)\n"
         "server.check_loadable = held\n"
         "__main__.main()",
     )
