@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'kernel_inputs',
-           'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed',
-           'failed_copy_message', 'run_notebook']
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values',
+           'kernel_inputs', 'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed',
+           'keep_failed', 'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
@@ -26,7 +26,8 @@ from ..model.atomic import ArtifactError, reject_symlink, write_new_file
 from ..model.child import kernel_environment, python_command, usable_home
 from ..registry.records import NOTEBOOK_FILE, one_line
 from ..registry.registry import Registry
-from .parameters import Parameters, file_name
+from .own import OwnParameters
+from .parameters import FIELDS, Parameters, file_name
 
 # %% ../../nbs/5_training/03_runner.ipynb #c4310417
 EXTRA = (
@@ -104,6 +105,17 @@ def stderr_tail(folder: Path) -> str:
 STAGED, PYTHON, DATA = "IRIS_RETRAIN_STAGED", "IRIS_RETRAIN_PYTHON", "IRIS_RETRAIN_DATA"
 
 
+def injected_values(parameters: Parameters) -> dict[str, Any]:
+    """What papermill injects of `parameters`: all; of a person's notebook what it needs to know."""
+    ours = {name: getattr(parameters, name) for name in FIELDS}
+    if not isinstance(parameters, OwnParameters):
+        return ours
+    usual = {"name", *parameters.declared}
+    default = Parameters()
+    needed = {n: v for n, v in ours.items() if n in usual or v != getattr(default, n)}
+    return needed | parameters.own
+
+
 def kernel_inputs(
     parameters: Parameters, staged: Path, data: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -111,7 +123,7 @@ def kernel_inputs(
 
     `data` is where the data file is; it is left out for the built-in table, which has none.
     """
-    staged, injected = staged.resolve(), msgspec.structs.asdict(parameters)
+    staged, injected = staged.resolve(), injected_values(parameters)
     environment = {STAGED: str(staged), PYTHON: sys.executable}
     environment["IRIS_SERVE_MODELS"] = str(staged.parent.parent)
     if parameters.data != "iris":
