@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'CARD_FILE', 'library_versions', 'retraining_notebook', 'notebook_code', 'source_digest', 'Data',
-           'class_name', 'parameter_value', 'Estimator', 'names_parts', 'describe_estimator', 'OwnNotebook',
-           'code_digest', 'Card', 'make_card', 'contract_error', 'check_model', 'OldCard', 'upgrade', 'CardFormat',
-           'decode_card', 'read_card']
+           'class_name', 'parameter_value', 'Estimator', 'names_parts', 'describe_estimator', 'estimator_words',
+           'OwnNotebook', 'code_digest', 'Card', 'make_card', 'contract_error', 'check_model', 'OldCard', 'upgrade',
+           'CardFormat', 'decode_card', 'read_card']
 
 # %% ../../nbs/3_model/04_card.ipynb #603be8dd
 import json
@@ -137,7 +137,7 @@ class Estimator(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def names_parts(value: Any) -> bool:
-    """Is `value` a list of named parts, as the steps of a pipeline, which are told one by one?"""
+    """Is `value` a list of named parts, as the steps of a pipeline? Then their names are told."""
     pairs = isinstance(value, list) and all(isinstance(part, tuple) for part in value)
     return pairs and bool(value) and all(len(p) == 2 and isinstance(p[0], str) for p in value)
 
@@ -145,8 +145,19 @@ def names_parts(value: Any) -> bool:
 def describe_estimator(estimator: Any) -> Estimator:
     """The class and the parameters of `estimator`; none if it tells none."""
     found = estimator.get_params() if hasattr(estimator, "get_params") else {}
-    told = {name: parameter_value(v) for name, v in found.items() if not names_parts(v)}
+    told = {
+        name: [part for part, _ in value] if names_parts(value) else parameter_value(value)
+        for name, value in found.items()
+    }
     return Estimator(class_name(type(estimator)), dict(sorted(told.items())))
+
+
+def estimator_words(estimator: Estimator) -> str:
+    """The class of `estimator`, and of its parts, without their modules."""
+    name, told = estimator.class_name.rpartition(".")[2], estimator.parameters
+    parts = next((value for value in told.values() if isinstance(value, list)), [])
+    classes = [str(told.get(part)).rpartition(".")[2] for part in parts]
+    return f"{name} of {', '.join(classes)}" if classes else name
 
 # %% ../../nbs/3_model/04_card.ipynb #b007a97f
 class OwnNotebook(Struct, frozen=True, forbid_unknown_fields=True):

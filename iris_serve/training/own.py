@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'HOW_TO_TAG', 'FOREST', 'Declared', 'declare', 'assignments', 'declared_in', 'check_own_value',
            'parse_own_value', 'check_names', 'read_cells', 'mentions', 'read_own', 'OwnParameters', 'check_given',
            'own_parameters', 'parse_given', 'executed_cells', 'looks_injected', 'injected_at', 'check_order',
-           'declaring_cells', 'running_parameters', 'OwnCode', 'read_variables', 'own_code']
+           'declaring_cells', 'running_parameters', 'OwnCode', 'read_variables', 'own_code', 'History']
 
 # %% ../../nbs/5_training/12_own.ipynb #d607fec5
 import ast
@@ -203,9 +203,8 @@ def check_given(notebook: str, given: Mapping[str, object], declared: Mapping[st
         if name not in FIELDS and name not in declared:
             near = suggest(name, declared, 0.75) or suggest_parameter(name)
             close = f"; did you mean {near!r}?" if near else ""
-            there = join_names(
-                [n for n in (*declared, *FIELDS) if n in declared or n not in FOREST], 40
-            )
+            known = dict.fromkeys((*declared, *(n for n in FIELDS if n not in FOREST)))
+            there = join_names([*known], 40)
             raise ValueError(f"unknown parameter {shorten(name)!r}{close} (there are {there})")
 
 
@@ -278,7 +277,7 @@ def check_order(cells: Sequence[str], variables: Mapping[str, object]) -> None:
                 cure = "tag the cell that sets it 'parameters', and set it there alone"
                 raise ValueError(f"{name} is set again below the value that papermill gave: {cure}")
     for name in declared_in(cells[-1:]):
-        if isinstance(variables.get(name), INJECTED):
+        if name in variables and isinstance(variables[name], INJECTED):
             cure = "set parameters in a cell above, tagged 'parameters', and other variables below"
             raise ValueError(f"{name} is set in the cell that calls begin(globals()): {cure}")
 
@@ -298,7 +297,7 @@ def running_parameters(variables: Mapping[str, object], cells: Sequence[str]) ->
     declared = {
         name: what
         for name, what in declared_in(declaring_cells(cells)).items()
-        if isinstance(variables.get(name), INJECTED)
+        if name in variables and isinstance(variables[name], INJECTED)
     }
     if not declared:
         cure = f"a cell above sets them, and is tagged 'parameters' ({HOW_TO_TAG})"
@@ -371,3 +370,36 @@ def own_code(cells: Sequence[str], begun: int, fits_forest: bool = False) -> Own
     declaring = [i for i, text in enumerate(cells[: at or begun]) if declared_in([text])]
     used = read_variables(code) | frozenset(FOREST if fits_forest else ())
     return OwnCode(code, declaring[-1] if declaring else 0, used)
+
+# %% ../../nbs/5_training/12_own.ipynb #f9dc19b9
+class History:
+    """The code that a kernel executes for one run, which begins now."""
+
+    start = begun = end = 0
+    above: Sequence[str] = ()
+    preamble: Sequence[str] = ()
+
+    def __init__(self, variables: Mapping[str, object], before: "History | None" = None) -> None:
+        """`variables` are the notebook's; `before` is the history of the run before, if any."""
+        self.variables = variables
+        if before and before.variables is variables:
+            self.start, self.above = before.start, before.above
+            if before.end:
+                self.start, self.above = before.end, ()
+                if not declared_in(self.cells()[:-1]):
+                    self.above = before.preamble
+        self.begun = len(self.cells()) - 1
+        self.preamble = self.cells()[: self.begun]
+
+    def cells(self) -> list[str]:
+        """What has been executed up to now."""
+        return [*self.above, *executed_cells(self.variables)[self.start :]]
+
+    def close(self) -> None:
+        """The run has kept its model: what is executed from now on belongs to another one."""
+        self.end = len(executed_cells(self.variables))
+
+    def code(self, fits_forest: bool = False) -> OwnCode | None:
+        """The `own_code` of this run."""
+        cells = self.cells()
+        return own_code(cells, self.begun, fits_forest) if cells else None

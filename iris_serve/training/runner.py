@@ -153,6 +153,8 @@ def execute_notebook(
         with_doubled_braces(executed),
         parameters=injected,
         progress_bar=progress,
+        kernel_name="python3",  # for a notebook that names none, or one that isn't here
+        language="python",
         kernel_manager_class=kernel_manager_class(executed.parent),
     )
 
