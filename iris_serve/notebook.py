@@ -28,7 +28,13 @@ from .registry.registry import Registry, stage
 from .training import report
 from .training.gate import judge
 from .training.kept import check_kept, check_kind
-from .training.own import History, OwnCode, executed_cells, running_parameters
+from iris_serve.training.own import (
+    History,
+    OwnCode,
+    executed_cells,
+    imports_name,
+    running_parameters,
+)
 from .training.parameters import Parameters, notebook_parameters
 from iris_serve.training.retrain import (
     check_task,
@@ -230,6 +236,9 @@ def begin(variables: Mapping[str, object] | None = None) -> TrainingRun:
     if BEGUN:
         BEGUN[-1]._workspace.leftovers.close()
     BEGUN[:] = [TrainingRun(Workspace(parameters), history)]
+    # A parameter is called split, too. What was imported above it is put back.
+    if isinstance(variables, dict) and imports_name(executed_cells(variables), "split"):
+        variables["split"] = split
     return BEGUN[-1]
 
 # %% ../nbs/5_training/08_notebook.ipynb #9449ec17

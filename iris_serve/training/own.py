@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KINDS', 'HOW_TO_TAG', 'FOREST', 'Declared', 'declare', 'assignments', 'declared_in', 'check_own_value',
            'parse_own_value', 'check_names', 'read_cells', 'mentions', 'read_own', 'OwnParameters', 'check_given',
-           'own_parameters', 'parse_given', 'executed_cells', 'looks_injected', 'injected_at', 'check_order',
-           'declaring_cells', 'running_parameters', 'OwnCode', 'read_variables', 'own_code', 'History']
+           'own_parameters', 'parse_given', 'executed_cells', 'looks_injected', 'injected_at', 'imports_name',
+           'check_order', 'declaring_cells', 'running_parameters', 'OwnCode', 'read_variables', 'own_code', 'History']
 
 # %% ../../nbs/5_training/12_own.ipynb #d607fec5
 import ast
@@ -266,6 +266,16 @@ def injected_at(cells: Sequence[str]) -> int | None:
     return found[-1] if found else None
 
 # %% ../../nbs/5_training/12_own.ipynb #fec96ac6
+def imports_name(cells: Sequence[str], name: str) -> bool:
+    """Is `name` imported at the top of one of `cells`?"""
+    for code in cells:
+        with suppress(SyntaxError):
+            found = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+            if any(name == (alias.asname or alias.name) for node in found for alias in node.names):
+                return True
+    return False
+
+
 def check_order(cells: Sequence[str], variables: Mapping[str, object]) -> None:
     """Raise `ValueError` if what is set in `cells` doesn't count; the last of them begins a run."""
     at = injected_at(cells)
@@ -294,18 +304,24 @@ def running_parameters(variables: Mapping[str, object], cells: Sequence[str]) ->
     Raises `ValueError` naming a step that is missing, an unknown parameter or a wrong value.
     """
     check_order(cells, variables)
+    all_declared = declared_in(declaring_cells(cells))
     declared = {
         name: what
-        for name, what in declared_in(declaring_cells(cells)).items()
-        if name in variables and isinstance(variables[name], INJECTED)
+        for name, what in all_declared.items()
+        if name in FIELDS or (name in variables and isinstance(variables[name], INJECTED))
     }
     if not declared:
         cure = f"a cell above sets them, and is tagged 'parameters' ({HOW_TO_TAG})"
         raise ValueError(f"no parameters are set before begin(globals()): {cure}")
     check_names(declared)
     at = injected_at(cells)
-    check_given("the notebook", declared_in([cells[at]] if at else []), declared)
-    ours = {name: from_list(name, variables[name]) for name in FIELDS if name in variables}
+    injected = declared_in([cells[at]] if at else [])
+    check_given("the notebook", injected, declared)
+    told = {name: what.default for name, what in (all_declared | injected).items()}
+    values = {name: variables[name] for name in FIELDS if name in variables}
+    hidden = {name: told.get(name) for name, value in values.items() if callable(value)}
+    values |= {name: value for name, value in hidden.items() if value is not None}
+    ours = {n: from_list(n, value) for n, value in values.items() if not callable(value)}
     own = {n: check_own_value(n, variables[n], d) for n, d in declared.items() if n not in FIELDS}
     plain = msgspec.structs.asdict(check_parameters(ours))
     return OwnParameters(**plain, own=own, declared=tuple(declared))

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values',
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values', 'quiet',
            'kernel_inputs', 'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed',
            'keep_failed', 'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
+import logging
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,10 +112,21 @@ def injected_values(parameters: Parameters) -> dict[str, Any]:
     ours = {name: getattr(parameters, name) for name in FIELDS}
     if not isinstance(parameters, OwnParameters):
         return ours
-    usual = {"name", *parameters.declared}
-    default = Parameters()
-    needed = {n: v for n, v in ours.items() if n in usual or v != getattr(default, n)}
+    default, declared = Parameters(), parameters.declared
+    needed = {n: v for n, v in ours.items() if n in declared or v != getattr(default, n)}
     return needed | parameters.own
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """While this lasts, the logger called `name` gives no warnings."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def kernel_inputs(
@@ -148,15 +161,16 @@ def execute_notebook(
 
     injected, environment = kernel_inputs(parameters, staged, data)
     write_kernel_spec(executed.parent, environment)
-    papermill.execute_notebook(
-        with_doubled_braces(notebook),
-        with_doubled_braces(executed),
-        parameters=injected,
-        progress_bar=progress,
-        kernel_name="python3",  # for a notebook that names none, or one that isn't here
-        language="python",
-        kernel_manager_class=kernel_manager_class(executed.parent),
-    )
+    with quiet("papermill"):  # which warns of parameters that the tagged cell doesn't set
+        papermill.execute_notebook(
+            with_doubled_braces(notebook),
+            with_doubled_braces(executed),
+            parameters=injected,
+            progress_bar=progress,
+            kernel_name="python3",  # for a notebook that names none, or one that isn't here
+            language="python",
+            kernel_manager_class=kernel_manager_class(executed.parent),
+        )
 
 # %% ../../nbs/5_training/03_runner.ipynb #9fbf7b16
 def strip_paths(executed: Path) -> bytes:
