@@ -230,7 +230,7 @@ def recorded_parameters(card: Card, notebook: Path | None) -> Parameters:
 
     Raises `ValueError` if that is a person's own, and can't be run any more.
     """
-    found = msgspec.structs.asdict(card.parameters)  # type: ignore[type-var]
+    found = msgspec.structs.asdict(card.parameters or Params())
     known = {name: value for name, value in found.items() if value is not None}
     chosen = known | {"name": card.name, "promote": "never"}
     if card.notebook is None or notebook is None:
