@@ -155,7 +155,8 @@ def describe_estimator(estimator: Any) -> Estimator:
 def estimator_words(estimator: Estimator) -> str:
     """The class of `estimator`, and of its parts, without their modules."""
     name, told = estimator.class_name.rpartition(".")[2], estimator.parameters
-    parts = next((value for value in told.values() if isinstance(value, list)), [])
+    lists = [told[key] for key in told if "__" not in key and isinstance(told[key], list)]
+    parts = lists[0] if lists else []
     classes = [str(told.get(part)).rpartition(".")[2] for part in parts]
     return f"{name} of {', '.join(classes)}" if classes else name
 

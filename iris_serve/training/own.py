@@ -318,10 +318,10 @@ def running_parameters(variables: Mapping[str, object], cells: Sequence[str]) ->
     injected = declared_in([cells[at]] if at else [])
     check_given("the notebook", injected, declared)
     told = {name: what.default for name, what in (all_declared | injected).items()}
-    values = {name: variables[name] for name in FIELDS if name in variables}
-    hidden = {name: told.get(name) for name, value in values.items() if callable(value)}
-    values |= {name: value for name, value in hidden.items() if value is not None}
-    ours = {n: from_list(n, value) for n, value in values.items() if not callable(value)}
+    hidden = {n for n, value in told.items() if not isinstance(variables.get(n), INJECTED)}
+    computed = {n for n in told if told[n] is msgspec.UNSET}
+    values = {n: told[n] if n in hidden - computed else variables.get(n) for n in told}
+    ours = {name: from_list(name, value) for name, value in values.items() if name in FIELDS}
     own = {n: check_own_value(n, variables[n], d) for n, d in declared.items() if n not in FIELDS}
     plain = msgspec.structs.asdict(check_parameters(ours))
     return OwnParameters(**plain, own=own, declared=tuple(declared))
@@ -330,7 +330,7 @@ def running_parameters(variables: Mapping[str, object], cells: Sequence[str]) ->
 class OwnCode(NamedTuple):
     """The code of a person's own notebook up to the keeping of a model, without injected values.
 
-    Its `parameters` cell is one of the `cells`, by number; `used` are the variables that are read.
+    Its `parameters` cell is one of the `cells`, by number; `used` are the parameters that are read.
     """
 
     cells: list[str]
@@ -384,7 +384,9 @@ def own_code(cells: Sequence[str], begun: int, fits_forest: bool = False) -> Own
     if code == [text.strip("\n") for text in ours[: len(code)]]:
         return None
     declaring = [i for i, text in enumerate(cells[: at or begun]) if declared_in([text])]
-    used = read_variables(code) | frozenset(FOREST if fits_forest else ())
+    set_above, set_below = declared_in(cells[:begun]), declared_in(cells[begun:])
+    used = read_variables(code) & (frozenset(set_above) - frozenset(set_below))
+    used |= frozenset(FOREST if fits_forest else ())
     return OwnCode(code, declaring[-1] if declaring else 0, used)
 
 # %% ../../nbs/5_training/12_own.ipynb #f9dc19b9
