@@ -27,7 +27,7 @@ from .model.train import fit, fit_target, with_one_thread
 from .registry.registry import Registry, stage
 from .training import report
 from .training.gate import judge
-from .training.kept import check_kept, check_kind
+from .training.kept import check_estimator_kind, check_kept
 from iris_serve.training.own import (
     History,
     OwnCode,
@@ -182,7 +182,7 @@ class TrainingRun:
         if estimator is None:
             self._forest = fit_model(self.parameters, train)
             return self._forest
-        check_kind(estimator, train.contract.task)
+        check_estimator_kind(estimator, train.contract.task)
         return fit(estimator, train)
 
     def _check_own(self, estimator: Any, table: Table) -> None:

@@ -55,6 +55,7 @@ def library_versions() -> dict[str, str]:
 SOURCES = (
     *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
     *(f"data/{name}" for name in ("kinds", "columns", "split", "delimited", "parquet", "target")),
+    "data/formats",
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
     *(f"forest/{name}" for name in ("leaves", "format")),
     *(f"model/{name}" for name in ("train", "save", "card", "atomic", "scores", "golden")),

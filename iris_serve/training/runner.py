@@ -22,8 +22,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-import msgspec
-
 from ..model.atomic import ArtifactError, reject_symlink, write_new_file
 from ..model.child import kernel_environment, python_command, usable_home
 from ..registry.records import NOTEBOOK_FILE, one_line
