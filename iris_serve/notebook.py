@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'NO_CODE', 'BEGUN', 'Report', 'in_its_place', 'check_python', 'check_unfinished', 'Workspace',
-           'write_and_judge', 'TrainingRun', 'begin', 'run_begun', 'rows_of', 'table', 'split', 'keep']
+           'write_and_judge', 'RunRows', 'TrainingRun', 'begin', 'run_begun', 'rows_of', 'table', 'split', 'keep']
 
 # %% ../nbs/5_training/08_notebook.ipynb #f03024d1
 import atexit
@@ -24,6 +24,8 @@ from .model.card import CARD_FILE
 from .model.child import expand_home
 from .model.save import FOREST_FILE
 from .model.train import fit, fit_target, with_one_thread
+
+# %% ../nbs/5_training/08_notebook.ipynb #268421ae
 from .registry.registry import Registry, stage
 from .training import report
 from .training.gate import judge
@@ -126,10 +128,7 @@ class Workspace:
         return table
 
     def publish(self, table: Table, own: OwnCode | None = None) -> None:
-        """Publish the model made from `table`, unless a runner does it.
-
-        If `own` code has made it, that is kept with it.
-        """
+        """Publish the model made from `table`, with its `own` code, unless a runner does it."""
         if not self.runner:
             by = "the notebook alone; its code is kept, its executed copy stayed with the caller"
             run = replace(self.record, made_by=by) if own else self.record
@@ -154,13 +153,11 @@ def write_and_judge(
     return Report(table, chosen, estimator, card, verdict)
 
 # %% ../nbs/5_training/08_notebook.ipynb #3cca0e3a
-class TrainingRun:
-    """One run of a training notebook, seen from inside."""
+class RunRows:
+    """The rows of a run, and what is fitted to them."""
 
     _table: Table | None = None
-    _report: Report | None = None
     _forest: Any = None
-    _own: OwnCode | None = None
 
     def __init__(self, workspace: Workspace, history: History | None = None) -> None:
         """`history` has the code that the notebook executes, if that is known."""
@@ -184,6 +181,13 @@ class TrainingRun:
             return self._forest
         check_estimator_kind(estimator, train.contract.task)
         return fit(estimator, train)
+
+# %% ../nbs/5_training/08_notebook.ipynb #trainrun
+class TrainingRun(RunRows):
+    """One run of a training notebook, seen from inside."""
+
+    _report: Report | None = None
+    _own: OwnCode | None = None
 
     def _check_own(self, estimator: Any, table: Table) -> None:
         if estimator is not self._forest:

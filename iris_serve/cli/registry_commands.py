@@ -144,7 +144,7 @@ def made_rows(card: "Card") -> dict[str, str]:
         rows["estimator"] = f"{card.estimator.class_name}: {told}"
     return rows
 
-
+# %% ../../nbs/9_cli/07_registry_commands.ipynb #d8a85189
 def fact_rows(facts: dict[str, Any]) -> list[list[str]]:
     """The `version_facts` about a version as pairs of a word and what there is to say."""
     from iris_serve.model.scores import headline

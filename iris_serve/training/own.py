@@ -62,7 +62,7 @@ def targets_of(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, Declare
         for part, single in zip(target.elts, known, strict=True):
             yield from targets_of(part, single)
 
-
+# %% ../../nbs/5_training/12_own.ipynb #84be8d35
 def assignments(code: str) -> Iterator[tuple[str, Declared]]:
     """Each variable that is assigned at the top of `code`, with what that declares.
 
@@ -157,7 +157,7 @@ def read_cells(notebook: Path) -> list[tuple[str, bool]]:
     pairs = zip(whole, tags, strict=True)
     return [(text, "parameters" in tag) for text, tag in pairs if "injected-parameters" not in tag]
 
-
+# %% ../../nbs/5_training/12_own.ipynb #f6771d66
 def mentions(code: str, verb: str) -> bool:
     """Does `code` call `verb`, or look as if it does where it is not plain Python?"""
     try:
@@ -166,7 +166,7 @@ def mentions(code: str, verb: str) -> bool:
         return f"{verb}(" in code
     return any(verb in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in nodes)
 
-
+# %% ../../nbs/5_training/12_own.ipynb #12ca3378
 def read_own(notebook: Path) -> dict[str, Declared]:
     """What the parameters cell of `notebook` declares.
 
@@ -219,7 +219,7 @@ def check_given(notebook: str, given: Mapping[str, object], declared: Mapping[st
             there = join_names([*known], 40)
             raise ValueError(f"unknown parameter {shorten(name)!r}{close} (there are {there})")
 
-
+# %% ../../nbs/5_training/12_own.ipynb #29152bdd
 def own_parameters(notebook: Path, given: Mapping[str, object]) -> OwnParameters:
     """The parameters of a run of `notebook`: the `given` ones, and its defaults for the others.
 
@@ -242,7 +242,7 @@ def own_parameters(notebook: Path, given: Mapping[str, object]) -> OwnParameters
     plain = msgspec.structs.asdict(check_parameters(ours))
     return OwnParameters(**plain, own=own, declared=tuple(declared))
 
-
+# %% ../../nbs/5_training/12_own.ipynb #9504ea87
 def parse_given(notebook: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, object]:
     """The values in `pairs`, a name and a word each, as `notebook` declares them, or we."""
     declared = read_own(notebook)
@@ -309,7 +309,7 @@ def declaring_cells(cells: Sequence[str]) -> Sequence[str]:
     at = injected_at(cells)
     return cells[:-1] if at is None else cells[:at]
 
-
+# %% ../../nbs/5_training/12_own.ipynb #782b2078
 def running_parameters(variables: Mapping[str, object], cells: Sequence[str]) -> OwnParameters:
     """The parameters among a notebook's `variables`; it has executed `cells`, and begins a run.
 
@@ -374,7 +374,7 @@ class OwnCode(NamedTuple):
         whole = {"cells": cells, "metadata": {"kernelspec": kernel}}
         return json.dumps(whole | {"nbformat": 4, "nbformat_minor": 5}).encode()
 
-
+# %% ../../nbs/5_training/12_own.ipynb #348b8571
 def read_variables(cells: Sequence[str]) -> frozenset[str]:
     """The names of all variables that are read in `cells`."""
     found: set[str] = set()
@@ -384,7 +384,7 @@ def read_variables(cells: Sequence[str]) -> frozenset[str]:
             found |= {name.id for name in names if isinstance(name.ctx, ast.Load)}
     return frozenset(found)
 
-
+# %% ../../nbs/5_training/12_own.ipynb #2f6a2e9f
 def own_code(cells: Sequence[str], begun: int, fits_forest: bool = False) -> OwnCode | None:
     """What has been executed, `cells`, if it is not the retraining notebook.
 

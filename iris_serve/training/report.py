@@ -245,7 +245,7 @@ def forest_line(outcome: Outcome) -> str:
     leaves = [tree.get_n_leaves() for tree in trees]
     return f"{len(leaves)} trees with {sum(leaves)} leaves"
 
-
+# %% ../../nbs/5_training/05_report.ipynb #eaa24991
 def feature_shares(outcome: Outcome) -> tuple[str, NDArray[np.float64]]:
     """How much each feature counts, shape (features,), and what that number is.
 
@@ -263,7 +263,7 @@ def feature_shares(outcome: Outcome) -> tuple[str, NDArray[np.float64]]:
     )
     return "loss of score if it is shuffled", found.importances_mean
 
-
+# %% ../../nbs/5_training/05_report.ipynb #c2ff197d
 def importance_chart(outcome: Outcome) -> "Image":
     """How much each feature counts; the top 20."""
     from matplotlib.figure import Figure
@@ -390,7 +390,7 @@ def wrong_classes(outcome: Outcome) -> "DataFrame":
     wrong = wrong.set_index("row").round(3)
     return wrong if known else wrong[columns[1:3]]
 
-
+# %% ../../nbs/5_training/05_report.ipynb #9d7e1349
 def wrong_numbers(outcome: Outcome) -> "DataFrame":
     """The held-out rows with the largest errors, at most `MISTAKES`."""
     from pandas import DataFrame

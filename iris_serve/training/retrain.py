@@ -28,6 +28,8 @@ from ..model.golden import freeze_or_reason
 from ..model.save import FOREST_FILE, write_artifact
 from ..model.scores import Scores, cross_validate, cv_folds, score
 from ..model.train import Params, fit, make_estimator, split_rule
+
+# %% ../../nbs/5_training/01_retrain.ipynb #19cdf527
 from ..registry.records import Run
 from iris_serve.registry.registry import (
     ConflictError,
@@ -187,7 +189,7 @@ def recorded_params(parameters: Parameters, own: OwnCode | None) -> Params:
     recorded: Params = msgspec.structs.replace(params, **dict.fromkeys(unused))
     return recorded
 
-
+# %% ../../nbs/5_training/01_retrain.ipynb #7baaa123
 def write_model(
     estimator: Any,
     parameters: Parameters,
@@ -211,7 +213,7 @@ def write_model(
     card = make_card(name, params, table, metrics, estimator, frozen, note)
     return write_artifact(folder, estimator, card, frozen)
 
-
+# %% ../../nbs/5_training/01_retrain.ipynb #68f9f3c0
 def fit_model(parameters: Parameters, train_rows: Table) -> Any:
     """The estimator that `parameters` ask for, fitted on `train_rows`."""
     params = model_params(parameters)
@@ -306,7 +308,7 @@ def check_kept_model(staged: Path, notebook: str) -> None:
     if not (staged / CARD_FILE).is_file():
         raise RetrainError(f"{notebook} has kept no model: call keep(estimator) in its last cell")
 
-
+# %% ../../nbs/5_training/01_retrain.ipynb #80e52158
 def retrain(
     models: Path,
     parameters: Parameters,

@@ -104,7 +104,7 @@ def stderr_tail(folder: Path) -> str:
 # %% ../../nbs/5_training/03_runner.ipynb #6548f34d
 STAGED, PYTHON, DATA = "IRIS_RETRAIN_STAGED", "IRIS_RETRAIN_PYTHON", "IRIS_RETRAIN_DATA"
 
-
+# %% ../../nbs/5_training/03_runner.ipynb #a758895c
 def injected_values(parameters: Parameters) -> dict[str, Any]:
     """What papermill injects of `parameters`: all; of a person's notebook what it needs to know."""
     ours = {name: getattr(parameters, name) for name in FIELDS}
@@ -126,7 +126,7 @@ def quiet(name: str) -> Iterator[None]:
     finally:
         logger.setLevel(before)
 
-
+# %% ../../nbs/5_training/03_runner.ipynb #80002afe
 def kernel_inputs(
     parameters: Parameters, staged: Path, data: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
