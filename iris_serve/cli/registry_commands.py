@@ -42,15 +42,16 @@ def version_row(registry: "Registry", version: int, aliases: list[str]) -> list[
     """What the list says of `version`, which the `aliases` mean."""
     from iris_serve.model.atomic import ArtifactError
     from iris_serve.model.card import read_card
+    from iris_serve.model.save import how_served
     from iris_serve.registry.records import read_run
 
     number, names = f"{'*' if 'current' in aliases else ' '} {version:4}", ", ".join(aliases) or "-"
     try:
         run, card = read_run(registry.path(version)), read_card(registry.path(version))
     except (ArtifactError, LookupError) as error:
-        return [number, "damaged", "-", names, str(error)]
+        return [number, "damaged", "-", names, str(error), "-"]
     made = f"{run.finished:%Y-%m-%d %H:%M}Z"
-    return [number, made, short_score(card.metrics), names, run.why]
+    return [number, made, short_score(card.metrics), names, run.why, how_served(card)]
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #30dcbdfb
 def aliases_by_version(registry: "Registry") -> dict[int, list[str]]:
@@ -91,15 +92,18 @@ def files_in(path: Path) -> dict[str, dict[str, int | str]]:
 def version_facts(registry: "Registry", version: int) -> dict[str, Any]:
     """All about `version`: its aliases, run record, card, and the size and sha256 of its files."""
     from iris_serve.model.card import read_card
+    from iris_serve.model.save import how_served
     from iris_serve.registry.records import read_run
 
     path = registry.path(version)
+    card = read_card(path)
     return {
         "name": registry.name,
         "version": version,
         "aliases": aliases_by_version(registry).get(version, []),
         "run": read_run(path),
-        "card": read_card(path),
+        "served": how_served(card),
+        "card": card,
         "files": files_in(path),
     }
 
@@ -139,6 +143,7 @@ def fact_rows(facts: dict[str, Any]) -> list[list[str]]:
         "made": f"{run.finished:%Y-%m-%d %H:%M}Z by {run.made_by}, in {seconds:.1f} s",
         "verdict": f"{'promoted' if run.promoted else 'not promoted'}: {run.why}",
         "score": headline(card.metrics),
+        "served": facts["served"],
         "data": f"{card.data.source}, {card.data.rows} rows, sha256 {card.data.sha256}",
         "parameters": ", ".join(f"{name} {value}" for name, value in chosen.items()),
         "libraries": ", ".join(f"{name} {value}" for name, value in card.versions.items()),

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_COLUMNS', 'ENOUGH_ROWS', 'unknown_column', 'column_name_error', 'column_name_issues', 'choose_columns',
-           'ColumnVerdict', 'type_issues', 'judge_column', 'judge_columns', 'write_notes', 'middle_row',
-           'example_values', 'make_table', 'nothing_left', 'all_issues', 'read_table', 'load_table']
+           'ColumnVerdict', 'type_issues', 'judge_column', 'clean_columns', 'point_issues', 'judge_columns',
+           'why_not_judged', 'write_notes', 'middle_row', 'example_values', 'make_table', 'nothing_left', 'all_issues',
+           'read_table', 'load_table']
 
 # %% ../../nbs/1_data/05_tables.ipynb #0435a5fd
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# %% ../../nbs/1_data/05_tables.ipynb #8fb6aef4
 from iris_serve.data.columns import (
     DEFAULTS,
     NO_NAME,
@@ -27,8 +29,11 @@ from iris_serve.data.columns import (
     clean_cells,
     content_digest,
     find_feature,
+    has_long_numbers,
     missing_marks,
     number_issues,
+    text_cells,
+    unclear_point,
     why_constant,
     why_misleading,
     why_senseless,
@@ -37,7 +42,7 @@ from .contract import Contract, Feature
 from .files import ColumnCells, Content, FileIssues, OpenFile, file_error
 from .formats import open_file
 from .table import ColumnNote, Table, iris
-from .target import MAX_NAME, Target, clean_target, find_target
+from .target import MAX_NAME, Target, clean_target, find_target, tells_target
 from .wording import did_you_mean, join_names, shorten
 
 # %% ../../nbs/1_data/05_tables.ipynb #d296f876
@@ -141,39 +146,71 @@ def judge_column(
 
     One that is `forced` is not left out. The columns in `index` are one.
     """
-    if not forced and (why := why_misleading(column.cells, index)):
-        return ColumnVerdict(why)
-    part = column.take(kept)
-    right = not (part.wrong.any() or forced)
-    if right and (why := why_constant(part.cells) or why_senseless(part.cells)):
-        return ColumnVerdict(why)
-    if (issues := type_issues(part)).count:
-        return ColumnVerdict("", issues=issues)
+    if not forced and (reason := why_misleading(column.cells, index)):
+        return ColumnVerdict(reason)
+    part, issues = column.take(kept), FileIssues()
     if part.cells.different is None:
         issues = number_issues(part, content.rows[kept], content.written(place, kept))
-        if issues.count:
-            return ColumnVerdict("", issues=issues)
+    right = not (issues.count or forced)
+    if right and (reason := why_constant(part.cells) or why_senseless(part.cells)):
+        return ColumnVerdict(reason)
+    issues.include(type_issues(part))
+    if issues.count:
+        return ColumnVerdict("", issues=issues)
     codes, feature, why = find_feature(part.cells, choices)
     return ColumnVerdict(why + ", with decimal commas" * part.commas, codes, feature)
 
+# %% ../../nbs/1_data/05_tables.ipynb #5ca7ceed
+def clean_columns(
+    opened: OpenFile, content: Content, target: str, choices: Choices
+) -> dict[str, Cleaned]:
+    """Each column of the file without its marks, its numbers as such; also the `target`."""
+    marks, columns = missing_marks(choices), dict[str, Cleaned]()
+    for place, name in enumerate(opened.names):
+        cells, chosen = content.cells[place], name in choices.categories
+        if name == target:
+            clean = clean_target(cells, marks, choices, opened.typed, opened.separator)
+        else:
+            if chosen and has_long_numbers(cells):
+                cells = text_cells(name, content.texts(place))
+            clean = clean_cells(cells, marks, opened.separator, names=chosen)
+        columns[name] = clean
+    return columns
+
+
+def point_issues(
+    content: Content, columns: Mapping[str, Cleaned], names: Collection[str]
+) -> FileIssues:
+    """The issues with numbers whose points may separate thousands, in the `names` of `columns`."""
+    issues = FileIssues()
+    if not any(column.commas for column in columns.values()):
+        return issues
+    for place, (name, column) in enumerate(columns.items()):
+        if name not in names or column.commas or column.cells.different is not None:
+            continue
+        texts = content.texts(place)
+        if (at := unclear_point(texts)) is not None:
+            problem = "is the point a decimal one? other columns have decimal commas"
+            issues.add(int(content.rows[at]), name, texts[at], problem)
+    return issues
+
 # %% ../../nbs/1_data/05_tables.ipynb #9c2e59d9
 def judge_columns(
-    opened: OpenFile,
+    columns: Mapping[str, Cleaned],
     content: Content,
     names: Sequence[str],
     named: bool,
     choices: Choices,
     kept: NDArray[np.bool_],
+    index: Collection[str] = (),
 ) -> dict[str, ColumnVerdict]:
-    """What becomes of each of the columns with these `names`, which a person has `named` or not."""
-    marks, seen, verdicts = missing_marks(choices), dict[bytes, str](), dict[str, ColumnVerdict]()
-    for place, name in enumerate(opened.names):
+    """What becomes of the `columns` with these `names`, which a person has `named` or not."""
+    seen, verdicts = dict[bytes, str](), dict[str, ColumnVerdict]()
+    for place, (name, column) in enumerate(columns.items()):
         if name not in names:
             continue
-        chosen = name in choices.categories
-        cells = clean_cells(content.cells[place], marks, opened.separator, names=chosen)
-        forced = named or chosen
-        verdict = judge_column(cells, choices, content, place, kept, forced, opened.index)
+        forced = named or name in choices.categories
+        verdict = judge_column(column, choices, content, place, kept, forced, index)
         if verdict.codes is not None and verdict.feature is not None and not forced:
             twin = seen.setdefault(content_digest(verdict.codes, verdict.feature), name)
             if twin != name:
@@ -182,6 +219,14 @@ def judge_columns(
     return verdicts
 
 # %% ../../nbs/1_data/05_tables.ipynb #eeb22cbf
+def why_not_judged(name: str, drop: Collection[str]) -> str:
+    """Why the column was not even looked at; those to `drop` were chosen."""
+    if name in drop:
+        return "as it was chosen"
+    unnamed = why_misleading(ColumnCells(name, np.empty(0))) if NO_NAME.fullmatch(name) else None
+    return unnamed or "not among the features"
+
+
 def write_notes(
     names: Sequence[str],
     target: str,
@@ -196,14 +241,11 @@ def write_notes(
         if name == target:
             notes.append(ColumnNote(name, "target", found.why))
         elif verdict and verdict.feature:
-            notes.append(ColumnNote(name, verdict.feature.kind, verdict.why))
-        elif verdict:
-            notes.append(ColumnNote(name, "left out", verdict.why))
+            exactly = verdict.codes is not None and tells_target(verdict.codes, found)
+            why = verdict.why + "; tells the target exactly" * exactly
+            notes.append(ColumnNote(name, verdict.feature.kind, why))
         else:
-            why = (
-                why_misleading(ColumnCells(name, np.empty(0))) if NO_NAME.fullmatch(name) else None
-            )
-            why = "as it was chosen" if name in drop else why or "not among the features"
+            why = verdict.why if verdict else why_not_judged(name, drop)
             notes.append(ColumnNote(name, "left out", why))
     return tuple(notes)
 
@@ -296,18 +338,19 @@ def read_table(
     none.
     """
     opened, digest = open_file(path)
-    source, name, marks = shorten(path.name, 100), str(target), missing_marks(choices)
+    source, name = shorten(path.name, 100), str(target)
     names = choose_columns(opened.names, source, target, features, choices)
-    content, place = opened.read(marks, name), opened.names.index(name)
-    answers = clean_target(content.cells[place], marks, choices, opened.typed, opened.separator)
-    found = find_target(answers, choices, content.rows, lambda: content.texts(place))
-    kept = found.kept if found.kept.any() else ~found.kept
-    verdicts = judge_columns(opened, content, names, features is not None, choices, kept)
+    content, place = opened.read(missing_marks(choices), name), opened.names.index(name)
+    columns = clean_columns(opened, content, name, choices)
+    found = find_target(columns[name], choices, content.rows, lambda: content.texts(place))
+    kept, named = found.kept if found.kept.any() else ~found.kept, features is not None
+    verdicts = judge_columns(columns, content, names, named, choices, kept, opened.index)
     issues = all_issues(content, found, verdicts)
+    issues.include(point_issues(content, columns, [*names, name]))
     if issues.count:
         raise issues.error(source)
-    columns = [verdicts[name] for name in names if verdicts[name].feature]
-    table = make_table(columns, found, name, choices, source, digest)
+    chosen = [verdicts[name] for name in names if verdicts[name].feature]
+    table = make_table(chosen, found, name, choices, source, digest)
     notes = write_notes(opened.names, name, found, verdicts, choices.drop)
     return replace(table, columns=notes, notes=content.notes)
 

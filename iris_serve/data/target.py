@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MANY_VALUES', 'MAX_NAME', 'TRUTH', 'Target', 'number_task', 'has_leading_zeros', 'find_task', 'target_cells',
-           'class_error', 'class_issues', 'rare_note', 'find_classes', 'find_number', 'clean_target', 'find_target']
+           'class_error', 'class_issues', 'rare_note', 'find_classes', 'find_number', 'are_renamed', 'tells_target',
+           'clean_target', 'find_target']
 
 # %% ../../nbs/1_data/12_target.ipynb #ffaf655a
 import re
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from iris_serve.data.columns import (
     Choices,
     Cleaned,
+    alike_note,
     are_whole,
     clean_cells,
     number_issues,
     number_names,
+    numbers_note,
 )
 from .contract import Value
 from .files import MAX_ISSUES, ColumnCells, FileIssues
@@ -148,7 +151,8 @@ def find_classes(target: Cleaned, why: str, choices: Choices, rows: NDArray[np.i
         kept, classes, counts = ~rare[places], classes[~rare], counts[~rare]
     names = classes.tolist()
     issues = class_issues(cells.name, dict(zip(names, counts.tolist(), strict=True)), choices)
-    why = f"{len(names)} classes: {why}{note}"
+    notes = alike_note(names, "classes") + numbers_note(target.written, "`missing` and `task`")
+    why = f"{len(names)} classes: {why}{note}{notes}"
     return Target(y[kept], kept, tuple(names), why, issues)
 
 # %% ../../nbs/1_data/12_target.ipynb #e3d65cd1
@@ -166,6 +170,25 @@ def find_number(
         issues.add(None, name, y[0], "the same number in every row; there is nothing to learn")
     why = f"a number: {why}{', with decimal commas' * target.commas}"
     return Target(y, kept, (), why, issues)
+
+# %% ../../nbs/1_data/12_target.ipynb #3c7a7c6b
+def are_renamed(codes: NDArray[np.float64], y: NDArray[Any]) -> bool:
+    """Does each value in `codes` go along with a class in `y` of its own?"""
+    values, places = np.unique(codes, return_inverse=True)
+    classes, answers = np.unique(y, return_inverse=True)
+    pairs = np.unique(places * len(classes) + answers)
+    return len(values) == len(classes) == len(pairs)
+
+
+def tells_target(codes: NDArray[np.float64], found: Target) -> bool:
+    """Is the column with these `codes` the target that was `found`, or its classes renamed?"""
+    y = found.y
+    if len(codes) != len(y) or np.isnan(codes).any():
+        return False
+    if not found.classes:
+        return bool((codes == y).all())
+    # Nearly every column shows in its first rows that it is not.
+    return are_renamed(codes[:100], y[:100]) and are_renamed(codes, y)
 
 # %% ../../nbs/1_data/12_target.ipynb #e5e6af8e
 TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}

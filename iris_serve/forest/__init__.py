@@ -10,8 +10,8 @@ __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'LONG_AXIS', 'ROW_BY_ROW', 'to_m
 # %% ../../nbs/2_forest/01_forest.ipynb #9d466e66
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from operator import eq
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
@@ -236,18 +236,20 @@ class Frozen:
 
     def in_range(self, X: Floats) -> bool:
         """Has each of `X` an answer? If not, the batch finds out which row is wrong."""
-        fine = np.abs(X) < FLOAT32_LIMIT
-        return bool((fine if self.arrays.missing is None else fine | np.isnan(X)).all())
+        sizes = np.abs(X)
+        largest = sizes.max() if self.arrays.missing is None else np.nan_to_num(sizes).max()
+        return bool(largest < FLOAT32_LIMIT)
 
 # %% ../../nbs/2_forest/01_forest.ipynb #1e7b9f89
 class Forest(Frozen):
     """A frozen forest: it answers as the estimator it was made from, bit for bit."""
 
-    def predict_proba(self, rows: RowsLike) -> Floats:
-        """The probabilities (rows, classes); raises `TypeError` if a number is predicted."""
+    @cached_property  # chosen once, since a question about one row takes hardly longer
+    def predict_proba(self) -> Callable[[RowsLike], Floats]:
+        """The probabilities (rows, classes) of rows; `TypeError` if a number is predicted."""
         if self.task == "number":
             raise TypeError("this forest predicts a number, so it has no probabilities")
-        return self.answers(rows)
+        return self.answers
 
     def predict(self, rows: RowsLike) -> NDArray[Any]:
         """The most probable class of each of `rows`, the first in a tie, or its number."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from ..data.columns import MARKS
@@ -25,6 +24,7 @@ from ..data.split import Rule
 from ..data.table import ColumnNote, Table, fingerprint
 from ..forest import Forest
 from .atomic import INVALID_JSON, ArtifactError, read_artifact_file, sha256
+from .estimator import count_features, known_classes, plain_classes
 from iris_serve.model.golden import (
     Golden,
     accepts_missing,
@@ -47,11 +47,15 @@ def library_versions() -> dict[str, str]:
 
 # %% ../../nbs/3_model/04_card.ipynb #ee9e7768
 SOURCES = (
-    *(f"data/{name}" for name in ("contract", "rows", "table", "files", "tables", "wording")),
-    *(f"data/{name}" for name in ("kinds", "columns", "split", "delimited", "parquet", "target")),
+    *(f"data/{name}" for name in ("contract", "kinds", "rows", "wording", "table", "split")),
+    *(f"data/{name}" for name in ("files", "formats", "delimited", "parquet", "tables")),
+    *(f"data/{name}" for name in ("columns", "target")),
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
     *(f"forest/{name}" for name in ("leaves", "format")),
-    *(f"model/{name}" for name in ("train", "save", "card", "atomic", "scores", "golden")),
+    *(
+        f"model/{name}"
+        for name in ("train", "save", "card", "atomic", "scores", "golden", "estimator")
+    ),
     *(f"training/{name}" for name in ("parameters", "runner", "retrain")),
     "notebook",
 )
@@ -137,7 +141,7 @@ def make_card(
         data=Data(table.source, len(table), fingerprint(table), table.file, rule),
         source=source_digest(),
         versions=library_versions(),
-        golden=make_golden(estimator, table.contract, frozen),
+        golden=make_golden(estimator, table.contract, frozen, table.X),
         columns=table.columns,
         not_frozen=frozen if isinstance(frozen, str) else "",
     )
@@ -146,8 +150,8 @@ def make_card(
 def contract_error(model: Any, contract: Contract) -> str | None:
     """How `model`, a forest or an estimator, contradicts `contract`; None if it does not."""
     frozen = isinstance(model, Forest)
-    found = np.asarray(model.classes if frozen else getattr(model, "classes_", ())).tolist()
-    wanted = model.arrays.n_features if frozen else getattr(model, "n_features_in_", None)
+    found = plain_classes(model.classes) if frozen else known_classes(model)
+    wanted = model.arrays.n_features if frozen else count_features(model)
     same = [(c, isinstance(c, bool)) for c in found] == [
         (c, isinstance(c, bool)) for c in contract.classes
     ]

@@ -9,6 +9,7 @@ __all__ = ['NOT_INSTALLED', 'VersionPredictor', 'read_model_files', 'read_verifi
 
 # %% ../../nbs/3_model/03_load.ipynb #16116d76
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data.contract import Contract, Value
-from ..data.table import estimator_input
 from ..forest import Forest
 from ..forest.format import decode
 from ..forest.trees import ForestError
 from .atomic import ArtifactError, read_artifact_file, sha256
 from .card import CARD_FILE, Card, check_model, decode_card, library_versions
+from .estimator import input_for, plain_classes, use_one_thread
 from .save import FOREST_FILE, MODEL_FILE
 
 # %% ../../nbs/3_model/03_load.ipynb #b999a85d
@@ -87,11 +88,16 @@ def unpickle(model: bytes, card: Card) -> Any:
     except ImportError:
         raise ArtifactError(NOT_INSTALLED) from None
     try:
-        estimator = joblib.load(io.BytesIO(model))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the versions have been compared
+            estimator = use_one_thread(joblib.load(io.BytesIO(model)))
+            check_model(estimator, card)
+    except ArtifactError:
+        raise
     except Exception as error:  # a pickle may need what is not installed here
         why = f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}") from None
-    check_model(estimator, card)
+        remedy = "install what it needs, or name its directory in PYTHONPATH"
+        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}; {remedy}") from None
     return estimator
 
 # %% ../../nbs/3_model/03_load.ipynb #f3c4e440
@@ -155,15 +161,13 @@ class ForestPredictor:
     @cached_property
     def classes(self) -> list[Value]:
         """The classes as plain Python values."""
-        classes: list[Value] = self.forest.classes.tolist()
-        return classes
+        return plain_classes(self.forest.classes)
 
     def predict(self, rows: list[list[float]]) -> list[Value]:
         """One class for each of `rows`, exactly what the estimator would answer."""
         if len(rows) == 1:
             return [self.classes[self.forest.ask(rows[0]).best]]
-        answers: list[Value] = self.forest.predict(rows).tolist()
-        return answers
+        return plain_classes(self.forest.predict(rows))
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
         """The probabilities (rows, classes), to the last bit what the estimator would answer."""
@@ -201,11 +205,16 @@ class UnanswerableError(ValueError):
     """Rows that the contract accepts and for which the estimator has no answer."""
 
 # %% ../../nbs/3_model/03_load.ipynb #1762df73
-def call_estimator(ask: Callable[[Any], Any], rows: list[list[float]], contract: Contract) -> Any:
-    """What `ask` answers to `rows` of `contract`; raises `UnanswerableError` if it cannot."""
-    X = estimator_input(np.array(rows, dtype=np.float64), contract)
+def call_estimator(
+    estimator: Any, verb: str, plain: Callable[[Any], Any], rows: list[list[float]], of: Contract
+) -> Any:
+    """What the `verb` of `estimator` answers to rows of the contract `of`, made `plain`.
+
+    Raises `UnanswerableError` if it cannot.
+    """
+    X = input_for(estimator, np.array(rows, dtype=np.float64), of)
     try:
-        return ask(X)
+        return plain(getattr(estimator, verb)(X))
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         what = f"the model has no answer to {'this row' if len(rows) == 1 else 'these rows'}"
         raise UnanswerableError(f"{what} ({type(error).__name__})") from error
@@ -228,16 +237,14 @@ class EstimatorPredictor:
 
     def predict(self, rows: list[list[float]]) -> list[Value]:
         """One class or number for each of `rows`, exactly what the estimator answers."""
-        plain = finite if self.contract.task == "number" else lambda y: np.asarray(y).tolist()
-        answers: list[Value] = call_estimator(
-            lambda X: plain(self.estimator.predict(X)), rows, self.contract
-        )
+        plain = finite if self.contract.task == "number" else plain_classes
+        answers: list[Value] = call_estimator(self.estimator, "predict", plain, rows, self.contract)
         return answers
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
         """The probabilities (rows, classes), exactly what the estimator answers."""
         probabilities: list[list[float]] = call_estimator(
-            lambda X: finite(self.estimator.predict_proba(X)), rows, self.contract
+            self.estimator, "predict_proba", finite, rows, self.contract
         )
         return probabilities
 

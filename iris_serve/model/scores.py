@@ -17,7 +17,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from ..data.split import content_fractions
-from ..data.table import Table, estimator_input
+from ..data.table import Table
+from .estimator import input_for, known_classes, plain_classes
 from .train import Params, fit, make_estimator
 
 # %% ../../nbs/3_model/07_scores.ipynb #638dfae0
@@ -57,7 +58,7 @@ def probability_loss(estimator: Any, X: Any, y: NDArray[Any]) -> float | None:
 
     if not hasattr(estimator, "predict_proba"):
         return None
-    classes = estimator.classes_.tolist()
+    classes = known_classes(estimator)
     if len(classes) == 1:
         return 0.0
     return float(log_loss(y, estimator.predict_proba(X), labels=classes))
@@ -73,8 +74,8 @@ def score_classes(estimator: Any, test: Table, train: Table) -> ClassScores:
     """The scores of the classifier `estimator` on the rows of `test`; it has learned `train`."""
     from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
-    X, y = estimator_input(test.X, test.contract), test.y
-    answers = estimator.predict(X)
+    X, y = input_for(estimator, test.X, test.contract), test.y
+    answers = np.array(plain_classes(estimator.predict(X)))
     # A class without a held-out row has no recall, so it has no part in the mean.
     balanced = recall_score(y, answers, labels=np.unique(y), average="macro", zero_division=0)
     labels, confusion = list(test.contract.classes), np.array([[len(test)]])
@@ -139,7 +140,7 @@ def score_numbers(estimator: Any, test: Table, train: Table) -> NumberScores:
     from sklearn.metrics import r2_score
 
     truth = test.y.astype(np.float64)
-    answers = np.asarray(estimator.predict(estimator_input(test.X, test.contract)), np.float64)
+    answers = np.asarray(estimator.predict(input_for(estimator, test.X, test.contract)), np.float64)
     mae, rmse = mean_errors(answers - truth)
     baseline_mae, baseline_rmse = mean_errors(train.y.mean() - truth)
     return NumberScores(

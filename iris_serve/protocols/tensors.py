@@ -270,8 +270,9 @@ def read_tensor(
         issues.append(Issue((*where, "name"), what))
     datatype = attempt(issues, read_datatype, asked, (*where, "datatype"), columns)
     shape = attempt(issues, read_shape, value.get("shape"), (*where, "shape"))
-    usual = feature_datatypes(columns[0])[0] if columns else "FP64"
-    kind = datatype or (usual if raw is None and asked not in ALL_DATATYPES else None)
+    kind = datatype
+    if kind is None and raw is None and asked not in ALL_DATATYPES:
+        kind = feature_datatypes(columns[0])[0] if columns else "FP64"
     if kind and shape is not None:
         values = attempt(issues, read_values, value, raw, kind, shape, where, limits, columns)
     if issues or datatype is None or shape is None or values is None:

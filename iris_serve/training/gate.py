@@ -6,7 +6,8 @@
 __all__ = ['FEW_ROWS', 'FEW_PAIRS', 'MAX_FLIPS', 'TOLERANCE', 'WORDS', 'mcnemar_p', 'weak_evidence', 'wilcoxon_p', 'Flip',
            'Comparison', 'model_answers', 'Asked', 'count_right', 'compare_errors', 'error', 'flipped_rows', 'compare',
            'passed', 'describe_evidence', 'describe_comparison', 'Verdict', 'combine', 'missed_minimum', 'decide',
-           'why_incomparable', 'compare_models', 'compare_with_current', 'current_event', 'blank_verdict', 'judge']
+           'why_incomparable', 'compare_models', 'compare_with_current', 'current_event', 'blank_verdict', 'growth',
+           'judge']
 
 # %% ../../nbs/5_training/04_gate.ipynb #af6b4ec9
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 # %% ../../nbs/5_training/04_gate.ipynb #826014fc
-from ..data.contract import Contract, Value, contract_changes
-from ..data.table import Table, estimator_input
+from ..data.contract import Contract, Value, contract_changes, contract_extension
+from ..data.table import Table
 from ..forest import Forest
 from ..model.atomic import ArtifactError
 from ..model.card import Card, read_card
+from ..model.estimator import input_for, plain_classes
 from ..model.load import open_model, open_verified, read_model_files
 from iris_serve.model.scores import (
     LOWER_IS_BETTER,
@@ -115,9 +117,8 @@ def model_answers(model: Any, X: NDArray[np.float64], contract: Contract) -> lis
     """What `model` answers to each row of `X`, shape (rows, features), as plain Python values."""
     if not len(X):
         return []
-    rows = X if isinstance(model, Forest) else estimator_input(X, contract)
-    answers: list[Any] = model.predict(rows).tolist()
-    return answers
+    rows = X if isinstance(model, Forest) else input_for(model, X, contract)
+    return plain_classes(model.predict(rows))
 
 
 @dataclass(frozen=True)
@@ -363,6 +364,12 @@ def blank_verdict(card: Card, promote: str, min_score: float | str | None) -> Ve
         told = {"metric": "accuracy", "score": scores.accuracy, "baseline": scores.baseline}
     return msgspec.convert(asked | told, Verdict)
 
+# %% ../../nbs/5_training/04_gate.ipynb #6f860f27
+def growth(old: Card, new: Card) -> str:
+    """What `new` accepts and `old` did not, as the end of a sentence; empty if nothing."""
+    grown = contract_extension(old.contract, new.contract)
+    return f"; {grown}" if grown else ""
+
 # %% ../../nbs/5_training/04_gate.ipynb #a30f8c50
 def judge(
     registry: Registry,
@@ -390,4 +397,6 @@ def judge(
     missed = missed_minimum(card.metrics, min_score)
     below = f"below its baseline: {headline(card.metrics)}" if below_baseline(card.metrics) else ""
     promoted, why = decide(verdict, missed, below, incomparable)
+    if promoted and verdict.exams and event:
+        why += growth(read_card(registry.path(event.version)), card)
     return changed(verdict, promoted=promoted, why=why)

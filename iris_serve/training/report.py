@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 # %% ../../nbs/5_training/05_report.ipynb #0c933b4f
 from ..data.contract import Feature
-from ..data.table import Table, estimator_input
+from ..data.table import Table
 from ..data.wording import escape_markdown, join_names, shorten
 from ..model.atomic import sha256, to_json, write_new_file
 from ..model.card import CARD_FILE, Card, read_card
-from ..model.save import FOREST_FILE
+from ..model.estimator import input_for
+from ..model.save import how_served
 from iris_serve.model.scores import (
     ClassScores,
     CrossValidation,
@@ -81,7 +82,7 @@ class Outcome:
     def ask(self, verb: str) -> Any:
         """What the estimator's `verb`, as `predict`, answers to the held-out rows."""
         rows = self.examined
-        return getattr(self.estimator, verb)(estimator_input(rows.X, rows.contract))
+        return getattr(self.estimator, verb)(input_for(self.estimator, rows.X, rows.contract))
 
 # %% ../../nbs/5_training/05_report.ipynb #31c921e2
 MODELS = {"random_forest": "a random forest", "extra_trees": "extremely randomised trees"}
@@ -106,10 +107,7 @@ def data_words(card: Card) -> str:
 # %% ../../nbs/5_training/05_report.ipynb #adb87456
 def frozen_words(card: Card) -> str:
     """How the model of `card` is served, and why not as a frozen forest if it is not."""
-    if FOREST_FILE in card.files:
-        return "as a frozen forest: no pickle, no scikit-learn"
-    why = f": {card.not_frozen}" if card.not_frozen else ""
-    return f"from its pickle, with scikit-learn; it was not frozen{why}"
+    return how_served(card)
 
 # %% ../../nbs/5_training/05_report.ipynb #bb199cc1
 def verdict_words(verdict: Verdict) -> str:

@@ -492,8 +492,11 @@ def test_an_empty_table_has_no_answers(forest):
     assert forest.predict(np.empty((0, 4))).tolist() == []
 
 
-class Renamed(RandomForestClassifier):
-    """A subclass might answer in its own way."""
+class Squared(RandomForestClassifier):
+    """A subclass that answers in its own way."""
+
+    def predict_proba(self, rows):
+        return super().predict_proba(rows) ** 2
 
 
 X2, Y2 = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
@@ -502,7 +505,7 @@ X2, Y2 = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Renamed(2).fit(X2, Y2), "Renamed cannot be frozen; these can: RandomForest"),
+        (lambda: Squared(2).fit(X2, Y2), "Squared cannot be frozen, as scikit-learn's forests"),
         (lambda: RandomForestClassifier(2), "RandomForestClassifier is not fitted yet; call fit"),
         (DecisionTreeClassifier, "DecisionTreeClassifier is not fitted yet"),
         (lambda: RandomForestRegressor(2), "RandomForestRegressor is not fitted yet"),

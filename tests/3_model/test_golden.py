@@ -133,15 +133,24 @@ def test_beside_a_cut_between_codes_are_codes(cut):
 def test_classes_that_json_would_change_are_refused_when_saving():
     table = iris()
     estimator = RandomForestClassifier(2).fit(table.X, table.y.astype(float))
+    assert set(make_golden(estimator, table.contract).answers) <= {0, 1, 2}
+    estimator.classes_ = np.array([0.0, 0.5, 1.0])
     with pytest.raises(TypeError, match="text or a boolean, and here it is a float"):
         make_golden(estimator, table.contract)
 
 
-@pytest.mark.parametrize("answers", [[[1.0, 2.0]], [np.nan], [np.inf], ["a"], [None], [True]])
+@pytest.mark.parametrize("answers", [[np.nan], [np.inf], ["a"], [None], [True]])
 def test_answers_that_are_no_finite_numbers_are_refused_when_saving(answers):
     contract = changed(iris().contract, classes=(), labels=())
     model = type("Odd", (), {"predict": lambda self, rows: np.array(answers * len(rows))})()
     with pytest.raises(TypeError, match="each answer must be a finite number"):
+        make_golden(model, contract)
+
+
+def test_two_answers_to_a_row_are_refused_when_saving():
+    contract = changed(iris().contract, classes=(), labels=())
+    model = type("Odd", (), {"predict": lambda self, rows: np.ones((len(rows), 2))})()
+    with pytest.raises(TypeError, match="one answer to each row is needed"):
         make_golden(model, contract)
 
 

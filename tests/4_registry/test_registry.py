@@ -441,7 +441,9 @@ def test_a_run_record_is_replaced_in_one_step_and_says_so(registry, notebook):
 
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    # The words of a verdict are for people: of a run record, the digests are what is checked.
+    place = data.index(b'"card"') + 20 if path.name == RUN_FILE else len(data) // 2
+    data[place] ^= 1
     path.write_bytes(data)
 
 

@@ -414,6 +414,7 @@ def test_a_new_category_can_be_compared_and_a_removed_one_is_another_question(tm
     assert tables["three.csv"]["refused"] > 0
     assert tables["two.csv"]["refused"] == 0
     assert (grown.promoted, shrunk.promoted) == (True, False)
+    assert grown.why.endswith("; newly accepted: island east")
     assert "no longer accepted: island east" in shrunk.why
 
 

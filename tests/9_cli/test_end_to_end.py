@@ -77,15 +77,16 @@ def test_a_table_in_a_file_becomes_a_served_model_that_answers_as_scikit_learn_d
     assert f"must hold {len(bunch.feature_names)} numbers" in wrong.json["detail"]
 
 
-def test_a_table_with_empty_cells_and_text_is_refused_with_row_column_and_value(tmp_path):
+def test_a_text_among_numbers_is_refused_with_row_column_and_value_and_a_gap_is_not(tmp_path):
     path = tmp_path / "holes.csv"
     lines = ["width,height,kind", *(f"{n}.5,{n * 2},{'ab'[n % 2]}" for n in range(40))]
     lines[7], lines[9] = "6.5,,a", "8.5,tall,b"
     path.write_text("\n".join(lines))
     done = run(tmp_path / "models", "retrain", "-p", "data", path, "-p", "target", "kind")
     assert done.returncode in (1, 2)
-    for words in ("height", '"tall"', "\n7 ", "\n9 "):
+    for words in ("height", '"tall"', "\n9 "):
         assert words in done.stderr
+    assert "\n7 " not in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert Registry(tmp_path / "models").versions() == []
 

@@ -52,7 +52,7 @@ class Held(Service):
         "def held(*words):\n"
         "    print('checked', flush=True)\n"
         "    input()\n"
-        "    check(*words)\n"
+        "    return check(*words)\n"
         "server.check_loadable = held\n"
         "__main__.main()",
     )
@@ -286,6 +286,14 @@ def test_a_first_promotion_that_a_crash_cut_off_is_finished_by_the_next_start(mo
     shutil.rmtree(models / "iris" / "aliases")
     with Service(models) as service:
         assert service.ready()[-1].startswith("serving iris version 1 ")
+
+
+def test_a_misspelt_name_beside_other_models_trains_nothing_and_names_them(models):
+    with Service(models, "--name", "irsi") as service:
+        out, err = service.process.communicate(timeout=60)
+    assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
+    assert "irsi has no version yet; did you mean iris? (models: iris)" in err
+    assert os.listdir(models) == ["iris"]
 
 
 def test_a_promotion_to_another_alias_does_not_hide_a_first_one_that_was_cut_off(models):
