@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['short_score', 'version_row', 'aliases_by_version', 'versions', 'files_in', 'version_facts', 'feature_text',
-           'contract_rows', 'fact_rows', 'show', 'promotion_text', 'promote', 'rollback', 'history_row', 'history',
-           'print_findings', 'verify', 'reproduce']
+           'contract_rows', 'made_rows', 'fact_rows', 'show', 'promotion_text', 'promote', 'rollback', 'history_row',
+           'history', 'print_findings', 'verify', 'reproduce']
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #1baf1933
 import os
@@ -24,6 +24,7 @@ from ..model.child import expand_home
 
 if TYPE_CHECKING:
     from iris_serve.data.contract import Contract, Feature
+    from iris_serve.model.card import Card
     from iris_serve.model.scores import Scores
     from iris_serve.registry.records import Event
     from iris_serve.registry.registry import Registry
@@ -130,13 +131,30 @@ def contract_rows(contract: "Contract") -> list[list[str]]:
     return [[word, shorten(text, len(text))] for word, text in rows]
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #3c300255
+def made_rows(card: "Card") -> dict[str, str]:
+    """How the model of `card` was made: the parameters of the run, and what was fitted."""
+    chosen = asdict(card.parameters) if card.parameters else {"none": "it was fitted elsewhere"}
+    if card.notebook:  # which has made no use of a parameter that the card doesn't have
+        forest = ("model", "seed", "n_estimators", "min_samples_leaf", "max_depth", "max_features")
+        unused = {n for n in (*forest, "class_weight") if chosen[n] is None}
+        chosen = {name: value for name, value in chosen.items() if name not in unused}
+        chosen |= card.notebook.parameters
+    rows = {"parameters": ", ".join(f"{name} {value}" for name, value in chosen.items())}
+    if card.notebook:
+        rows["notebook"] = f"your own, the sha256 of its code {card.notebook.sha256}"
+    if card.estimator:
+        found = card.estimator.parameters.items()
+        told = ", ".join(f"{name} {value}" for name, value in found)
+        rows["estimator"] = f"{card.estimator.class_name}: {told}"
+    return rows
+
+# %% ../../nbs/9_cli/07_registry_commands.ipynb #d8a85189
 def fact_rows(facts: dict[str, Any]) -> list[list[str]]:
     """The `version_facts` about a version as pairs of a word and what there is to say."""
     from iris_serve.model.scores import headline
 
     run, card = facts["run"], facts["card"]
     seconds = (run.finished - run.started).total_seconds()
-    chosen = asdict(card.parameters) if card.parameters else {"none": "it was fitted elsewhere"}
     pairs = {
         "version": f"{facts['name']} {facts['version']}",
         "aliases": ", ".join(facts["aliases"]) or "-",
@@ -145,7 +163,7 @@ def fact_rows(facts: dict[str, Any]) -> list[list[str]]:
         "score": headline(card.metrics),
         "served": facts["served"],
         "data": f"{card.data.source}, {card.data.rows} rows, sha256 {card.data.sha256}",
-        "parameters": ", ".join(f"{name} {value}" for name, value in chosen.items()),
+        **made_rows(card),
         "libraries": ", ".join(f"{name} {value}" for name, value in card.versions.items()),
     }
     rows = [[word, text] for word, text in pairs.items()] + contract_rows(card.contract)
@@ -295,11 +313,13 @@ def verify(settings: Settings, version: str | None) -> None:
 @click.command()
 @click.argument("version")
 @click.option("--data", metavar="FILE", help="The table, if it is not kept with the version.")
+@click.option("--trust", is_flag=True, help="Execute a notebook that no record vouches for.")
 @with_settings()
-def reproduce(settings: Settings, version: str, data: str | None) -> None:
+def reproduce(settings: Settings, version: str, data: str | None, trust: bool) -> None:
     """Make VERSION again from what was recorded, and compare the two.
 
-    Says what differs, and exits with 1 if anything does; or that they are identical.
+    Says what differs, and exits with 1 if anything does; or that they are identical. The notebook
+    in VERSION is executed if its digest is recorded; any other one only with --trust.
 
     \b
     Examples:
@@ -311,5 +331,6 @@ def reproduce(settings: Settings, version: str, data: str | None) -> None:
 
     number = resolve(registry_of(settings), version)
     file, progress = Path(expand_home(data)) if data else None, sys.stderr.isatty()
-    result = reproduction.reproduce(Path(settings.models), settings.name, number, file, progress)
+    models, name = Path(settings.models), settings.name
+    result = reproduction.reproduce(models, name, number, file, progress, trust)
     print_findings(result.differences, f"{settings.name} version {number}: identical")

@@ -7,7 +7,7 @@ __all__ = ['WHEN', 'print_report', 'tell_step', 'show_table', 'train', 'paramete
            'sample', 'own_reader', 'print_left_out', 'add']
 
 # %% ../../nbs/9_cli/06_training_commands.ipynb #b9ea608b
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +79,22 @@ def train(settings: Settings) -> None:
     print_report(registry, retrain.train(Path(settings.models), parameters, tell_step, show_table))
 
 # %% ../../nbs/9_cli/06_training_commands.ipynb #f764c6fe
-def parameters_from(settings: Settings, pairs: Iterable[tuple[str, str]]) -> "Parameters":
-    """The parameters in `pairs` of a name and a value; raises `ValueError` if one is wrong."""
+def parameters_from(
+    settings: Settings, pairs: Sequence[tuple[str, str]], notebook: Path | None = None
+) -> "Parameters":
+    """The parameters in `pairs` of a name and a value; raises `ValueError` if one is wrong.
+
+    A `notebook` of your own declares parameters too, and their defaults.
+    """
+    from iris_serve.training.own import own_parameters, parse_given, read_own
     from iris_serve.training.parameters import check_parameters, parse_value
 
-    given = {name: parse_value(value, name) for name, value in pairs}
-    return check_parameters({"name": settings.name} | given)
+    if notebook is None:
+        given = {name: parse_value(value, name) for name, value in pairs}
+        return check_parameters({"name": settings.name} | given)
+    usual = settings.name == Settings().name and "name" in read_own(notebook)
+    chosen = {} if usual else {"name": settings.name}
+    return own_parameters(notebook, chosen | parse_given(notebook, pairs))
 
 # %% ../../nbs/9_cli/06_training_commands.ipynb #2c450349
 class CommandWithParameters(click.Command):
@@ -100,8 +110,9 @@ class CommandWithParameters(click.Command):
 # %% ../../nbs/9_cli/06_training_commands.ipynb #1f3003d7
 @click.command(cls=CommandWithParameters)
 @click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter.")
+@click.option("--notebook", metavar="FILE", help="A notebook of your own [retrain.ipynb].")
 @with_settings()
-def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
+def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...], notebook: str | None) -> None:
     """Execute the notebook, and add what it makes as a new version.
 
     \b
@@ -110,15 +121,16 @@ def retrain(settings: Settings, pairs: tuple[tuple[str, str], ...]) -> None:
       python -m iris_serve retrain --name wine -p data wine.csv -p target cultivar
       python -m iris_serve retrain --name wine -p data wine.csv -p target cultivar -p drop hue,ash
       python -m iris_serve retrain -p min_score "balanced_accuracy 0.8"
+      python -m iris_serve retrain --notebook mine.ipynb -p C 0.5
 
     Names are separated by commas; one with a comma stands in double quotes. None means no column,
     '"None"' one of that name. The newest 20 failed runs are kept in failed/.
     """
     from iris_serve.training import retrain as training
 
-    parameters = parameters_from(settings, pairs)
-    models = Path(settings.models)
-    run = training.retrain(models, parameters, progress=True, tell=tell_step, show=show_table)
+    own = Path(expand_home(notebook)) if notebook else None
+    parameters, models = parameters_from(settings, pairs, own), Path(settings.models)
+    run = training.retrain(models, parameters, True, tell_step, show_table, own)
     print_report(registry_of(replace(settings, name=parameters.name)), run)
 
 # %% ../../nbs/9_cli/06_training_commands.ipynb #12e7f0fd

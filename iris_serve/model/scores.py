@@ -254,15 +254,19 @@ def summarize(folds: Sequence[Scores]) -> CrossValidation | NumberCrossValidatio
 
 # %% ../../nbs/3_model/07_scores.ipynb #ef15d08b
 def cross_validate(
-    params: Params, table: Table, folds: int, n_jobs: int | None = None
+    params: Params, table: Table, folds: int, n_jobs: int | None = None, pattern: Any = None
 ) -> CrossValidation | NumberCrossValidation:
     """The scores of `folds` forests, each fitted on all but one fold of `table`'s rows.
 
-    `table` holds rows to learn from. Raises `ValueError` if there are too few for the folds.
+    `table` holds rows to learn from. If there is an estimator as a `pattern`, its clones are fitted
+    in place of forests. Raises `ValueError` if there are too few rows for the folds.
     """
+    from sklearn.base import clone
+
     found = []
     for learn, examine in cv_folds(table, folds):
         train, test = table.take(learn), table.take(examine)
-        estimator = fit(make_estimator(params, table.contract, n_jobs), train)
-        found.append(score(estimator, test, train))
+        ours = pattern is None
+        unfitted = make_estimator(params, table.contract, n_jobs) if ours else clone(pattern)
+        found.append(score(fit(unfitted, train), test, train))
     return summarize(found)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Seed', 'Trees', 'Depth', 'LeafRows', 'MaxFeatures', 'Share', 'Folds', 'FORESTS', 'split_names', 'names_text',
-           'Params', 'read_choices', 'split_rule', 'make_forest', 'code_list', 'make_encoder', 'make_estimator', 'fit']
+           'Params', 'read_choices', 'split_rule', 'make_forest', 'code_list', 'make_encoder', 'make_estimator',
+           'fit_target', 'with_one_thread', 'fit']
 
 # %% ../../nbs/3_model/01_train.ipynb #1afc2c76
 import csv
@@ -56,11 +57,12 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may be chosen: the table and how it is read, the share held out, and the forest.
 
     `data` is "iris" or a file, `target` its column to predict. `features` (to use), `drop`,
-    `categories` (numbers that are names) and `missing` (marks) are lists (see `split_names`).
+    `categories` (numbers that are names) and `missing` (marks) are lists. What a model has not
+    used is None.
     """
 
-    seed: Seed = 0
-    n_estimators: Trees = 100
+    seed: Seed | None = 0
+    n_estimators: Trees | None = 100
     max_depth: Depth | None = None
     test_size: Share = 0.2
     data: str = "iris"
@@ -74,8 +76,8 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rare: Literal["keep", "drop"] = "keep"
     unknown: Literal["refuse", "missing"] = "refuse"
     split: Literal["auto", "content", "fair"] = "auto"
-    model: Literal["random_forest", "extra_trees"] = "random_forest"
-    min_samples_leaf: LeafRows = 1
+    model: Literal["random_forest", "extra_trees"] | None = "random_forest"
+    min_samples_leaf: LeafRows | None = 1
     max_features: MaxFeatures | None = None
     class_weight: Literal["balanced", "balanced_subsample"] | None = None
 
@@ -127,7 +129,9 @@ def make_forest(params: Params, task: str, n_jobs: int | None = None) -> Any:
         if task == "number":
             raise ValueError("class_weight is for classes, and this target is a number")
         chosen["class_weight"] = params.class_weight
-    kind = FORESTS[params.model] + ("Classifier" if task == "classes" else "Regressor")
+    kind = FORESTS[params.model or "random_forest"] + (
+        "Classifier" if task == "classes" else "Regressor"
+    )
     return getattr(ensemble, kind)(
         n_estimators=params.n_estimators,
         max_depth=params.max_depth,
@@ -178,12 +182,21 @@ def make_estimator(params: Params, contract: Contract, n_jobs: int | None = None
     return Pipeline([("codes", make_encoder(contract)), ("forest", forest)])
 
 # %% ../../nbs/3_model/01_train.ipynb #03e52328
-def fit(estimator: Any, table: Table) -> Any:
-    """`estimator`, fitted on all rows of `table`, and from then on asked by one thread."""
+def fit_target(table: Table) -> NDArray[Any]:
+    """What an estimator is fitted on to answer: the numbers of `table`, or its classes."""
     y, numbers = table.y, table.contract.task == "number"
     plain = y.dtype.kind in ("f" if numbers else "biu")
-    wanted = y if plain else y.astype(np.float64 if numbers else np.str_)
-    estimator.fit(estimator_input(table.X, table.contract), wanted)
+    return y if plain else y.astype(np.float64 if numbers else np.str_)
+
+
+def with_one_thread(estimator: Any) -> Any:
+    """`estimator`, from now on asked by one thread in each of its parts."""
     found = estimator.get_params().items()
     threads = {name: 1 for name, value in found if name.endswith("n_jobs") and value is not None}
-    return estimator.set_params(**threads)
+    return estimator.set_params(**threads) if threads else estimator
+
+
+def fit(estimator: Any, table: Table) -> Any:
+    """`estimator`, fitted on all rows of `table`, and from then on asked by one thread."""
+    estimator.fit(estimator_input(table.X, table.contract), fit_target(table))
+    return with_one_thread(estimator)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MODELS', 'MISTAKES', 'Outcome', 'model_words', 'data_words', 'frozen_words', 'verdict_words', 'decision',
            'folds_words', 'result_lines', 'summary', 'data_line', 'column_table', 'feature_row', 'feature_ranges',
-           'class_counts', 'drawable', 'chart_names', 'picture', 'forest_of', 'forest_line', 'importance_chart',
-           'confusion_chart', 'residual_chart', 'error_chart', 'score_words', 'score_line', 'folds_line', 'per_quarter',
-           'per_class', 'wrong_classes', 'wrong_numbers', 'mistakes', 'file_lines', 'comparison_table', 'flip_table',
-           'result_cell', 'with_result', 'with_conclusion', 'keep_report']
+           'class_counts', 'drawable', 'chart_names', 'picture', 'forest_of', 'forest_line', 'feature_shares',
+           'importance_chart', 'confusion_chart', 'residual_chart', 'error_chart', 'score_words', 'score_line',
+           'folds_line', 'per_quarter', 'per_class', 'wrong_classes', 'wrong_numbers', 'mistakes', 'file_lines',
+           'comparison_table', 'flip_table', 'result_cell', 'with_result', 'with_conclusion', 'keep_report']
 
 # %% ../../nbs/5_training/05_report.ipynb #93fa761e
 import json
@@ -28,7 +28,7 @@ from ..data.contract import Feature
 from ..data.table import Table
 from ..data.wording import escape_markdown, join_names, shorten
 from ..model.atomic import sha256, to_json, write_new_file
-from ..model.card import CARD_FILE, Card, read_card
+from ..model.card import CARD_FILE, Card, estimator_words, read_card
 from ..model.estimator import input_for
 from ..model.save import how_served
 from iris_serve.model.scores import (
@@ -39,7 +39,7 @@ from iris_serve.model.scores import (
     Scores,
     headline,
 )
-from ..registry.records import NOTEBOOK_FILE, PAGE_FILE, Run
+from ..registry.records import NOTEBOOK_FILE, PAGE_FILE, Run, one_line
 from .gate import Verdict
 from .page import notebook_page
 
@@ -90,9 +90,10 @@ MODELS = {"random_forest": "a random forest", "extra_trees": "extremely randomis
 
 def model_words(card: Card) -> str:
     """What the model of `card` is, in words."""
-    params = card.parameters
-    kind = f", {MODELS[params.model]}, {params.n_estimators} trees" if params else ""
-    return card.name + kind
+    params, ours = card.parameters, card.notebook is None
+    if params and params.model and ours:
+        return f"{card.name}, {MODELS[params.model]}, {params.n_estimators} trees"
+    return card.name + (f", {estimator_words(card.estimator)}" if card.estimator else "")
 
 
 def data_words(card: Card) -> str:
@@ -235,22 +236,46 @@ def forest_of(estimator: Any) -> Any:
 
 
 def forest_line(outcome: Outcome) -> str:
-    """How many trees there are, and how many leaves."""
-    leaves = [tree.get_n_leaves() for tree in forest_of(outcome.estimator).estimators_]
+    """How many trees there are, and how many leaves; or what was fitted, if it is no forest."""
+    trees = getattr(forest_of(outcome.estimator), "estimators_", ())
+    if not len(trees) or not all(hasattr(tree, "get_n_leaves") for tree in trees):
+        return one_line(repr(outcome.estimator))
+    leaves = [tree.get_n_leaves() for tree in trees]
     return f"{len(leaves)} trees with {sum(leaves)} leaves"
 
+# %% ../../nbs/5_training/05_report.ipynb #eaa24991
+def feature_shares(outcome: Outcome) -> tuple[str, NDArray[np.float64]]:
+    """How much each feature counts, shape (features,), and what that number is.
 
+    A forest of ours knows it. Any other estimator is asked held-out rows in which the values of
+    one feature are shuffled, and what its score loses is counted.
+    """
+    from sklearn.inspection import permutation_importance
+
+    if outcome.card.notebook is None:
+        return "importance", forest_of(outcome.estimator).feature_importances_
+    rows = outcome.examined.take(np.arange(min(200, len(outcome.examined))))
+    X, repeats = (
+        input_for(outcome.estimator, rows.X, rows.contract),
+        5 if rows.X.shape[1] <= 50 else 1,
+    )
+    found = permutation_importance(
+        outcome.estimator, X, rows.y, n_repeats=repeats, random_state=0, n_jobs=1
+    )
+    return "loss of score if it is shuffled", found.importances_mean
+
+# %% ../../nbs/5_training/05_report.ipynb #c2ff197d
 def importance_chart(outcome: Outcome) -> "Image":
-    """How much each feature helped the forest; the top 20."""
+    """How much each feature counts; the top 20."""
     from matplotlib.figure import Figure
 
-    shares = forest_of(outcome.estimator).feature_importances_
+    what, shares = feature_shares(outcome)
     top = np.argsort(shares, kind="stable")[-20:]
     figure = Figure(figsize=(6, 0.9 + 0.28 * len(top)), layout="constrained")
     axes = figure.subplots()
     axes.barh(range(len(top)), shares[top], color="#4477aa")
     axes.set_yticks(range(len(top)), np.array(chart_names(outcome.table.contract.names))[top])
-    axes.set(xlabel="importance", xlim=(0, None))
+    axes.set(xlabel=what, xlim=(min(0, shares[top].min()), None))
     axes.spines[["top", "right"]].set_visible(False)
     return picture(figure)
 
@@ -350,7 +375,10 @@ def wrong_classes(outcome: Outcome) -> "DataFrame":
 
     labels, place = outcome.labels, {c: i for i, c in enumerate(outcome.labels)}
     truths, answers = outcome.examined.y.tolist(), outcome.ask("predict").tolist()
-    shares, numbers = outcome.ask("predict_proba").tolist(), np.flatnonzero(outcome.held_out) + 1
+    known = hasattr(outcome.estimator, "predict_proba")
+    unknown = np.full((len(truths), len(place)), np.nan)
+    shares = (outcome.ask("predict_proba") if known else unknown).tolist()
+    numbers = np.flatnonzero(outcome.held_out) + 1
     rows = [
         (number, labels[truth], labels[answer], max(share), share[place[truth]])
         for number, truth, answer, share in zip(
@@ -360,9 +388,10 @@ def wrong_classes(outcome: Outcome) -> "DataFrame":
     ]
     columns = ["row", "true class", "answer", "probability of the answer", "of the true class"]
     wrong = DataFrame(sorted(rows, key=lambda row: -row[3])[:MISTAKES], columns=columns)
-    return wrong.set_index("row").round(3)
+    wrong = wrong.set_index("row").round(3)
+    return wrong if known else wrong[columns[1:3]]
 
-
+# %% ../../nbs/5_training/05_report.ipynb #9d7e1349
 def wrong_numbers(outcome: Outcome) -> "DataFrame":
     """The held-out rows with the largest errors, at most `MISTAKES`."""
     from pandas import DataFrame

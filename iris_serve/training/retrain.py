@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_TOLD', 'ORDER', 'MAX_KEPT_DATA', 'Tell', 'Show', 'read_data', 'check_task', 'validate_run', 'describe_columns',
-           'describe_table', 'keep_data', 'divide', 'score_run', 'silent', 'tell_reading', 'write_model', 'fit_model',
-           'build', 'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing', 'train', 'retrain']
+           'describe_table', 'keep_data', 'divide', 'score_run', 'silent', 'tell_reading', 'recorded_params',
+           'write_model', 'fit_model', 'build', 'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing',
+           'train', 'check_kept_model', 'retrain']
 
 # %% ../../nbs/5_training/01_retrain.ipynb #2d83c236
 from collections.abc import Callable
@@ -22,11 +23,13 @@ from ..data.split import split
 from ..data.table import ColumnNote, Table, fingerprint
 from ..data.wording import align_columns, shorten
 from ..model.atomic import sha256, write_new_file
-from ..model.card import Card, make_card, read_card, retraining_notebook
+from ..model.card import CARD_FILE, Card, make_card, read_card, retraining_notebook
 from ..model.golden import freeze_or_reason
 from ..model.save import FOREST_FILE, write_artifact
 from ..model.scores import Scores, cross_validate, cv_folds, score
 from ..model.train import Params, fit, make_estimator, split_rule
+
+# %% ../../nbs/5_training/01_retrain.ipynb #19cdf527
 from ..registry.records import Run
 from iris_serve.registry.registry import (
     ConflictError,
@@ -38,6 +41,7 @@ from iris_serve.registry.registry import (
 )
 from .common_rows import kept_name
 from .gate import Verdict, judge
+from .own import FOREST, OwnCode
 from iris_serve.training.parameters import (
     METRICS,
     Parameters,
@@ -144,13 +148,21 @@ def divide(parameters: Parameters, table: Table) -> tuple[Table, Table]:
 
 
 def score_run(
-    estimator: Any, params: Params, train_rows: Table, test_rows: Table, n_jobs: int | None = None
+    estimator: Any,
+    params: Params,
+    train_rows: Table,
+    test_rows: Table,
+    n_jobs: int | None = None,
+    pattern: Any = None,
 ) -> Scores:
-    """The metrics of `estimator` on `test_rows`, with those of `cv` folds of `train_rows`."""
+    """The metrics of `estimator` on `test_rows`, with those of `cv` folds of `train_rows`.
+
+    Each fold fits a forest, or a clone of the `pattern` if there is one.
+    """
     metrics = score(estimator, test_rows, train_rows)
     if not params.cv:
         return metrics
-    folds = cross_validate(params, train_rows, params.cv, n_jobs)
+    folds = cross_validate(params, train_rows, params.cv, n_jobs, pattern)
     scored: Scores = msgspec.structs.replace(metrics, cross_validation=folds)
     return scored
 
@@ -168,20 +180,40 @@ def tell_reading(parameters: Parameters, tell: Tell) -> None:
         tell(f"reading {Path(parameters.data).name}")
 
 # %% ../../nbs/5_training/01_retrain.ipynb #d8f02df8
-def write_model(
-    estimator: Any, parameters: Parameters, table: Table, folder: Path, tell: Tell = silent
-) -> Card:
-    """Score `estimator` on the held-out rows of `table`; write it and its card into `folder`."""
+def recorded_params(parameters: Parameters, own: OwnCode | None) -> Params:
+    """The `parameters` that the card keeps, without those of a forest that `own` code ignores."""
     params = model_params(parameters)
+    if own is None:
+        return params
+    unused = [n for n in FOREST if n in Params.__struct_fields__ and n not in own.used]
+    recorded: Params = msgspec.structs.replace(params, **dict.fromkeys(unused))
+    return recorded
+
+# %% ../../nbs/5_training/01_retrain.ipynb #7baaa123
+def write_model(
+    estimator: Any,
+    parameters: Parameters,
+    table: Table,
+    folder: Path,
+    tell: Tell = silent,
+    own: OwnCode | None = None,
+) -> Card:
+    """Score `estimator` on the held-out rows of `table`; write it and its card into `folder`.
+
+    `own` is the code of a person's notebook, if that has fitted it.
+    """
+    params, name = recorded_params(parameters, own), parameters.name
     train_rows, test_rows = divide(parameters, table)
     tell(f"scoring on {len(test_rows)} held-out rows" + f" and {params.cv} folds" * (params.cv > 0))
-    metrics = score_run(estimator, params, train_rows, test_rows, parameters.n_jobs)
+    pattern = estimator if own else None
+    metrics = score_run(estimator, params, train_rows, test_rows, parameters.n_jobs, pattern)
     tell("freezing, and writing the model")
     frozen = freeze_or_reason(estimator, table.contract)
-    card = make_card(parameters.name, params, table, metrics, estimator, frozen)
+    note = own.note(parameters) if own else None
+    card = make_card(name, params, table, metrics, estimator, frozen, note)
     return write_artifact(folder, estimator, card, frozen)
 
-
+# %% ../../nbs/5_training/01_retrain.ipynb #68f9f3c0
 def fit_model(parameters: Parameters, train_rows: Table) -> Any:
     """The estimator that `parameters` ask for, fitted on `train_rows`."""
     params = model_params(parameters)
@@ -271,16 +303,24 @@ def train(
         return publish_and_promote(registry, staged, parameters, table, run, tell=tell)
 
 # %% ../../nbs/5_training/01_retrain.ipynb #3aff24d2
+def check_kept_model(staged: Path, notebook: str) -> None:
+    """Raise `RetrainError` if `notebook` has come to its end, and there is no model in `staged`."""
+    if not (staged / CARD_FILE).is_file():
+        raise RetrainError(f"{notebook} has kept no model: call keep(estimator) in its last cell")
+
+# %% ../../nbs/5_training/01_retrain.ipynb #80e52158
 def retrain(
     models: Path,
     parameters: Parameters,
     progress: bool = False,
     tell: Tell = silent,
     show: Show = show_nothing,
+    notebook: Path | None = None,
 ) -> Run:
     """Execute the retraining notebook and publish what it made; returns its run record.
 
-    `progress` shows papermill's bar; `tell` and `show` are as for `train`.
+    `notebook` is one of your own, and `parameters` are then its `own_parameters`. `progress` shows
+    papermill's bar; `tell` and `show` are as for `train`.
     Raises what `validate_run` does before anything runs; `RetrainError` if the extra is missing,
     a cell fails, or the data file was changed meanwhile. No version is added then, and the
     notebook of a cell that failed is kept in the registry's directory `failed`.
@@ -290,9 +330,11 @@ def retrain(
     tell_reading(parameters, tell)
     table, file = validate_run(parameters), Path(parameters.data)
     show(table)
+    chosen = notebook or retraining_notebook()
     with stage(registry) as staged:
         data = keep_data(table, file, staged)
-        notebook = run_notebook(retraining_notebook(), parameters, staged, data, progress, registry)
+        executed = run_notebook(chosen, parameters, staged, data, progress, registry)
+        check_kept_model(staged, chosen.name)
         if read_card(staged).data.sha256 != fingerprint(table):
             raise RetrainError(f"{file.name} was changed during the run")
-        return publish_and_promote(registry, staged, parameters, table, run, notebook, tell)
+        return publish_and_promote(registry, staged, parameters, table, run, executed, tell)

@@ -4,29 +4,30 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'kernel_inputs',
-           'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed',
-           'failed_copy_message', 'run_notebook']
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values', 'quiet',
+           'kernel_inputs', 'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed',
+           'keep_failed', 'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
+import logging
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-import msgspec
-
 from ..model.atomic import ArtifactError, reject_symlink, write_new_file
 from ..model.child import kernel_environment, python_command, usable_home
 from ..registry.records import NOTEBOOK_FILE, one_line
 from ..registry.registry import Registry
-from .parameters import Parameters, file_name
+from .own import OwnParameters
+from .parameters import FIELDS, Parameters, file_name
 
 # %% ../../nbs/5_training/03_runner.ipynb #c4310417
 EXTRA = (
@@ -103,7 +104,29 @@ def stderr_tail(folder: Path) -> str:
 # %% ../../nbs/5_training/03_runner.ipynb #6548f34d
 STAGED, PYTHON, DATA = "IRIS_RETRAIN_STAGED", "IRIS_RETRAIN_PYTHON", "IRIS_RETRAIN_DATA"
 
+# %% ../../nbs/5_training/03_runner.ipynb #a758895c
+def injected_values(parameters: Parameters) -> dict[str, Any]:
+    """What papermill injects of `parameters`: all; of a person's notebook what it needs to know."""
+    ours = {name: getattr(parameters, name) for name in FIELDS}
+    if not isinstance(parameters, OwnParameters):
+        return ours
+    default, declared = Parameters(), parameters.declared
+    needed = {n: v for n, v in ours.items() if n in declared or v != getattr(default, n)}
+    return needed | parameters.own
 
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """While this lasts, the logger called `name` gives no warnings."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+# %% ../../nbs/5_training/03_runner.ipynb #80002afe
 def kernel_inputs(
     parameters: Parameters, staged: Path, data: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -111,7 +134,7 @@ def kernel_inputs(
 
     `data` is where the data file is; it is left out for the built-in table, which has none.
     """
-    staged, injected = staged.resolve(), msgspec.structs.asdict(parameters)
+    staged, injected = staged.resolve(), injected_values(parameters)
     environment = {STAGED: str(staged), PYTHON: sys.executable}
     environment["IRIS_SERVE_MODELS"] = str(staged.parent.parent)
     if parameters.data != "iris":
@@ -136,13 +159,16 @@ def execute_notebook(
 
     injected, environment = kernel_inputs(parameters, staged, data)
     write_kernel_spec(executed.parent, environment)
-    papermill.execute_notebook(
-        with_doubled_braces(notebook),
-        with_doubled_braces(executed),
-        parameters=injected,
-        progress_bar=progress,
-        kernel_manager_class=kernel_manager_class(executed.parent),
-    )
+    with quiet("papermill"):  # which warns of parameters that the tagged cell doesn't set
+        papermill.execute_notebook(
+            with_doubled_braces(notebook),
+            with_doubled_braces(executed),
+            parameters=injected,
+            progress_bar=progress,
+            kernel_name="python3",  # for a notebook that names none, or one that isn't here
+            language="python",
+            kernel_manager_class=kernel_manager_class(executed.parent),
+        )
 
 # %% ../../nbs/5_training/03_runner.ipynb #9fbf7b16
 def strip_paths(executed: Path) -> bytes:

@@ -108,10 +108,15 @@ def test_the_facade_has_every_name_that_a_recorded_notebook_may_use():
     assert verbs == {
         "table": [],
         "split": [],
-        "fit": ["train"],
+        "fit": ["train", "estimator"],
         "keep": ["estimator"],
         "finish": [],
     }
+    functions = {
+        name: [*inspect.signature(getattr(notebook, name)).parameters]
+        for name in ("table", "split", "keep")
+    }
+    assert functions == {"table": [], "split": [], "keep": ["estimator"]}
     shows = "summary decision data features classes importances scores per_class folds confusion "
     shows += "mistakes files comparisons flips columns targets forest breakdown residuals errors"
     for name in shows.split():

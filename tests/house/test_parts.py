@@ -145,6 +145,7 @@ DEFINED_TWICE = {
     "retrain": COMMAND,
     "rollback": COMMAND,
     "serve": COMMAND,
+    "split": "a verb of notebooks, named like the function that it calls",
     "train": COMMAND,
     "verify": COMMAND,
 }
