@@ -33,7 +33,7 @@ class Choices(Struct, frozen=True, kw_only=True):
     `drop` leaves columns out, and `categories` are columns of numbers that are names. `missing`
     are texts that stand for a missing value besides the usual ones, and `present` are usual ones
     that do not. The `task` is what the target holds, `rare` classes are those with few rows, and
-    an `unknown` category in a question is refused or counts as missing.
+    an `unknown` category in a request is refused or counts as missing.
     """
 
     drop: tuple[str, ...] = ()

@@ -153,7 +153,7 @@ class OpenFile:
     """A file with the columns `names`; `read(marks, target)` reads all of them.
 
     `marks` stand for missing values, and the column `target` is read as text, unless the file is
-    `typed` and tells numbers from text itself. The columns in `index` are one, as the file says.
+    `typed` and tells numbers from text itself. Those in `index` were an index, as the file says.
     """
 
     names: list[str]

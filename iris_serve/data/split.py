@@ -87,7 +87,7 @@ def held_out(table: Table, test_size: float, rule: Rule = "content") -> NDArray[
     """For each row of `table`: is it held out? About `test_size` of them are.
 
     By the rule `content` that is decided by nothing but the values in the row; by the rule `fair`,
-    equal rows are divided, and no class of two rows or more misses on a side.
+    equal rows are divided, and no class of two rows or more is missing on a side.
     """
     if rule == "content":
         return content_fractions(table) < test_size
@@ -106,7 +106,7 @@ def few_differ(fractions: NDArray[np.float64]) -> bool:
 
 
 def choose_rule(table: Table, test_size: float) -> Rule:
-    """`content`, unless few rows of `table` differ or a class would miss on a side: then `fair`."""
+    """`content`, but `fair` if few rows of `table` differ or a class would be missing on a side."""
     fractions, rows_asked = content_fractions(table), test_size * len(table)
     if not 0.5 <= rows_asked <= len(table) - max(1, len(table.contract.classes)) / 2:
         return "content"

@@ -144,7 +144,7 @@ def judge_column(
 ) -> ColumnVerdict:
     """What becomes of the `column` at this `place`; only the rows that are `kept` count.
 
-    One that is `forced` is not left out. The columns in `index` are one.
+    One that is `forced` is not left out. Those in `index` were an index, as the file says.
     """
     if not forced and (reason := why_misleading(column.cells, index)):
         return ColumnVerdict(reason)

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+# %% ../../nbs/3_model/04_card.ipynb #9541da0d
 from ..data.columns import MARKS
 from ..data.contract import Contract
 from ..data.split import Rule

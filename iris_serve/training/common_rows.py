@@ -60,7 +60,7 @@ def tables_to_compare(table: Table, other: Table | None) -> list[Table]:
 
 # %% ../../nbs/5_training/09_common_rows.ipynb #0b7023f0
 class UnknownRowsError(LookupError):
-    """Nobody can say from which rows a model has learned; the message says why."""
+    """It is not known from which rows a model has learned; the message says why."""
 
 
 def learned_from(table: Table, card: Card, own: Table | None) -> NDArray[np.bool_]:
