@@ -22,7 +22,7 @@ from .data.split import held_out
 from .data.table import Table, estimator_input
 from .model.card import CARD_FILE
 from .model.child import expand_home
-from .model.save import FOREST_FILE
+from .model.save import FOREST_FILE, how_served
 from .model.train import fit, fit_target, with_one_thread
 
 # %% ../nbs/5_training/08_notebook.ipynb #268421ae
@@ -147,7 +147,7 @@ def write_and_judge(
     parameters, folder = workspace.parameters, workspace.folder
     card = write_model(estimator, parameters, table, folder, own=own)
     if FOREST_FILE not in card.files:
-        print(f"{card.name} will be served {report.frozen_words(card)}")
+        print(f"{card.name} will be served {how_served(card)}")
     verdict = judge(workspace.registry, folder, table, parameters.promote, parameters.min_score)
     chosen = held_out(table, parameters.test_size, card.data.split)
     return Report(table, chosen, estimator, card, verdict)

@@ -25,7 +25,7 @@ from ..data.wording import align_columns, shorten
 from ..model.atomic import sha256, write_new_file
 from ..model.card import CARD_FILE, Card, make_card, read_card, retraining_notebook
 from ..model.golden import freeze_or_reason
-from ..model.save import FOREST_FILE, write_artifact
+from ..model.save import FOREST_FILE, how_served, write_artifact
 from ..model.scores import Scores, cross_validate, cv_folds, score
 from ..model.train import Params, fit, make_estimator, split_rule
 
@@ -50,7 +50,7 @@ from iris_serve.training.parameters import (
     model_params,
     parse_minimum,
 )
-from .report import frozen_words, keep_report
+from .report import keep_report
 from .runner import RetrainError, check_extra, run_notebook
 
 # %% ../../nbs/5_training/01_retrain.ipynb #8108bbd1
@@ -260,7 +260,7 @@ def publish_and_promote(
     """
     place, card = staged, read_card(staged)
     if FOREST_FILE not in card.files:
-        tell(f"{card.name} will be served {frozen_words(card)}")
+        tell(f"{card.name} will be served {how_served(card)}")
     tell("comparing with the current version")
     while True:
         verdict = judge(registry, place, table, parameters.promote, parameters.min_score)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values', 'quiet',
-           'kernel_inputs', 'with_doubled_braces', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed',
-           'keep_failed', 'failed_copy_message', 'run_notebook']
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values',
+           'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook', 'strip_paths',
+           'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
@@ -114,18 +114,6 @@ def injected_values(parameters: Parameters) -> dict[str, Any]:
     needed = {n: v for n, v in ours.items() if n in declared or v != getattr(default, n)}
     return needed | parameters.own
 
-
-@contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """While this lasts, the logger called `name` gives no warnings."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
 # %% ../../nbs/5_training/03_runner.ipynb #80002afe
 def kernel_inputs(
     parameters: Parameters, staged: Path, data: Path
@@ -141,6 +129,23 @@ def kernel_inputs(
         environment[DATA] = str(data.resolve())
         injected["data"] = file_name(parameters.data)
     return injected, environment
+
+# %% ../../nbs/5_training/03_runner.ipynb #d637e420
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """While this lasts, the logger called `name` says nothing."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Is it something else than the end of a kernel that was stopped?"""
+    return "DeadKernelError" not in record.getMessage()
 
 # %% ../../nbs/5_training/03_runner.ipynb #65cc946a
 def with_doubled_braces(path: Path) -> str:
@@ -159,7 +164,8 @@ def execute_notebook(
 
     injected, environment = kernel_inputs(parameters, staged, data)
     write_kernel_spec(executed.parent, environment)
-    with quiet("papermill"):  # which warns of parameters that the tagged cell doesn't set
+    logging.getLogger("asyncio").addFilter(is_news)
+    with quiet("papermill"):
         papermill.execute_notebook(
             with_doubled_braces(notebook),
             with_doubled_braces(executed),
