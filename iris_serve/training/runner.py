@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'kernel_inputs',
-           'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message',
-           'run_notebook']
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'kernel_inputs', 'quiet',
+           'is_news', 'execute_notebook', 'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed',
+           'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
+import logging
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,6 +114,23 @@ def kernel_inputs(
         injected["data"] = Path(parameters.data).name
     return injected, environment
 
+# %% ../../nbs/5_training/03_runner.ipynb #d637e420
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """While this lasts, the logger called `name` says nothing."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Is it something else than the end of a kernel that was stopped?"""
+    return "DeadKernelError" not in record.getMessage()
+
 # %% ../../nbs/5_training/03_runner.ipynb #65cc946a
 def execute_notebook(
     notebook: Path, parameters: Parameters, staged: Path, executed: Path, progress: bool, data: Path
@@ -124,13 +143,15 @@ def execute_notebook(
 
     injected, environment = kernel_inputs(parameters, staged, data)
     write_kernel_spec(executed.parent, environment)
-    papermill.execute_notebook(
-        notebook,
-        executed,
-        parameters=injected,
-        progress_bar=progress,
-        kernel_manager_class=kernel_manager_class(executed.parent),
-    )
+    logging.getLogger("asyncio").addFilter(is_news)
+    with quiet("papermill"):
+        papermill.execute_notebook(
+            notebook,
+            executed,
+            parameters=injected,
+            progress_bar=progress,
+            kernel_manager_class=kernel_manager_class(executed.parent),
+        )
 
 # %% ../../nbs/5_training/03_runner.ipynb #9fbf7b16
 def strip_paths(executed: Path) -> bytes:
