@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mixed import Recorder, contracts, rows
 
@@ -65,6 +65,8 @@ def repeated(asked):
 def test_rows_of_all_kinds_are_the_same_in_every_format(data):
     contract = data.draw(contracts())
     many = data.draw(st.lists(rows(contract), min_size=1, max_size=4))
+    # A line of CSV with nothing but one blank value is an empty line.
+    assume(all("".join(map(str, row)).strip() for row in many))
     order = data.draw(st.permutations(range(len(contract.features))))
     expected = None
     for way, ask in spellings(contract, many, order):
