@@ -151,7 +151,7 @@ def check_unscaled(scaler: Any, found: Floats, cuts: Floats, at: Any) -> None:
     above, rows = np.nextafter(found, np.inf), np.arange(len(cuts))
     for chunk in np.array_split(rows, max(1, len(rows) * scaler.n_features_in_ // 10**6)):
         for x, left in ((found[chunk], True), (above[chunk], False)):
-            matrix = np.zeros((len(chunk), scaler.n_features_in_))
+            matrix = np.zeros((max(1, len(chunk)), scaler.n_features_in_))
             matrix[np.arange(len(chunk)), at[chunk]] = x
             names = getattr(scaler, "feature_names_in_", None)
             scaled = transform_quietly(scaler, matrix, names)

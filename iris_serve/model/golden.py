@@ -176,7 +176,8 @@ def plain_answers(estimator: Any, X: Any, task: str) -> tuple[Value, ...]:
         return tuple(found.astype(np.float64).tolist())
     answers = tuple(plain_classes(found))
     if {type(answer) for answer in answers} not in ({int}, {str}, {bool}):
-        kind = type(answers[0]).__name__
+        odd = [answer for answer in answers if type(answer) not in (int, str, bool)]
+        kind = type([*odd, answers[0]][0]).__name__
         what = "a class must be a whole number, a text or a boolean"
         raise TypeError(f"{what}, and here it is a {kind}")
     return answers

@@ -57,8 +57,7 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may be chosen: the table and how it is read, the share held out, and the forest.
 
     `data` is "iris" or a file, `target` its column to predict. `features` (to use), `drop`,
-    `categories` (numbers that are names) and `missing` (marks) are lists. What a model has not
-    used is None.
+    `categories` (numbers that are names) and `missing` (marks) are lists; None is not used.
     """
 
     seed: Seed | None = 0

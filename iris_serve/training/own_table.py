@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['find_column', 'named_columns', 'find_columns', 'counted_columns', 'check_numbers', 'learned_marks', 'told_left_out',
-           'read_own', 'take_own', 'class_key', 'truth_of', 'pair_classes', 'is_plausible', 'classes_error',
-           'align_classes', 'fitting', 'table_for']
+           'read_own_table', 'take_own', 'class_key', 'truth_of', 'pair_classes', 'is_plausible', 'classes_error',
+           'align_classes', 'frame_of', 'differing_answers', 'fitting', 'table_for']
 
 # %% ../../nbs/5_training/13_own_table.ipynb #e2994bae
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +117,7 @@ def told_left_out(notes: Sequence[ColumnNote]) -> tuple[ColumnNote, ...]:
     return tuple(ColumnNote(n.name, n.kind, why) if n.kind == "left out" else n for n in notes)
 
 
-def read_own(
+def read_own_table(
     estimator: Any, file: Path, target: str, features: Sequence[str] | None = None
 ) -> Table:
     """The table in `file` with the columns of `estimator`, in its order, and nothing else.
@@ -181,10 +182,11 @@ def pair_classes(own: Sequence[Value], there: Sequence[Value]) -> dict[Value, Va
 
 # %% ../../nbs/5_training/13_own_table.ipynb #a9acabb4
 def is_plausible(estimator: Any, table: Table) -> bool:
-    """Does `estimator` have more of the `table` right than if it always gave the same answer?"""
-    answers = plain_classes(estimator.predict(input_for(estimator, table.X, table.contract)))
-    right = np.mean([a == b for a, b in zip(answers, table.y.tolist(), strict=True)])
-    return bool(right > np.unique(table.y, return_counts=True)[1].max() / len(table))
+    """Does each answer of `estimator` go along with its own class in the `table`?"""
+    found = plain_classes(estimator.predict(input_for(estimator, table.X, table.contract)))
+    answers, y = np.array(found, dtype=object), table.y.astype(object)
+    shares = [(np.mean(y[answers == c] == c), np.mean(y == c)) for c in set(found)]
+    return all(bool(share >= usual) for share, usual in shares)
 
 
 def classes_error(estimator: Any, table: Table) -> EstimatorError:
@@ -216,9 +218,40 @@ def align_classes(estimator: Any, table: Table) -> Table:
     aligned = replace(
         table, y=y, contract=changed(table.contract, classes=tuple(own), labels=labels)
     )
-    if not same and truth_of(own) is None and not is_plausible(estimator, aligned):
+    if not same and not is_plausible(estimator, aligned):
         raise classes_error(estimator, table)
     return aligned
+
+# %% ../../nbs/5_training/13_own_table.ipynb #bfad4014
+def frame_of(file: Path, target: str, table: Table) -> Any:
+    """The rows of `table` as pandas reads them from `file`; None if it reads other ones."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+        frame = frame[frame[target].notna()][table.contract.names]
+    except (ImportError, KeyError, ValueError):
+        return None
+    return frame if len(frame) == len(table) else None
+
+
+def differing_answers(estimator: Any, file: Path, target: str, table: Table) -> int:
+    """About how many rows `estimator` answers otherwise with the frame that pandas reads."""
+    own = named_columns(estimator)
+    frame = None if own is None else frame_of(file, target, table)
+    if frame is None:
+        return 0
+    asked = input_for(estimator, table.X, table.contract)
+    verb = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            wanted = np.asarray(getattr(estimator, verb)(frame.set_axis(own, axis=1)))
+        except Exception:  # fitted on something else than the file as it is
+            return 0
+        found = np.asarray(getattr(estimator, verb)(asked))
+    same = np.isclose(found, wanted, 1e-9, 1e-12) if found.dtype.kind == "f" else found == wanted
+    return int((~same.reshape(len(table), -1).all(axis=1)).sum())
 
 # %% ../../nbs/5_training/13_own_table.ipynb #1f4c118c
 def fitting(estimator: Any, table: Table) -> Table:
@@ -237,5 +270,13 @@ def fitting(estimator: Any, table: Table) -> Table:
 def table_for(
     estimator: Any, file: Path, target: str, features: Sequence[str] | None = None
 ) -> Table:
-    """The table in `file` as `estimator` knows it; raises as `read_own` and `fitting` do."""
-    return fitting(estimator, read_own(estimator, file, target, features))
+    """The table in `file` as `estimator` knows it; raises as `read_own_table` and `fitting` do."""
+    table = fitting(estimator, read_own_table(estimator, file, target, features))
+    if differing := differing_answers(estimator, file, target, table):
+        kind, rows = type(estimator).__name__, f"{differing} of {len(table)} rows"
+        raise EstimatorError(
+            f"{kind} answers {rows} otherwise when it is asked with the data frame that "
+            "pandas.read_csv makes of the file. Here numbers are floats, and marks as ? and - are "
+            "missing values: change these columns in the file, and fit it on that"
+        )
+    return table

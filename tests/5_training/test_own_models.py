@@ -19,7 +19,14 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+)
+from sklearn.tree import DecisionTreeClassifier
 
 from iris_serve.cli.settings import Settings
 from iris_serve.data.table import iris
@@ -283,3 +290,54 @@ def test_a_pickle_whose_module_is_gone_stops_the_start_with_one_line(tmp_path):
     assert (done.returncode != 0, "serving" in done.stdout) == (True, False)
     assert "No module named 'own_steps'; install what it needs" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def groups(rows=200, classes=4, seed=0):
+    """A frame with a number `x` that tells the text `y`, and a digit `z` that does not."""
+    kind = np.random.default_rng(seed).integers(0, classes, rows)
+    x = kind + np.random.default_rng(seed + 1).uniform(0, 0.8, rows)
+    return pd.DataFrame({"x": x, "z": np.arange(rows) % 7, "y": np.array(list("abcd"))[kind]})
+
+
+def added_from(tmp_path, estimator, frame):
+    """As `added`, with the table `frame` as a CSV file."""
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    return added(tmp_path, estimator, tmp_path / "rows.csv", "y")
+
+
+def assert_refused(tmp_path, estimator, frame, words):
+    with pytest.raises(EstimatorError, match=words):
+        added_from(tmp_path, estimator, frame)
+    assert Registry(tmp_path / "models", "own").versions() == []
+
+
+def test_numbers_for_names_in_another_order_are_refused(tmp_path):
+    frame = groups()
+    order = {"a": 0, "b": 1, "d": 2, "c": 3}
+    estimator = RandomForestClassifier(5, random_state=0).fit(frame[["x", "z"]], frame.y.map(order))
+    assert_refused(tmp_path, estimator, frame, "knows the classes")
+
+
+def test_zero_and_one_the_other_way_round_are_refused(tmp_path):
+    frame = groups(classes=2).replace({"a": "no", "b": "yes"})
+    estimator = LogisticRegression().fit(frame[["x", "z"]], (frame.y == "no").astype(int))
+    assert_refused(tmp_path, estimator, frame, "knows the classes")
+
+
+def test_a_step_that_makes_texts_of_whole_numbers_is_refused_and_never_wrong(tmp_path):
+    frame = groups(classes=2).assign(x=np.arange(200) * 0.1, z=lambda f: (f.y == "a") + 101)
+    texts = FunctionTransformer(pd.DataFrame.astype, kw_args={"dtype": "str"})
+    encode = make_pipeline(texts, OneHotEncoder(handle_unknown="ignore"))
+    columns = make_column_transformer((encode, ["z"]), remainder="passthrough")
+    estimator = make_pipeline(columns, LogisticRegression()).fit(frame[["x", "z"]], frame.y)
+    assert_refused(
+        tmp_path, estimator, frame, "rows otherwise when it is asked with the data frame"
+    )
+
+
+def test_a_scaler_of_columns_that_no_tree_uses_does_not_stop_the_freezing(tmp_path):
+    frame = groups(classes=2)
+    scalers = make_column_transformer((StandardScaler(), ["x"]), (MinMaxScaler(), ["z"]))
+    estimator = make_pipeline(scalers, DecisionTreeClassifier(max_depth=1))
+    registry = added_from(tmp_path, estimator.fit(frame[["x", "z"]], frame.y), frame)
+    assert how_served(read_card(registry.path(1))) == "frozen"

@@ -95,7 +95,7 @@ def test_five_cells_are_retrained_served_shown_and_made_again(here, cells, name,
     written(cells)
     done = command("retrain", "--notebook", "mine.ipynb", "-p", *given)
     assert done.returncode == 0, done.stderr
-    assert "will be served from its pickle" in done.stderr
+    assert "will be served from a pickle" in done.stderr
     done = papermill("-p", *given)
     assert done.returncode == 0, done.stderr
     registry = Registry(Path("models"), name)
@@ -200,6 +200,10 @@ FITTED = "from sklearn.linear_model import LogisticRegression\n"
     [
         ((*IRIS[:3], FITTED + "keep(LogisticRegression())"), "LogisticRegression is not fitted"),
         ((*IRIS, "keep(model)"), "keep was called twice"),
+        (
+            (*IRIS[:2], FITTED + "keep(LogisticRegression(max_iter=1000).fit(*table()))"),
+            "no rows were held out: call split()",
+        ),
         ((IRIS[0], BEGIN, "if C > 9: keep(1)"), "has kept no model: call keep(estimator)"),
         (
             (IRIS[0], "from iris_serve.notebook import *\nsplit()", *IRIS[1:]),

@@ -191,7 +191,10 @@ def test_the_inputs_of_a_mixed_model_are_its_features():
     given = found["InferInput"]["properties"]
     assert given["name"]["enum"] == CONTRACTS["number"].names
     assert {"FP64", "BOOL", "BYTES"} <= set(given["datatype"]["enum"])
-    assert found["InferRequestedOutput"]["properties"]["name"]["enum"] == ["prediction"]
+    assert found["InferRequestedOutput"]["properties"]["name"]["enum"] == [
+        "prediction",
+        "predict",
+    ]
     iris = schemas(CONTRACTS["gaps"])
     assert "BYTES" not in iris["InferInput"]["properties"]["datatype"]["enum"]
 

@@ -303,8 +303,9 @@ def test_add_prints_what_is_wrong_with_a_table_without_a_traceback(tmp_path, own
 
 @pytest.mark.parametrize("differences", [[], ["data: another file", "library: numpy 1, and not 2"]])
 def test_reproduce_prints_identical_or_each_difference(models, monkeypatch, differences):
-    def again(folder, name, version, data, progress):
-        assert (folder, name, version, data, progress) == (models, "iris", 1, None, False)
+    def again(folder, name, version, data, progress, trust):
+        assert (folder, name, version, data) == (models, "iris", 1, None)
+        assert (progress, trust) == (False, False)
         return SimpleNamespace(identical=not differences, differences=differences)
 
     monkeypatch.setattr("iris_serve.training.reproduce.reproduce", again, raising=False)
