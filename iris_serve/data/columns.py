@@ -75,7 +75,7 @@ def without_marks(cells: ColumnCells, marks: Collection[str]) -> ColumnCells:
 
 # %% ../../nbs/1_data/08_columns.ipynb #7fdf4e2c
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
-THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", re.ASCII)
 
 
 def comma_hint(text: str) -> str:
@@ -85,7 +85,7 @@ def comma_hint(text: str) -> str:
     return "; write a decimal point" if DECIMAL_COMMA.fullmatch(text) else ""
 
 # %% ../../nbs/1_data/08_columns.ipynb #2beffc8f
-POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+", re.ASCII)
+POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+", re.ASCII)
 
 
 def unclear_point(texts: Sequence[str]) -> int | None:

@@ -100,7 +100,7 @@ def class_error(value: Value) -> str | None:
         return f"a class has at most {MAX_NAME} characters, all of them printable"
     if not isinstance(value, str) and abs(value) == np.inf:
         return "infinite"
-    if not isinstance(value, str) and not abs(value) < 2**53:
+    if not isinstance(value, str) and not (abs(value) < 2**53 and value == int(value)):
         return "a class is a text or a whole number below 2**53, not a measurement"
     return None
 

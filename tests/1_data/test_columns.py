@@ -213,7 +213,7 @@ def test_decimal_commas_are_read_where_they_can_be_nothing_else(found):
     assert table.X[:, 1].tolist() == [float(text.replace(",", ".")) for text in commas]
     assert note(table, "c") == ("number", "numbers, with decimal commas")
     with pytest.raises(TableError, match="write numbers without a comma"):
-        found({"c": [f"{i % 9},{i:03}" for i in range(N)]})
+        found({"c": [f"{i % 9 + 1},{i:03}" for i in range(N)]})
     with pytest.raises(TableError, match="write a decimal point"):
         found({"c": ["1.5", *commas[1:]]})
     with pytest.raises(TableError, match="write a decimal point"):

@@ -63,17 +63,17 @@ def test_texts_among_many_numbers_are_said_with_what_may_help(read, name, hint):
 
 
 def test_a_point_beside_decimal_commas_is_never_guessed(read):
-    sizes, prices = [f'"{i},5"' for i in range(40)], [f"{i}.250" for i in range(40)]
+    sizes, prices = [f'"{i},5"' for i in range(40)], [f"{i + 1}.250" for i in range(40)]
     with pytest.raises(TableError) as refusal:
         read(size=sizes, price=prices, kind=KINDS)
     (issue,) = refusal.value.issues
-    assert (issue.row, issue.column, issue.value) == (1, "price", "0.250")
+    assert (issue.row, issue.column, issue.value) == (1, "price", "1.250")
     assert "is the point a decimal one?" in issue.problem
-    assert read(size=sizes, price=[*prices[:-1], "7.5"], kind=KINDS).X[0].tolist() == [0.5, 0.25]
+    assert read(size=sizes, price=[*prices[:-1], "7.5"], kind=KINDS).X[0].tolist() == [0.5, 1.25]
 
 
 def test_a_number_to_predict_has_no_doubtful_points_either(read):
-    sizes, prices = [f'"{i},5"' for i in range(40)], [f"{i}.250" for i in range(40)]
+    sizes, prices = [f'"{i},5"' for i in range(40)], [f"{i + 1}.250" for i in range(40)]
     with pytest.raises(TableError, match="is the point a decimal one"):
         read(Choices(task="number"), size=sizes, kind=prices)
 
@@ -85,3 +85,13 @@ def test_long_numbers_that_are_names_stay_apart(read):
     table = read(Choices(categories=("account",)), size=SIZES, account=ids, kind=KINDS)
     assert table.contract.features[1].values == (ids[0], ids[1])
     assert table.X[:, 1].tolist() == [0, 1] * 20
+
+
+def test_three_decimals_behind_a_comma_are_decimals_if_a_zero_stands_before_it(read):
+    sizes = [f'"{("", "-")[i % 2]}0,{850 + i}"' for i in range(40)]
+    assert read(size=sizes, kind=KINDS).X[:2, 0].tolist() == [0.85, -0.851]
+
+
+def test_a_measurement_is_no_class_even_if_classes_are_asked_for(read):
+    with pytest.raises(TableError, match="a class is a text or a whole number"):
+        read(Choices(task="classes"), size=SIZES, kind=["0.5", "1.5"] * 20)

@@ -355,8 +355,6 @@ def test_the_choice_of_a_task_overrules_what_was_found(accepted):
     numbers = accepted(content, choices=Choices(task="number"))
     assert (numbers.contract.task, numbers.y.dtype) == ("number", np.float64)
     halves = content.replace(",1", ",1.5")
-    classes = accepted(halves, choices=Choices(task="classes")).contract
-    assert (classes.classes, classes.labels) == ((0.0, 1.5, 2.0), ("0.0", "1.5", "2.0"))
     assert accepted(halves).contract.task == "number"
 
 
