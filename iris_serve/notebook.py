@@ -152,13 +152,13 @@ def write_and_judge(
     chosen = held_out(table, parameters.test_size, card.data.split)
     return Report(table, chosen, estimator, card, verdict)
 
-# %% ../nbs/5_training/08_notebook.ipynb #3cca0e3a
+# %% ../nbs/5_training/08_notebook.ipynb #be4c14ce
 NOT_DIVIDED = (
     "no rows were held out: call split(), and fit on X_train and y_train alone; a model that has "
     "seen all rows of table() would have a score of what it knows by heart"
 )
 
-
+# %% ../nbs/5_training/08_notebook.ipynb #3cca0e3a
 class RunRows:
     """The rows of a run, and what is fitted to them."""
 
@@ -181,6 +181,12 @@ class RunRows:
         """The rows to learn from, and the rows held out."""
         self._divided = True
         return divide(self.parameters, self.table())
+
+    def divided_table(self) -> Table:
+        """The table, if some rows of it were held out; else raises `RuntimeError`."""
+        if not self._divided:
+            raise RuntimeError(NOT_DIVIDED)
+        return self.table()
 
     def fit(self, train: Table, estimator: Any = None) -> Any:
         """The `estimator`, or the forest that the parameters ask for, fitted on rows to `train`."""
@@ -209,11 +215,9 @@ class TrainingRun(RunRows):
 
         Raises `TypeError` or `ValueError` if it can't be kept, and says what it lacks.
         """
-        table = self.table()
+        table = self.divided_table()
         if self._report or (self._workspace.folder / CARD_FILE).exists():
             raise RuntimeError(f"this run has kept a model already; {AGAIN}")
-        if not self._divided:
-            raise RuntimeError(NOT_DIVIDED)
         fits_forest = estimator is self._forest
         self._own = self._history.code(fits_forest) if self._history else None
         self._check_own(estimator, table)
