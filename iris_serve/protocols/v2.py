@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['EXTENSIONS', 'MAX_LISTED_VERSIONS', 'NO_CONTROL', 'server_metadata', 'health_reply', 'input_metadata',
            'tensor_metadata', 'platform_name', 'model_metadata', 'model_ready_reply', 'wants_ready_only',
-           'repository_index_reply', 'add_repository_routes', 'infer_response', 'add_server_routes', 'make_v2']
+           'repository_index_reply', 'add_repository_routes', 'infer_response', 'hot_infer', 'add_server_routes',
+           'make_v2']
 
 # %% ../../nbs/7_protocols/01_v2.ipynb #353d0f53
 from functools import partial
@@ -27,8 +28,9 @@ from iris_serve.protocols.infer import (
     output_names,
 )
 from .tensors import tensor_error
-from ..service.bodies import read_json
+from ..service.bodies import Limits, media_type, read_json
 from ..service.errors import ForbiddenError, NotReadyError, Reply, json_reply
+from ..service.lane import Environ, HotPath, add_hot_path
 from iris_serve.service.request import (
     answer_in,
     current_predictor,
@@ -146,6 +148,12 @@ def infer_response(predictor: Predictor) -> Response:
     dialect = partial(infer_reply, header=header, limits=limits)
     return answer_in(dialect, predictor, infer_example)
 
+# %% ../../nbs/7_protocols/01_v2.ipynb #a5d7792c
+def hot_infer(body: bytes, predictor: Predictor, environ: Environ, limits: Limits) -> Reply:
+    """As `infer_response`, for the fast lane; raises if the view has to answer."""
+    media_type(environ.get("CONTENT_TYPE"))
+    return infer_reply(body, predictor, environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH"), limits)
+
 # %% ../../nbs/7_protocols/01_v2.ipynb #5f242c97
 def add_server_routes(v2: Blueprint, versions: Versions) -> None:
     """The routes of the protocol that concern no particular version."""
@@ -178,6 +186,9 @@ def make_v2(versions: Versions) -> Blueprint:
     add_server_routes(v2, versions)
     add_repository_routes(v2, versions)
     model, one = "/v2/models/<name>", "/v2/models/<name>/versions/<v>"
+    path = f"/v2/models/{versions.registry.name}/infer"
+    hot = HotPath(path, f"{model}/infer", hot_infer)
+    v2.record(lambda state: add_hot_path(state.app, hot))
 
     @v2.get(model)
     @v2.get(one)
