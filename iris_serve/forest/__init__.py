@@ -223,7 +223,7 @@ class Frozen:
         finder = make_finder(arrays, plan)
         single = Single if arrays.missing is None else SingleWithMissing
         self.single, self.batch = single(arrays, finder), Batch(arrays, plan, finder)
-        self.ask = self.single.ask
+        self.ask, self.recall = self.single.ask, self.single.recall
 
     def answers(self, rows: RowsLike) -> Floats:
         """The answers (rows, classes or 1), read-only for one row in a list; or `RowError`."""

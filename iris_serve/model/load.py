@@ -166,7 +166,7 @@ class ForestPredictor:
     def predict(self, rows: list[list[float]]) -> list[Value]:
         """One class for each of `rows`, exactly what the estimator would answer."""
         if len(rows) == 1:
-            return [self.classes[self.forest.ask(rows[0]).best]]
+            return [self.classes[self.forest.recall(rows[0]).best]]
         return plain_classes(self.forest.predict(rows))
 
     def predict_proba(self, rows: list[list[float]]) -> list[list[float]]:
@@ -183,7 +183,7 @@ class NumberForestPredictor(ForestPredictor):
     def predict(self, rows: list[list[float]]) -> list[Value]:
         """One number for each of `rows`, exactly what the estimator would answer."""
         if len(rows) == 1:
-            return [self.forest.ask(rows[0]).number]
+            return [self.forest.recall(rows[0]).number]
         answers: list[Value] = self.forest.predict(rows).tolist()
         return answers
 

@@ -17,6 +17,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -130,6 +131,7 @@ def inflate(body: bytes, encoding: str | None, limit: int, several: bool = True)
     raise EncodingError("Content-Encoding must be gzip or deflate, or left out")
 
 # %% ../../nbs/6_service/05_bodies.ipynb #3078955a
+@lru_cache(maxsize=64)
 def media_type(content_type: str | None) -> str:
     """The media type in a `Content-Type`, in lower case; raises `MediaError` for multipart."""
     kind = (content_type or "").partition(";")[0].strip().lower()

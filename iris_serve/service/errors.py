@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Headers', 'RETRY_SECONDS', 'STATUS', 'TITLES', 'UNQUOTED', 'MAX_DETAILS', 'FAILED', 'WITH_EXAMPLE', 'Reply',
-           'version_header', 'json_reply', 'BodyError', 'QueryError', 'LengthError', 'TooLargeError',
-           'TooManyRowsError', 'HeadersError', 'MediaError', 'EncodingError', 'UnknownPathError', 'MethodError',
-           'HostError', 'UnauthorizedError', 'ForbiddenError', 'RateError', 'NotReadyError', 'UntrustedError',
-           'status_of', 'error_headers', 'json_pointer', 'error_details', 'expected_body', 'error_content',
-           'with_error', 'problem_reply', 'plain_error_reply']
+           'version_header', 'header_of_version', 'json_reply', 'BodyError', 'QueryError', 'LengthError',
+           'TooLargeError', 'TooManyRowsError', 'HeadersError', 'MediaError', 'EncodingError', 'UnknownPathError',
+           'MethodError', 'HostError', 'UnauthorizedError', 'ForbiddenError', 'RateError', 'NotReadyError',
+           'UntrustedError', 'status_of', 'error_headers', 'json_pointer', 'error_details', 'expected_body',
+           'error_content', 'with_error', 'problem_reply', 'plain_error_reply']
 
 # %% ../../nbs/6_service/04_errors.ipynb #432b3c77
 import json
@@ -41,7 +41,13 @@ class Reply(NamedTuple):
 # %% ../../nbs/6_service/04_errors.ipynb #60ea3230
 def version_header(predictor: Predictor | None) -> Headers:
     """The header that names the version of `predictor`, if there is one."""
-    return (("X-Model-Version", str(predictor.version)),) if predictor else ()
+    return header_of_version(predictor.version) if predictor else ()
+
+
+@lru_cache(maxsize=16)
+def header_of_version(version: int) -> Headers:
+    """The header that names the `version`."""
+    return (("X-Model-Version", str(version)),)
 
 # %% ../../nbs/6_service/04_errors.ipynb #8d07539c
 def json_reply(

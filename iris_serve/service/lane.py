@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Environ', 'UNUSUAL', 'HEADER_NAMES', 'StartResponse', 'Application', 'STATUS_LINES', 'JSON_HEADERS', 'plain_length',
-           'short_headers', 'may_ask', 'Replayed', 'as_list', 'HotPath', 'add_hot_path', 'begin', 'headers_of',
-           'record', 'FastLane']
+           'short_headers', 'may_ask', 'Replayed', 'as_list', 'HotPath', 'add_hot_path', 'begin', 'fixed_headers',
+           'headers_of', 'record', 'FastLane']
 
 # %% ../../nbs/6_service/14_lane.ipynb #ec45f22a
 import time
-from contextlib import suppress
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from flask import Flask
@@ -22,7 +22,7 @@ from ..model.load import Predictor
 from .access import Policy, check_rate, cross_origin, host_allowed
 from .access_log import Observer, RequestInfo, request_id
 from .bodies import Limits
-from .errors import Reply, version_header
+from .errors import Headers, Reply, version_header
 from .keys import authenticate
 from .live import Live
 from .request import BEGUN, Begun
@@ -134,13 +134,18 @@ STATUS_LINES = {code: f"{code} {words.upper()}" for code, words in HTTP_STATUS_C
 JSON_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
 
+@lru_cache(maxsize=64)
+def fixed_headers(own: Headers, length: int) -> Headers:
+    """The headers of a reply that has its `own`, and a body of that `length`, but for the id."""
+    return (*(JSON_HEADERS | dict(own)).items(), ("Content-Length", str(length)))
+
+
 def headers_of(
     reply: Reply, begun: Begun, environ: Environ, origins: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     """The headers of `reply` to the request that has `begun`, in which `origins` may read it."""
-    headers = list((JSON_HEADERS | dict(reply.headers)).items())
-    headers += ("Content-Length", str(len(reply.body))), ("X-Request-Id", begun.id)
-    return headers + [*cross_origin(environ.get("HTTP_ORIGIN"), origins)] if origins else headers
+    headers = *fixed_headers(reply.headers, len(reply.body)), ("X-Request-Id", begun.id)
+    return [*headers, *cross_origin(environ.get("HTTP_ORIGIN"), origins)]
 
 # %% ../../nbs/6_service/14_lane.ipynb #f68bebbf
 def record(hot: HotPath, begun: Begun, body: bytes, reply: Reply, observer: Observer) -> None:
@@ -172,12 +177,11 @@ class FastLane:
         self, hot: HotPath, environ: Environ, start_response: StartResponse
     ) -> list[bytes] | None:
         """The reply to a plain request; None if Flask has to give it."""
-        policy, begun = self.policy, None
+        policy = self.policy
         length = plain_length(environ, policy.limits.body)
         if not length or not short_headers(environ, policy.limits.headers):
             return None
-        with suppress(Exception):  # Flask finds the same reason
-            begun = begin(hot, environ, self.live, policy)
+        begun = self.begin(hot, environ)
         if begun is None:
             return None
         body: bytes = environ["wsgi.input"].read(length)
@@ -192,8 +196,16 @@ class FastLane:
             record(hot, begun, body, reply, self.observer)
         return [reply.body]
 
+    def begin(self, hot: HotPath, environ: Environ) -> Begun | None:
+        """What the request begins with; None if it isn't admitted, since Flask says why."""
+        try:
+            return begin(hot, environ, self.live, self.policy)
+        except Exception:
+            return None
+
     def reply(self, hot: HotPath, environ: Environ, body: bytes, begun: Begun) -> Reply | None:
         """The reply to `body`; None if making it raises, since Flask's views say what is wrong."""
-        with suppress(Exception):
+        try:
             return hot.reply(body, begun.model, environ, self.policy.limits)
-        return None
+        except Exception:
+            return None

@@ -7,12 +7,13 @@ __all__ = ['UNREAD', 'ROW_KEYS', 'ROWS_READ_BY', 'ENVELOPE_KEYS', 'TUTORIAL_DECO
            'CLIENT_ERRORS', 'ParsedBody', 'is_many', 'meant_rows', 'read_envelope', 'TutorialBody', 'tutorial_row',
            'parse_body', 'query_issues', 'read_query', 'check_row_count', 'on_line', 'rows_issues', 'check_rows',
            'PredictRequest', 'found_issues', 'check_request', 'notes_on', 'class_details', 'number_details',
-           'detailed_answers', 'answer_request', 'first_invalid_row', 'corrected_features', 'example_text',
-           'lined_example', 'corrected_example', 'predict_reply']
+           'detailed_answers', 'class_reply', 'answer_request', 'first_invalid_row', 'corrected_features',
+           'example_text', 'lined_example', 'corrected_example', 'predict_reply']
 
 # %% ../../nbs/6_service/02_predict.ipynb #2590120f
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -57,6 +58,7 @@ from iris_serve.service.errors import (
     Reply,
     TooManyRowsError,
     expected_body,
+    header_of_version,
     json_pointer,
     json_reply,
     problem_reply,
@@ -343,10 +345,19 @@ def detailed_answers(
         room = max(0, room - len(notes))
     return details
 
+# %% ../../nbs/6_service/02_predict.ipynb #288cb21e
+@lru_cache(maxsize=256, typed=True)
+def class_reply(answer: Value, version: int) -> Reply:
+    """The reply to one row whose class is `answer`, by that `version`."""
+    body = json_reply(200, {"prediction": answer}).body
+    return Reply(200, body, header_of_version(version), (answer,))
+
 # %% ../../nbs/6_service/02_predict.ipynb #74011eb8
 def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
     """The reply to a valid request."""
     answers = predictor.predict(asked.rows)
+    if not (asked.detail or asked.many or predictor.contract.task == "number"):
+        return class_reply(answers[0], predictor.version)
     value: dict[str, Any]
     if not asked.detail:
         value = {"predictions": answers} if asked.many else {"prediction": answers[0]}
