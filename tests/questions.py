@@ -4,10 +4,13 @@ import contextlib
 import csv
 import gzip
 import http.client
+import io
 import json
 import struct
+import sys
 import zlib
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import services
@@ -48,6 +51,33 @@ class Answer(NamedTuple):
 def post(path, value, kind=JSON, *headers):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     return Question("POST", path, body, (("Content-Type", kind), *headers))
+
+
+def environ_of(question):
+    """`question` as a WSGI server hands it over."""
+    path, _, query = question.path.partition("?")
+    environ = {
+        "REQUEST_METHOD": question.method,
+        "PATH_INFO": unquote_to_bytes(path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "5000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "localhost",
+        "CONTENT_LENGTH": str(len(question.body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(question.body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in question.headers:
+        name = name.upper().replace("-", "_")
+        environ[name if name == "CONTENT_TYPE" else f"HTTP_{name}"] = value
+    return environ
 
 
 def tensor(rows, **more):

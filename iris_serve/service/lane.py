@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Environ', 'UNUSUAL', 'HEADER_NAMES', 'StartResponse', 'Application', 'STATUS_LINES', 'JSON_HEADERS', 'plain_length',
-           'short_headers', 'may_ask', 'Replayed', 'as_list', 'HotPath', 'add_hot_path', 'begin', 'fixed_headers',
-           'headers_of', 'record', 'FastLane']
+           'short_headers', 'may_ask', 'read_whole', 'Replayed', 'as_list', 'HotPath', 'add_hot_path', 'begin',
+           'fixed_headers', 'headers_of', 'record', 'FastLane']
 
 # %% ../../nbs/6_service/14_lane.ipynb #ec45f22a
 import time
@@ -70,6 +70,14 @@ def may_ask(environ: Environ, policy: Policy) -> str | None:
 HEADER_NAMES = {"authorization": "HTTP_AUTHORIZATION", "x-api-key": "HTTP_X_API_KEY"}
 
 # %% ../../nbs/6_service/14_lane.ipynb #44342617
+def read_whole(stream: Any, length: int) -> bytes:
+    """`length` bytes of the `stream`; less if it ends or breaks, which Flask finds as well."""
+    try:
+        return bytes(stream.read(length))
+    except Exception:
+        return b""
+
+
 class Replayed:
     """An input stream that begins with what was read from it."""
 
@@ -184,7 +192,7 @@ class FastLane:
         begun = self.begin(hot, environ)
         if begun is None:
             return None
-        body: bytes = environ["wsgi.input"].read(length)
+        body = read_whole(environ["wsgi.input"], length)
         reply = self.reply(hot, environ, body, begun) if len(body) == length else None
         if reply is None:
             environ["wsgi.input"], environ[BEGUN] = Replayed(body, environ["wsgi.input"]), begun

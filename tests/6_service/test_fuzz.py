@@ -5,7 +5,6 @@ application as a WSGI server does. `FUZZ_SEED` repeats a run.
 """
 
 import http.client
-import io
 import json
 import os
 import random
@@ -22,7 +21,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import KINDS, mutant
-from questions import ALL, CSV, INFER, INVOKE, JSON_LENGTH_HEADER, ONE, PREDICT, V1, Answer, post
+from questions import (
+    ALL,
+    CSV,
+    INFER,
+    INVOKE,
+    JSON_LENGTH_HEADER,
+    ONE,
+    PREDICT,
+    V1,
+    Answer,
+    environ_of,
+    post,
+)
 from services import Service
 from werkzeug.test import run_wsgi_app
 
@@ -66,33 +77,6 @@ def check(question, answer):
     elif not documented(question, answer):
         assert answer.headers.get_content_type() == "application/json"
         json.loads(answer.body, parse_constant=pytest.fail)
-
-
-def environ_of(question):
-    """`question` as a WSGI server hands it over."""
-    path, _, query = question.path.partition("?")
-    environ = {
-        "REQUEST_METHOD": question.method,
-        "PATH_INFO": unquote_to_bytes(path.encode("latin-1")).decode("latin-1"),
-        "QUERY_STRING": query,
-        "SERVER_NAME": "127.0.0.1",
-        "SERVER_PORT": "5000",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "localhost",
-        "CONTENT_LENGTH": str(len(question.body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(question.body),
-        "wsgi.input_terminated": True,
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    for name, value in question.headers:
-        name = name.upper().replace("-", "_")
-        environ[name if name == "CONTENT_TYPE" else f"HTTP_{name}"] = value
-    return environ
 
 
 def hand_over(app, question):
