@@ -197,7 +197,8 @@ def join_frame(
     The second value holds the headers that the body needs.
     """
     parts = [write_output(output, raw) for output, raw in zip(outputs, binary, strict=True)]
-    front = json.dumps({**head, "outputs": [said for said, _ in parts]}).encode("ascii")
+    said = ", ".join([text for text, _ in parts])
+    front = f'{json.dumps(head)[:-1]}, "outputs": [{said}]}}'.encode("ascii")
     if not any(binary):
         return front, ()
     kind = ("Content-Type", "application/octet-stream")

@@ -6,11 +6,13 @@
 __all__ = ['FEATURES_TENSOR', 'QUESTION_KEYS', 'table_name_error', 'rows_from_table', 'column_tensor_issues', 'tensor_codes',
            'rows_from_columns', 'rows_from_tensors', 'RequestedOutput', 'read_flag', 'output_for', 'read_requested',
            'output_names', 'output_objects', 'read_outputs', 'label_type', 'classification', 'probability_output',
-           'read_id', 'read_question', 'infer_reply', 'column_inputs', 'infer_example']
+           'read_id', 'repeated_outputs', 'read_plain', 'read_question', 'infer_reply', 'column_inputs',
+           'infer_example']
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #5e6812fd
 import uuid
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -31,6 +33,7 @@ from iris_serve.protocols.framing import (
     read_tensors,
     split_frame,
 )
+from .plain import plain_question
 from iris_serve.protocols.tensors import (
     SIMILARITY,
     Located,
@@ -43,7 +46,7 @@ from iris_serve.protocols.tensors import (
     tensor_error,
     whole_number,
 )
-from ..service.bodies import Limits
+from ..service.bodies import Limits, read_json
 from ..service.errors import BodyError, Reply, version_header
 from ..service.predict import DEFAULT_LIMITS
 
@@ -190,9 +193,12 @@ def output_objects(requested: object, known: Sequence[str]) -> list[Located]:
     return [(("outputs", i), value) for i, value in enumerate(requested)]
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #6c146cf4
-def read_outputs(question: dict[str, Any], predictor: Predictor) -> list[RequestedOutput]:
-    """The outputs that `question` requests, all if it names none. Raises `TensorError`."""
-    known, requested = output_names(predictor), dict[str, RequestedOutput]()
+def read_outputs(question: dict[str, Any], known: Sequence[str]) -> list[RequestedOutput]:
+    """Those of the `known` outputs that `question` requests, all if it names none.
+
+    Raises `TensorError`.
+    """
+    requested = dict[str, RequestedOutput]()
     issues = parameter_issues([((), question)])
     binary = attempt(issues, read_flag, question, "binary_data_output", ())
     objects = attempt(issues, output_objects, question.get("outputs"), known) or []
@@ -244,6 +250,29 @@ def read_id(question: dict[str, Any]) -> str:
         raise tensor_error(("id",), f"must be a string, got {describe_json(given)}")
     return given
 
+# %% ../../nbs/7_protocols/02_infer.ipynb #0c4301ca
+@lru_cache(maxsize=256)
+def repeated_outputs(
+    outputs: bytes, parameters: bytes, known: tuple[str, ...]
+) -> list[RequestedOutput]:
+    """As `read_outputs`, for `outputs` and `parameters` as JSON. Raises `ValueError`."""
+    return read_outputs({"outputs": read_json(outputs), "parameters": read_json(parameters)}, known)
+
+
+def read_plain(
+    body: bytes, header: str | None, predictor: Predictor, limits: Limits
+) -> tuple[str, list[list[float]], list[RequestedOutput]] | None:
+    """As `read_question`, for a plain question; None if it isn't one, or has a mistake."""
+    asked = plain_question(body, header, predictor.contract, limits)
+    if asked is None:
+        return None
+    try:
+        known = tuple(output_names(predictor))
+        requested = repeated_outputs(asked.outputs, asked.parameters, known)
+    except ValueError:
+        return None
+    return str(uuid.uuid4()) if asked.id is None else asked.id, asked.rows, requested
+
 # %% ../../nbs/7_protocols/02_infer.ipynb #e29e08d9
 QUESTION_KEYS = ("id", "inputs", "outputs", "parameters")
 
@@ -252,6 +281,8 @@ def read_question(
     body: bytes, header: str | None, predictor: Predictor, limits: Limits
 ) -> tuple[str, list[list[float]], list[RequestedOutput]]:
     """The id, the rows and the requested outputs in `body`; see `infer_reply`."""
+    if plain := read_plain(body, header, predictor, limits):
+        return plain
     question, tail = split_frame(body, header)
     if not isinstance(question, dict):
         got = describe_json(question)
@@ -259,7 +290,7 @@ def read_question(
     features, inputs = predictor.contract.features, question.get("inputs")
     issues = misspelt_keys([((), question)], QUESTION_KEYS)
     ident = attempt(issues, read_id, question)
-    requested = attempt(issues, read_outputs, question, predictor)
+    requested = attempt(issues, read_outputs, question, output_names(predictor))
     tensors = attempt(issues, read_tensors, inputs, tail, features, limits)
     if issues or ident is None or requested is None or tensors is None:
         raise TensorError(issues)

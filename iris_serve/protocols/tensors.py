@@ -6,11 +6,14 @@
 __all__ = ['P', 'T', 'SIMILARITY', 'MAX_UNKNOWN', 'Located', 'Shape', 'MAX_SIZE', 'MAX_DIMENSIONS', 'ITEM_TYPES', 'NO_LIMITS',
            'TensorError', 'tensor_error', 'raise_issues', 'attempt', 'meant_key', 'misspelt_keys', 'read_datatype',
            'index_steps', 'from_json', 'from_bytes', 'whole_number', 'read_shape', 'unnest_data', 'flatten_data',
-           'check_length', 'read_values', 'Tensor', 'read_tensor', 'Output', 'to_bytes', 'write_output']
+           'check_length', 'read_values', 'Tensor', 'read_tensor', 'Output', 'to_bytes', 'head_text', 'data_text',
+           'write_output']
 
 # %% ../../nbs/7_protocols/03_tensors.ipynb #36ab597a
+import json
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import chain, islice
 from math import prod
 from typing import Any, ParamSpec, TypeVar
@@ -296,15 +299,24 @@ def to_bytes(output: Output) -> bytes:
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
     return np.array(output.values, ITEM_TYPES[output.datatype]).tobytes()
 
+# %% ../../nbs/7_protocols/03_tensors.ipynb #f1a25e06
+@lru_cache(maxsize=1024)
+def head_text(name: str, datatype: str, shape: Shape) -> str:
+    """The JSON of an output with this `name`, `datatype` and `shape`, up to its data."""
+    return json.dumps({"name": name, "datatype": datatype, "shape": list(shape)})[:-1]
+
+
+def data_text(output: Output) -> str:
+    """The values of `output` as a list in JSON."""
+    if output.datatype in DATATYPES:
+        return f"[{', '.join(map(repr, output.values))}]"
+    return json.dumps(list(output.values))
+
 # %% ../../nbs/7_protocols/03_tensors.ipynb #cab74d8e
-def write_output(output: Output, binary: bool = False) -> tuple[dict[str, object], bytes]:
-    """`output` for the JSON, and the bytes that follow the JSON if it is `binary`."""
-    head: dict[str, object] = {
-        "name": output.name,
-        "datatype": output.datatype,
-        "shape": list(output.shape),
-    }
+def write_output(output: Output, binary: bool = False) -> tuple[str, bytes]:
+    """`output` as JSON, and the bytes that follow the JSON if it is `binary`."""
+    head = head_text(output.name, output.datatype, output.shape)
     if not binary:
-        return head | {"data": list(output.values)}, b""
+        return f'{head}, "data": {data_text(output)}}}', b""
     raw = to_bytes(output)
-    return head | {"parameters": {"binary_data_size": len(raw)}}, raw
+    return f'{head}, "parameters": {{"binary_data_size": {len(raw)}}}}}', raw
