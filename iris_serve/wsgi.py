@@ -147,7 +147,8 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
         make_docs(live),
         make_lineage(versions),
     ]
-    app = create_app(live, blueprints, policy, make_observer(metrics, chosen.access_log))
+    observer = make_observer(metrics, chosen.access_log)
+    app = create_app(live, blueprints, policy, observer, chosen.fast_lane)
     live.on_change = partial(sync_live, metrics, live)
     app.extensions["live"] = live
     return app

@@ -46,6 +46,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_rows: Annotated[int, about("Rows in one request", 10_000, ge=1, le=10**6)] = 10_000
     max_headers: Annotated[int, about("Bytes of headers", 1 << 15, ge=1024, le=1 << 20)] = 1 << 15
     access_log: Annotated[AccessLog, about("Log requests: on, off, values", "off")] = "on"
+    fast_lane: Annotated[bool, about("Answer plain questions before Flask", False)] = True
     shared: Annotated[
         str, about("Directory where workers add up counters and rates", "./shared")
     ] = ""
