@@ -54,6 +54,7 @@ from iris_serve.service.errors import (
     BodyError,
     MediaError,
     QueryError,
+    Question,
     Reply,
     TooManyRowsError,
     expected_body,
@@ -347,14 +348,15 @@ def detailed_answers(
 def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
     """The reply to a valid request."""
     answers = predictor.predict(asked.rows)
+    question = Question(predictor.contract, asked.rows, asked.given)
     value: dict[str, Any]
     if not asked.detail:
         value = {"predictions": answers} if asked.many else {"prediction": answers[0]}
-        return json_reply(200, value, predictor, answers)
+        return json_reply(200, value, predictor, answers, question)
     details = detailed_answers(asked, answers, predictor)
     value = {"predictions": details} if asked.many else details[0]
     model = {"model": predictor.name, "version": str(predictor.version)}
-    return json_reply(200, value | model, predictor, answers)
+    return json_reply(200, value | model, predictor, answers, question)
 
 # %% ../../nbs/6_service/02_predict.ipynb #53aa5adb
 def first_invalid_row(parsed: ParsedBody, issues: Sequence[Issue]) -> tuple[Any, Where]:
