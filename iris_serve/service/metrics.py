@@ -8,10 +8,10 @@ __all__ = ['METRICS_LOG', 'SECONDS', 'ROWS', 'FAMILIES', 'LAYOUT', 'METRIC_PREFI
            'TROUBLE', 'Labelled', 'OPENMETRICS', 'Family', 'width', 'layout', 'bucket_names', 'cell_names', 'series_of',
            'encoded_names', 'encode_file', 'encode_series', 'DamagedError', 'decode_cells', 'decode_series',
            'directory_lock', 'take_slot', 'is_held', 'Slot', 'clean_label', 'Series', 'keep_fresh', 'Store',
-           'read_series', 'slot_numbers', 'add_up', 'class_counts', 'ranges', 'lenient', 'surprises', 'WorkerCounters',
-           'said_cells', 'read_said', 'Metrics', 'sync_live', 'Snapshot', 'pid_of', 'snapshot', 'series_in',
-           'as_counter', 'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges', 'process_families',
-           'metrics_text']
+           'read_series', 'slot_numbers', 'add_up', 'class_counts', 'ranges', 'lenient', 'surprises', 'all_surprises',
+           'WorkerCounters', 'said_cells', 'read_said', 'Metrics', 'sync_live', 'Snapshot', 'pid_of', 'snapshot',
+           'series_in', 'as_counter', 'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges',
+           'process_families', 'metrics_text']
 
 # %% ../../nbs/6_service/12_metrics.ipynb #9d8a96b8
 import json
@@ -25,8 +25,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, partial
+from itertools import accumulate, chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
@@ -94,7 +94,7 @@ def layout(families: dict[str, Family]) -> str:
 
 LAYOUT = layout(FAMILIES)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #3d6cc8e4
+# %% ../../nbs/6_service/12_metrics.ipynb #c003cfd2
 METRIC_PREFIX = "iris_serve_"
 SeriesKey: TypeAlias = tuple[str, ...]  # the family, and the value of each of its labels
 Cells: TypeAlias = list[float]
@@ -125,7 +125,7 @@ def series_of(metric: str, labels: dict[str, str]) -> SeriesKey | None:
         return None
     return (name, *(labels.get(label, "") for label in FAMILIES[name].labels))
 
-# %% ../../nbs/6_service/12_metrics.ipynb #b92967ad
+# %% ../../nbs/6_service/12_metrics.ipynb #d8131178
 LENGTH, VALUE = struct.Struct("i"), struct.Struct("dd")
 
 
@@ -151,7 +151,7 @@ def encode_series(values: dict[SeriesKey, Cells]) -> bytes:
     pairs = ((encoded_names(key), cells) for key, cells in values.items())
     return encode_file(pair for heads, cells in pairs for pair in zip(heads, cells, strict=True))
 
-# %% ../../nbs/6_service/12_metrics.ipynb #5d5382f3
+# %% ../../nbs/6_service/12_metrics.ipynb #de1fc5f9
 class DamagedError(ValueError):
     """A file of numbers that is not what it should be."""
 
@@ -230,7 +230,7 @@ def is_held(folder: Path, number: int) -> bool:
     with (folder / f"{number}.lock").open("ab") as file:
         return not try_lock(file)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #5bdaa315
+# %% ../../nbs/6_service/12_metrics.ipynb #48fa2d2c
 class Slot:
     """The slot that this process holds in `folder`, and the files in it."""
 
@@ -297,7 +297,7 @@ class Series(dict[Hashable, Cells]):
         self[labels] = self.store.cells(key) if self.store.admits(key) else self.other
         return self[labels]
 
-# %% ../../nbs/6_service/12_metrics.ipynb #9420c06e
+# %% ../../nbs/6_service/12_metrics.ipynb #179a9fd1
 KINDS = {"counter": False, "histogram": True}  # of files, and whether there are bounds
 
 
@@ -365,7 +365,7 @@ class Store:
             ours = {k: v for k, v in self.values.items() if bool(FAMILIES[k[0]].bounds) == bounded}
             slot.write(kind, encode_series(ours))
 
-# %% ../../nbs/6_service/12_metrics.ipynb #8dea45d3
+# %% ../../nbs/6_service/12_metrics.ipynb #e631499f
 def read_series(path: Path) -> tuple[dict[SeriesKey, Cells], str]:
     """The series in the file `path`; none, and what is wrong, if it can't be read."""
     try:
@@ -401,18 +401,23 @@ def add_up(store: Store) -> tuple[dict[SeriesKey, Cells], int]:
 NUMBER_LABEL = "<number>"
 
 
-def class_counts(answers: Sequence[Value]) -> "Counter[Value]":
-    """How often each class is among the `answers`."""
-    if answers and type(answers[0]) is float:
-        return Counter({NUMBER_LABEL: len(answers)})
-    return Counter(answers)
+def class_counts(answers: Sequence[Sequence[Value] | Counter[Value]]) -> Counter[Value]:
+    """How often each class is among the `answers` to several questions, counted or not."""
+    counted = [each for each in answers if type(each) is Counter]
+    plain = [each for each in answers if type(each) is not Counter] if counted else answers
+    total = Counter(chain.from_iterable(plain))
+    for label in [each for each in total if type(each) is float]:
+        total[NUMBER_LABEL] += total.pop(label)
+    for each in counted:
+        total.update(each)
+    return total
 
-# %% ../../nbs/6_service/12_metrics.ipynb #6246c551
+# %% ../../nbs/6_service/12_metrics.ipynb #b4562bd8
 @lru_cache(maxsize=64)
-def ranges(contract: Contract) -> tuple[tuple[int, str, float, float], ...]:
-    """The place, the name and the range of each feature that is a number."""
+def ranges(contract: Contract) -> tuple[tuple[int, str, float, float, bool], ...]:
+    """The place, the name and the range of each number, and whether it may be missing."""
     pairs = enumerate(contract.features)
-    return tuple((i, f.name, f.low, f.high) for i, f in pairs if f.kind == "number")
+    return tuple((i, f.name, f.low, f.high, f.missing) for i, f in pairs if f.kind == "number")
 
 
 @lru_cache(maxsize=64)
@@ -421,22 +426,45 @@ def lenient(contract: Contract) -> tuple[int, ...]:
     return tuple(i for i, f in enumerate(contract.features) if f.unknown == "missing")
 
 
-Surprises: TypeAlias = "tuple[Counter[str], Counter[str]]"
+Surprises: TypeAlias = tuple[dict[str, int], dict[str, int]]
 
 
 def surprises(question: Question) -> Surprises:
     """How many values of each feature are out of range, and how many texts are unknown."""
     contract, rows, given = question
-    outside, unknown = Counter[str](), Counter[str]()
-    for place, name, low, high in ranges(contract):
-        if found := sum(1 for row in rows if row[place] < low or row[place] > high):
+    outside, unknown = dict[str, int](), dict[str, int]()
+    for place, name, low, high, missing in ranges(contract):
+        column = [row[place] for row in rows]
+        clear = not missing and low <= min(column) and max(column) <= high  # quick, but for NaN
+        if not clear and (found := sum(v < low or v > high for v in column)):
             outside[name] = found
-    names = contract.names
-    for place in lenient(contract) if not given else ():
-        if found := sum(1 for row in rows if row[place] != row[place]):  # NaN
-            unknown[names[place]] = found
-    if given and lenient(contract):
-        unknown.update(names[i] for row in given for i, _ in unknown_notes(row, contract))
+    for place in lenient(contract):
+        if given:
+            found = sum(i == place for row in given for i, _ in unknown_notes(row, contract))
+        else:
+            found = sum(row[place] != row[place] for row in rows)  # NaN
+        if found:
+            unknown[contract.features[place].name] = found
+    return outside, unknown
+
+
+def all_surprises(questions: Iterable[Any]) -> "tuple[Counter[str], Counter[str]]":
+    """The same for many questions, some of which were counted before."""
+    counted: list[Surprises] = []
+    together: dict[int, Question] = {}
+    for each in questions:
+        if type(each) is not Question:
+            counted += [each] if each else []
+        elif lenient(each.contract):
+            counted.append(surprises(each))
+        else:
+            same = together.setdefault(id(each.contract), Question(each.contract, []))
+            same.rows.extend(each.rows)  # type: ignore[attr-defined]
+    counted += map(surprises, together.values())
+    outside, unknown = Counter[str](), Counter[str]()
+    for here, there in counted:
+        outside.update(here)
+        unknown.update(there)
     return outside, unknown
 
 # %% ../../nbs/6_service/12_metrics.ipynb #d46d2bf9
@@ -485,7 +513,7 @@ class WorkerCounters:
                 METRICS_LOG.warning("the numbers can't be written: %s", error)
             self.trouble = str(error)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #3a07987f
+# %% ../../nbs/6_service/12_metrics.ipynb #6370515c
 SAID = ("model_version", "model_loaded_timestamp_seconds", "model_trouble")
 VERSION, LOADED, TROUBLE = range(3)
 
@@ -508,42 +536,53 @@ def read_said(path: Path) -> list[float]:
 class Metrics(WorkerCounters):
     """The numbers of this worker, and in `folder` those of all workers that count there."""
 
+    def tally(self, name: str, labels: Iterable[Hashable]) -> None:
+        """Count each of the `labels` in the family `name`."""
+        series = self.series[name]
+        for label, times in Counter(labels).items():
+            series[label][0] += times
+
     def count(self, notes: Sequence[Note]) -> None:
         """Count the requests of these `notes`."""
-        series = self.series
-        requests, durations, errors = series["requests"], series["seconds"], series["refusals"]
+        if not notes:
+            return
+        _, routes, statuses, seconds, *rest = zip(*notes, strict=True)
+        rows, answers, errors, versions, _, questions = rest
+        buckets, durations = map(partial(bisect_left, SECONDS), seconds), self.series["seconds"]
+        answered = [
+            each for each in zip(rows, answers, versions, questions, strict=True) if each[0]
+        ]
         with self.lock:
-            for _, route, status, seconds, rows, answers, error, version, _, question in notes:
-                requests[route, status][0] += 1
-                cells = durations[route]
-                cells[bisect_left(SECONDS, seconds)] += 1
-                cells[-1] += seconds
-                if error:
-                    errors[error][0] += 1
-                if rows:
-                    self.count_rows(rows, answers, version, question)
+            self.tally("requests", zip(routes, statuses, strict=True))
+            self.tally("refusals", filter(None, errors))
+            for (route, bucket), times in Counter(zip(routes, buckets, strict=True)).items():
+                durations[route][bucket] += times
+            for route, spent in zip(routes, seconds, strict=True):
+                durations[route][-1] += spent
+            if answered:
+                self.count_answered(answered)
 
-    def count_rows(self, rows: int, answers: Any, version: int | None, question: Any) -> None:
-        """Count `rows` rows that were answered. Has to be called with the lock held."""
-        cells, classes = self.series["rows"].other, self.series["predictions"]
-        cells[bisect_left(ROWS, rows)] += 1
-        cells[-1] += rows
-        if version is not None:
-            self.series["versions"][version][0] += 1
-            self.series["answered"][version][0] += rows
-        for answer, times in (
-            answers if isinstance(answers, Counter) else class_counts(answers)
-        ).items():
-            classes[answer][0] += times
-        if question is not None:
-            found = surprises(question) if isinstance(question, Question) else question
-            for name, counts in zip(("outside", "unknown"), found, strict=True):
-                for feature, times in counts.items():
-                    self.series[name][feature][0] += times
+    def count_answered(self, answered: Sequence[tuple[int, Any, int | None, Any]]) -> None:
+        """Count requests by their rows, answers, versions and questions, with the lock held."""
+        sizes, answers, versions, questions = zip(*answered, strict=True)
+        cells, by_version = self.series["rows"].other, self.series["answered"]
+        for size, times in Counter(sizes).items():
+            cells[bisect_left(ROWS, size)] += times
+            cells[-1] += size * times
+        self.tally("versions", (version for version in versions if version is not None))
+        for version, size in zip(versions, sizes, strict=True):
+            if version is not None:
+                by_version[version][0] += size
+        for label, times in class_counts(answers).items():
+            self.series["predictions"][label][0] += times
+        for name, counts in zip(("outside", "unknown"), all_surprises(questions), strict=True):
+            for feature, times in counts.items():
+                self.series[name][feature][0] += times
 
     def condense(self, answers: Sequence[Value], question: Any) -> tuple[Any, Any]:
         """What is counted in many `answers` and in the `question`, so that they can be let go."""
-        return class_counts(answers), surprises(question) if question is not None else None
+        found = surprises(question) if isinstance(question, Question) else question
+        return class_counts([answers]), found
 
 # %% ../../nbs/6_service/12_metrics.ipynb #8d045554
 def sync_live(metrics: Metrics, live: Live) -> None:
@@ -677,7 +716,7 @@ def gauges(seen: Snapshot, model: str, now: float) -> "Iterator[Metric]":
     yield gauge("workers", "Workers that live.", len(seen.said))
     yield gauge("counts_damaged", "Files of numbers that can't be used.", seen.damaged)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #ac6e1d78
+# %% ../../nbs/6_service/12_metrics.ipynb #499959bd
 def process_families(pids: dict[int, int]) -> "list[Metric]":
     """What the system says about the processes `pids`, each labelled with its slot."""
     from prometheus_client import ProcessCollector
