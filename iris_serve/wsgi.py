@@ -77,7 +77,7 @@ def rate_from(settings: Settings, keys: Sequence[Key]) -> RateLimit | None:
             "IRIS_SERVE_RATE needs a directory in which all workers count; name one in "
             "IRIS_SERVE_SHARED, for example /run/iris"
         )
-    return RateLimit(rate_file(folder, names), names, settings.rate)
+    return RateLimit(rate_file(folder), names, settings.rate)
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #f104806c
 def policy_from(settings: Settings, host: str | None, address: str | None) -> Policy:
