@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['METRICS_LOG', 'SECONDS', 'ROWS', 'FAMILIES', 'LAYOUT', 'METRIC_PREFIX', 'SeriesKey', 'Cells', 'BY_NAME', 'LENGTH',
-           'VALUE', 'MAX_SLOTS', 'OTHER_LABEL', 'KINDS', 'NUMBER_LABEL', 'Surprises', 'SAID', 'VERSION', 'LOADED',
-           'TROUBLE', 'Labelled', 'OPENMETRICS', 'Family', 'width', 'layout', 'bucket_names', 'cell_names', 'series_of',
-           'encoded_names', 'encode_file', 'encode_series', 'DamagedError', 'decode_cells', 'decode_series',
-           'directory_lock', 'take_slot', 'is_held', 'Slot', 'clean_label', 'Series', 'keep_fresh', 'Store',
-           'read_series', 'slot_numbers', 'add_up', 'class_counts', 'ranges', 'lenient', 'surprises', 'all_surprises',
-           'WorkerCounters', 'said_cells', 'read_said', 'Metrics', 'sync_live', 'Snapshot', 'pid_of', 'snapshot',
-           'series_in', 'as_counter', 'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges',
+           'VALUE', 'NO_COPY', 'MAX_SLOTS', 'OTHER_LABEL', 'KINDS', 'NUMBER_LABEL', 'Surprises', 'SAID', 'VERSION',
+           'LOADED', 'TROUBLE', 'Labelled', 'OPENMETRICS', 'Family', 'width', 'layout', 'bucket_names', 'cell_names',
+           'series_of', 'encoded_names', 'encode_file', 'encode_series', 'DamagedError', 'decode_cells',
+           'decode_series', 'directory_lock', 'take_slot', 'is_held', 'Slot', 'clean_label', 'Series', 'keep_fresh',
+           'Store', 'read_series', 'slot_numbers', 'add_up', 'class_counts', 'ranges', 'lenient', 'surprises',
+           'all_surprises', 'WorkerCounters', 'said_cells', 'read_said', 'Metrics', 'sync_live', 'Snapshot', 'pid_of',
+           'snapshot', 'series_in', 'as_counter', 'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges',
            'process_families', 'metrics_text']
 
 # %% ../../nbs/6_service/12_metrics.ipynb #9d8a96b8
@@ -21,6 +21,7 @@ import os
 import struct
 import threading
 import time
+import weakref
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -195,6 +196,9 @@ def decode_series(data: bytes) -> dict[SeriesKey, Cells]:
     return found
 
 # %% ../../nbs/6_service/12_metrics.ipynb #114c8054
+NO_COPY = threading.Lock()  # held while a process is copied, and while it holds a folder
+
+
 @contextmanager
 def directory_lock(folder: Path | None) -> Iterator[None]:
     """Keep other threads and processes from changing what is in `folder`; without one, nothing.
@@ -204,9 +208,15 @@ def directory_lock(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with (folder / "lock").open("ab") as file:
+    with NO_COPY, (folder / "lock").open("ab") as file:
         try_lock(file, wait=True)
         yield
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=NO_COPY.acquire, after_in_parent=NO_COPY.release, after_in_child=NO_COPY.release
+    )
 
 # %% ../../nbs/6_service/12_metrics.ipynb #40784f69
 MAX_SLOTS = 1000
@@ -230,7 +240,7 @@ def is_held(folder: Path, number: int) -> bool:
     with (folder / f"{number}.lock").open("ab") as file:
         return not try_lock(file)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #48fa2d2c
+# %% ../../nbs/6_service/12_metrics.ipynb #c6afdf41
 class Slot:
     """The slot that this process holds in `folder`, and the files in it."""
 
@@ -251,6 +261,7 @@ class Slot:
         """Take the lowest free slot. Raises `OSError`. Has to be called with `folder` locked."""
         self.release()
         self.number, self.held = take_slot(self.folder)
+        weakref.finalize(self, self.held.close).atexit = False
         with suppress(OSError):
             self.held.truncate(0)
             self.held.write(b"%d" % os.getpid())
