@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG', 'WARNINGS', 'REQUEST_VARIABLE', 'REMOVED', 'shared_folder', 'rate_from', 'policy_from', 'with_platform_port',
-           'drop_request_variables', 'make_app', 'finish_first_promotion', 'training_command', 'other_model',
-           'ensure_model']
+           'drop_request_variables', 'observer_from', 'tell_change', 'make_app', 'finish_first_promotion',
+           'training_command', 'other_model', 'ensure_model']
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #86e9dbab
 import contextlib
@@ -40,7 +40,7 @@ from iris_serve.registry.registry import (
     promote,
 )
 from .service.access import PUBLIC_ROUTES, Policy, host_in, read_hosts, read_origins
-from .service.access_log import configure_logging, make_observer, nonblocking_writer
+from .service.access_log import PROBES, Observer, make_observer, record_queue
 from .service.app import create_app
 from .service.bodies import Limits
 from .service.keys import Key, read_keys
@@ -48,6 +48,7 @@ from .service.lineage import make_lineage
 from .service.live import LivePredictor
 from .service.metrics import Metrics, sync_live
 from .service.rate_limit import RateLimit, rate_file
+from .service.service_log import configure_logging
 from .service.versions import Versions
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #d618747f
@@ -76,7 +77,7 @@ def rate_from(settings: Settings, keys: Sequence[Key]) -> RateLimit | None:
             "IRIS_SERVE_RATE needs a directory in which all workers count; name one in "
             "IRIS_SERVE_SHARED, for example /run/iris"
         )
-    return RateLimit(rate_file(folder, names), names, settings.rate)
+    return RateLimit(rate_file(folder), names, settings.rate)
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #f104806c
 def policy_from(settings: Settings, host: str | None, address: str | None) -> Policy:
@@ -122,6 +123,24 @@ def drop_request_variables(environment: MutableMapping[str, str]) -> list[str]:
         del environment[name]
     return found
 
+# %% ../nbs/9_cli/03_wsgi.ipynb #c773796e
+def observer_from(settings: Settings, metrics: Metrics, health: str | None) -> Observer:
+    """What counts and logs each request as `settings` say; the service's own log joins it."""
+    quiet = frozenset() if settings.log_probes else PROBES | ({health} if health else set())
+    observer = make_observer(
+        metrics, settings.access_log, log_format=settings.log_format, quiet=quiet
+    )
+    for name in ("iris_serve", WARNINGS):
+        configure_logging(record_queue(observer), name)
+    logging.captureWarnings(True)
+    return observer
+
+
+def tell_change(observer: Observer, metrics: Metrics, live: LivePredictor) -> None:
+    """Let the numbers say what `live` answers with now."""
+    sync_live(metrics, live)
+    observer.begin()
+
 # %% ../nbs/9_cli/03_wsgi.ipynb #654ef219
 def make_app(settings: Settings | None = None, address: str | None = None) -> Flask:
     """The application for the current version; without `settings`, they come from the environment.
@@ -133,24 +152,21 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
     dropped, chosen = drop_request_variables(os.environ), settings or read_settings(os.environ)
     host = chosen.host if settings or "IRIS_SERVE_HOST" in os.environ else None
     policy = policy_from(chosen, host, address)
-    metrics = Metrics(shared_folder(chosen))
-    for name in ("iris_serve", WARNINGS):
-        configure_logging(nonblocking_writer(2), metrics.dropped, name)
-    logging.captureWarnings(True)
+    metrics, platform = Metrics(shared_folder(chosen)), read_platform(os.environ, OPERATIONS)
+    observer = observer_from(chosen, metrics, platform.health)
     if dropped:
         LOG.warning(REMOVED, ", ".join(dropped))
     live = LivePredictor(registry_of(chosen), allow_empty=True)
-    versions, platform = Versions(live, chosen.pickles), read_platform(os.environ, OPERATIONS)
+    versions = Versions(live, chosen.pickles)
     blueprints = [
         make_v2(versions),
         make_platforms(versions, platform),
         make_docs(live),
         make_lineage(versions),
     ]
-    observer = make_observer(metrics, chosen.access_log)
     app = create_app(live, blueprints, policy, observer, chosen.fast_lane)
-    live.on_change = partial(sync_live, metrics, live)
-    app.extensions["live"] = live
+    live.on_change = partial(tell_change, observer, metrics, live)
+    app.extensions |= {"live": live, "observer": observer}
     return app
 
 # %% ../nbs/9_cli/03_wsgi.ipynb #3b63a017

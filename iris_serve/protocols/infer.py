@@ -47,7 +47,7 @@ from iris_serve.protocols.tensors import (
     whole_number,
 )
 from ..service.bodies import Limits, read_json
-from ..service.errors import BodyError, Reply, version_header
+from ..service.errors import BodyError, Question, Reply, version_header
 from ..service.predict import DEFAULT_LIMITS
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #8e962691
@@ -315,7 +315,8 @@ def infer_reply(
     ]
     head = {"model_name": predictor.name, "model_version": str(predictor.version), "id": ident}
     text, headers = join_frame(head, outputs, [one.binary for one in requested])
-    return Reply(200, text, (*headers, *version_header(predictor)), answers)
+    question = Question(predictor.contract, rows)
+    return Reply(200, text, (*headers, *version_header(predictor)), answers, None, question)
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #6199f04a
 def column_inputs(contract: Contract, row: Sequence[Any]) -> list[dict[str, Any]]:

@@ -31,7 +31,13 @@ from iris_serve.protocols.row_formats import (
 )
 from ..service.app import ready_reply
 from ..service.bodies import CSV, LINED, Limits, csv_text, read_json, read_lined
-from ..service.errors import Reply, UnknownPathError, json_reply, version_header
+from iris_serve.service.errors import (
+    Question,
+    Reply,
+    UnknownPathError,
+    json_reply,
+    version_header,
+)
 from ..service.predict import DEFAULT_LIMITS, check_rows, lined_example
 from iris_serve.service.request import (
     answer_in,
@@ -46,7 +52,8 @@ from ..service.versions import Versions, requested_predictor
 def predictions_reply(rows: list[list[float]], predictor: Predictor) -> Reply:
     """The reply to checked `rows`, in the form that all of these platforms read."""
     answers = predictor.predict(rows)
-    return json_reply(200, {"predictions": answers}, predictor, answers)
+    question = Question(predictor.contract, rows)
+    return json_reply(200, {"predictions": answers}, predictor, answers, question)
 
 # %% ../../nbs/7_protocols/06_platforms.ipynb #dc785d24
 def row_format_reply(

@@ -82,8 +82,9 @@ def ready_reply(live: Live) -> Reply:
     return json_reply(200, value, predictor)
 
 # %% ../../nbs/6_service/01_app.ipynb #38a3741c
-def metrics_page(metrics: Metrics, live: Live) -> Response:
-    """The response to `GET /metrics`."""
+def metrics_page(metrics: Metrics, live: Live, observer: Observer) -> Response:
+    """The response to `GET /metrics`; what `observer` was told until now is counted first."""
+    observer.drain()
     page, kind = metrics_text(metrics, request.headers.get("Accept"), live)
     headers = (("Content-Type", kind), ("Cache-Control", "no-store"))
     return to_response(Reply(200, page, headers))
@@ -148,7 +149,7 @@ def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
         return to_response(ready_reply(live))
 
     if observer and isinstance(metrics := observer.counts, Metrics):
-        app.get("/metrics", endpoint="metrics")(partial(metrics_page, metrics, live))
+        app.get("/metrics", endpoint="metrics")(partial(metrics_page, metrics, live, observer))
 
 # %% ../../nbs/6_service/01_app.ipynb #15964162
 OPEN_POLICY = Policy()

@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 from ..model.atomic import ArtifactError, numbered
 from ..model.load import Predictor, VersionPredictor
+from ..registry.records import Event
 from iris_serve.registry.registry import (
     NoModelError,
     Registry,
@@ -105,19 +106,27 @@ class AliasPredictor:
                 raise
             self.report(error)
 
-    def swap(self) -> None:
+    def swap(self) -> Event:
         """Open what the alias means now, and only then put it in service."""
         event, now = current(self.registry, self.alias), self.now
         if now is None or (event.version, event.card) != (now.version, now.card):
             self.now = open_version(self.registry, event.version, event.card)
             self.loaded_at = time.time()
         self.trouble = None
+        return event
+
+    def announce(self, event: Event, before: VersionPredictor | None) -> None:
+        """Log that another version answers since this promotion."""
+        instead = f" instead of version {before.version}" if before else ""
+        told = {"event": "rollback" if event.rollback else "swap", "version": str(event.version)}
+        what = f"{self.registry.name} version {event.version} answers{instead}"
+        LIVE_LOG.info(what, extra=told)
 
     def report(self, error: Exception) -> None:
         """Remember why what the alias means does not answer, and log it once."""
         stays = f"{self.registry.name} {standing(self.now)}"
         if (trouble := f"{stays}: {public_reason(error, self.registry)}") != self.trouble:
-            LIVE_LOG.warning("%s: %s", stays, error)
+            LIVE_LOG.warning("%s: %s", stays, error, extra={"event": "refusal"})
         self.trouble = trouble
 
 # %% ../../nbs/6_service/06_live.ipynb #2c02802b
@@ -237,8 +246,10 @@ class LivePredictor(AliasPredictor, Follower):
         try:
             if not self.watch.has_changed(retry=self.trouble is not None):
                 return
-            self.swap()
-            self.swaps += self.now is not before
+            event = self.swap()
+            if self.now is not before:
+                self.swaps += 1
+                self.announce(event, before)
         except Exception as error:
             self.failed_swaps += 1
             self.report(error)

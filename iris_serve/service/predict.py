@@ -7,7 +7,7 @@ __all__ = ['UNREAD', 'ROW_KEYS', 'ROWS_READ_BY', 'ENVELOPE_KEYS', 'TUTORIAL_DECO
            'CLIENT_ERRORS', 'ParsedBody', 'is_many', 'meant_rows', 'read_envelope', 'TutorialBody', 'tutorial_row',
            'parse_body', 'query_issues', 'read_query', 'check_row_count', 'on_line', 'rows_issues', 'check_rows',
            'PredictRequest', 'found_issues', 'check_request', 'notes_on', 'class_details', 'number_details',
-           'detailed_answers', 'class_reply', 'answer_request', 'first_invalid_row', 'corrected_features',
+           'detailed_answers', 'class_body', 'answer_request', 'first_invalid_row', 'corrected_features',
            'example_text', 'lined_example', 'corrected_example', 'predict_reply']
 
 # %% ../../nbs/6_service/02_predict.ipynb #2590120f
@@ -55,13 +55,14 @@ from iris_serve.service.errors import (
     BodyError,
     MediaError,
     QueryError,
+    Question,
     Reply,
     TooManyRowsError,
     expected_body,
-    header_of_version,
     json_pointer,
     json_reply,
     problem_reply,
+    version_header,
 )
 
 # %% ../../nbs/6_service/02_predict.ipynb #4570fea3
@@ -347,25 +348,26 @@ def detailed_answers(
 
 # %% ../../nbs/6_service/02_predict.ipynb #288cb21e
 @lru_cache(maxsize=256, typed=True)
-def class_reply(answer: Value, version: int) -> Reply:
-    """The reply to one row whose class is `answer`, by that `version`."""
-    body = json_reply(200, {"prediction": answer}).body
-    return Reply(200, body, header_of_version(version), (answer,))
+def class_body(answer: Value) -> bytes:
+    """The body of the reply to one row whose class is `answer`."""
+    return json_reply(200, {"prediction": answer}).body
 
 # %% ../../nbs/6_service/02_predict.ipynb #74011eb8
 def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
     """The reply to a valid request."""
     answers = predictor.predict(asked.rows)
+    question = Question(predictor.contract, asked.rows, asked.given)
     if not (asked.detail or asked.many or predictor.contract.task == "number"):
-        return class_reply(answers[0], predictor.version)
+        headers = version_header(predictor)
+        return Reply(200, class_body(answers[0]), headers, answers, None, question)
     value: dict[str, Any]
     if not asked.detail:
         value = {"predictions": answers} if asked.many else {"prediction": answers[0]}
-        return json_reply(200, value, predictor, answers)
+        return json_reply(200, value, predictor, answers, question)
     details = detailed_answers(asked, answers, predictor)
     value = {"predictions": details} if asked.many else details[0]
     model = {"model": predictor.name, "version": str(predictor.version)}
-    return json_reply(200, value | model, predictor, answers)
+    return json_reply(200, value | model, predictor, answers, question)
 
 # %% ../../nbs/6_service/02_predict.ipynb #53aa5adb
 def first_invalid_row(parsed: ParsedBody, issues: Sequence[Issue]) -> tuple[Any, Where]:

@@ -24,7 +24,7 @@ from werkzeug.wsgi import get_input_stream
 from ..data.contract import Contract
 from ..model.load import Predictor
 from .access import Policy, admit, check_rate, cross_origin, preflight
-from .access_log import Observer, RequestInfo, request_id
+from .access_log import Observer, RequestInfo, request_id, valid_traceparent
 from .bodies import LINED, inflate, is_compressed, media_type
 from iris_serve.service.errors import (
     BodyError,
@@ -39,12 +39,13 @@ from .live import Live
 
 # %% ../../nbs/6_service/03_request.ipynb #45eaec5e
 class Begun(Struct, frozen=True):
-    """What an admitted request began with: the time, its id, the predictor, and the key."""
+    """What an admitted request began with: the time, its id, the predictor, key and trace."""
 
     began: float
     id: str
     model: Predictor
     key: str | None = None
+    trace: str | None = None
 
 
 BEGUN = "iris_serve.begun"  # its place in the environ
@@ -54,9 +55,11 @@ def start_request(live: Live, policy: Policy) -> None:
     """What happens before each request; raises as `admit` and `check_rate` do."""
     g.received, g.body, begun = 0, b"", request.environ.get(BEGUN)
     if isinstance(begun, Begun):
-        g.began, g.id, g.model, g.key, g.admitted = *msgspec.structs.astuple(begun), True
+        g.began, g.id, g.model, g.key, g.trace = msgspec.structs.astuple(begun)
+        g.admitted = True
         return
     g.began, g.id = time.perf_counter(), request_id(request.headers.get("X-Request-Id"))
+    g.trace = valid_traceparent(request.headers.get("traceparent"))
     g.model, g.key, g.admitted = None, None, False
     with contextlib.suppress(NotReadyError):
         g.model = live.pin()
@@ -149,7 +152,7 @@ def read_body() -> bytes:
 # %% ../../nbs/6_service/03_request.ipynb #a524cb7f
 def to_response(reply: Reply) -> Response:
     """`reply` as a response, JSON unless its headers say otherwise."""
-    g.answers, g.error = reply.answers, reply.error
+    g.answers, g.error, g.question = reply.answers, reply.error, reply.question
     defaults = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
     return Response(reply.body, reply.status, defaults | dict(reply.headers))
 
@@ -211,6 +214,8 @@ def finalize_headers(response: Response, policy: Policy) -> Response:
     if g.model:
         headers.setdefault("X-Model-Version", str(g.model.version))
     headers["X-Request-Id"] = g.id
+    if g.trace:
+        headers["traceparent"] = g.trace
     if policy.origins and request.method == "OPTIONS":
         wanted = request.headers.get("Access-Control-Request-Method")
         headers.extend(preflight(origin, wanted, policy.origins))
@@ -223,11 +228,12 @@ def record_request(response: Response, observer: Observer) -> None:
     """Let `observer` count and log the request that `response` answers."""
     route = request.url_rule.rule if request.url_rule else "<none>"
     received = g.received if g.get("read") else request.content_length or 0
-    info = RequestInfo(g.id, request.method, request.path, received, g.key, g.body)
+    info = RequestInfo(g.id, request.method, request.path, received, g.key, g.body, g.trace)
     version = response.headers.get("X-Model-Version", type=int)
-    error, answers = g.get("error"), g.get("answers", ())
+    error, answers, question = g.get("error"), g.get("answers", ()), g.get("question")
     seconds = time.perf_counter() - g.began
-    observer.observe(route, response.status_code, seconds, answers, error, version, info)
+    outcome = route, response.status_code, seconds, answers, error
+    observer.observe(*outcome, version, info, question)
 
 # %% ../../nbs/6_service/03_request.ipynb #3ffe0587
 MAX_DRAINED, CHUNK = 16 << 20, 64 << 10  # bytes

@@ -51,6 +51,7 @@ HEADERS = st.fixed_dictionaries(
         "HTTP_EXPECT": st.just("100-continue"),
         "HTTP_UPGRADE": st.just("websocket"),
         "HTTP_TRANSFER_ENCODING": st.just("chunked"),
+        "HTTP_TRACEPARENT": st.sampled_from(["", f"00-{'a' * 32}-{'b' * 16}-01", "00-0-0-00"]),
         "HTTP_COOKIE": st.sampled_from(["a=b", "a" * 300, "a" * 40_000]),
         "CONTENT_TYPE": st.sampled_from(["", "text/csv", "Application/JSON;x", "multipart/mixed"]),
         "CONTENT_LENGTH": st.sampled_from(
