@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 
 import pytest
 from bad_bodies import BAD, GOOD
-from services import Service, until
+from services import Service, free_port, until
 
 from iris_serve.cli.server import AddressError, listen_alone, make_app
 from iris_serve.cli.settings import Settings, SettingsError
@@ -521,6 +521,36 @@ def test_an_application_for_other_servers_makes_the_directory_that_is_named(mode
     assert statuses == [200, 200, 429, 429]
     for app in apps:
         app.extensions["live"].stop()
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"]])
+def test_numbers_and_lines_are_exact_under_another_server_too(models, tmp_path, options):
+    program = "from gunicorn.app.wsgiapp import run; run()"
+    port, shared = free_port(), tmp_path / "shared"
+    words = ["--no-control-socket", "-w", "2", "-b", f"127.0.0.1:{port}", *options]
+    names = {"MODELS": str(models), "SHARED": str(shared), "RATE": "100000"}
+    environment = os.environ | {f"IRIS_SERVE_{name}": value for name, value in names.items()}
+    command = [sys.executable, "-c", program, *words, "iris_serve.wsgi:make_app()"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        until(lambda: answers(port, "GET", "/healthz") == 200)
+        statuses = [answers(port, "POST", "/predict", GOOD) for _ in range(50)]
+        server.terminate()
+        said = server.stderr.read().splitlines()
+    assert (server.returncode, statuses) == (0, [200] * 50)
+    assert sum('"event":"request"' in line for line in said) == 50
+    page = metrics_text(Metrics(shared))[0].decode()
+    assert '\niris_serve_requests_total{route="/predict",status="200"} 50.0\n' in page
+    # Those that have answered anything, and the one that reads; never the one that copies itself.
+    assert re.search(r"\niris_serve_worker_starts_total [23]\.0\n", page)
+
+
+def answers(port, method, path, body=None):
+    """The status of an answer; None if there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.suppress(OSError), contextlib.closing(connection):
+        connection.request(method, path, body)
+        return connection.getresponse().status
+    return None
 
 
 def test_without_a_temporary_directory_the_way_out_is_named_and_leads_out(models, tmp_path):
