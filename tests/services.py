@@ -86,6 +86,12 @@ class Service:
         finally:
             connection.close()
 
+    def complaints(self):
+        """What it has said on standard error, but for the lines about its start and its stop."""
+        lines = self.process.stderr.read().splitlines()
+        usual = ('"event": "start"', '"event": "stop"')
+        return [line for line in lines if not any(event in line for event in usual)]
+
     def stop(self, number, timeout=20):
         self.process.send_signal(number)
         return self.process.wait(timeout)

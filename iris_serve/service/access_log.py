@@ -52,7 +52,7 @@ def request_id(given: str | None) -> str:
         return given
     return os.urandom(8).hex()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #dda17cb3
+# %% ../../nbs/6_service/11_access_log.ipynb #e4d25c01
 TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -114,7 +114,7 @@ def common_part(
     record = AccessRecord(*shown, status, rows, received, told, key, error)
     return JSON.encode(record).decode()[1:-1]
 
-# %% ../../nbs/6_service/11_access_log.ipynb #92fb626c
+# %% ../../nbs/6_service/11_access_log.ipynb #4844fbec
 Note: TypeAlias = tuple[
     float,  # the time, in seconds since 1970
     str,  # the route
@@ -153,7 +153,7 @@ def access_line(note: Note, values: bool = False) -> bytes:
     )
     return with_body(head, asked.body) if values and asked.body else f"{head}}}\n".encode()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #517ddd46
+# %% ../../nbs/6_service/11_access_log.ipynb #701fb9af
 def readable_line(note: Note) -> bytes:
     """The line for `note` as plain text."""
     when, _, status, seconds, rows, _, error, version, asked, _ = note
@@ -192,7 +192,7 @@ class Counts(Protocol):
         """Begin anew, in a process that was copied just now."""
         ...
 
-# %% ../../nbs/6_service/11_access_log.ipynb #d0b844d6
+# %% ../../nbs/6_service/11_access_log.ipynb #8d6d951b
 class NoteQueue:
     """Notes and log records on their way to `counts`, and as lines to `write`."""
 
@@ -234,7 +234,7 @@ class NoteQueue:
             self.lock.release()
         return bool(notes)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #c80cb66f
+# %% ../../nbs/6_service/11_access_log.ipynb #1d571136
 TICK = 0.03  # seconds between two drains
 FLUSH_SECONDS = 0.5  # between two times that the numbers are written down
 QUEUES: "weakref.WeakSet[WatchedQueue]" = weakref.WeakSet()
@@ -311,7 +311,7 @@ class WatchedQueue(NoteQueue):
                 finish(self.buffer)
         self.counts.flush()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #1e2a871d
+# %% ../../nbs/6_service/11_access_log.ipynb #ca2944ab
 def forget_queues() -> None:
     """Let every queue begin anew, in a process that was copied just now."""
     for queue in list(QUEUES):
@@ -322,7 +322,8 @@ def forget_queues() -> None:
 def stop_queues() -> None:
     """Let every queue of this process count and write what is left; for the end of a process."""
     for queue in list(QUEUES):
-        queue.stop()
+        if queue.bell or queue.notes:  # else it never began
+            queue.stop()
 
 
 if hasattr(os, "register_at_fork"):

@@ -37,7 +37,7 @@ def next_due(due: int, now: int, step: int, burst: int) -> tuple[int, int]:
     wait = due + step - empty
     return (due, wait) if wait > 0 else (due + step, 0)
 
-# %% ../../nbs/6_service/10_rate_limit.ipynb #5a506db0
+# %% ../../nbs/6_service/10_rate_limit.ipynb #dfb570aa
 SINCE = "CASE WHEN due BETWEEN ?2 AND ?4 THEN due ELSE ?2 END"  # due, if that makes sense
 TAKE = f"""
 INSERT INTO buckets VALUES (?1, ?2 + ?3)
@@ -116,14 +116,16 @@ class Buckets:
         self.close()
         check_place(self.path)
         try:
-            self.rates = open_rates(self.path)
+            rates = open_rates(self.path)
         except sqlite3.DatabaseError as error:
             if is_busy(error):
                 raise
             renew(self.path)
-            self.rates = open_rates(self.path)
+            rates = open_rates(self.path)
+        self.rates, self.closing = rates, weakref.finalize(self, rates.close)
+        self.closing.atexit = False
         self.place = os.stat(self.path)
-        return self.rates
+        return rates
 
     def current(self) -> sqlite3.Connection:
         """The open file, if it is still the one at `path`; else that one."""
@@ -135,7 +137,7 @@ class Buckets:
     def close(self) -> None:
         """Let go of the file."""
         if self.rates:
-            self.rates.close()
+            self.closing()
         self.rates = None
 
 
@@ -146,7 +148,7 @@ def is_busy(error: Exception) -> bool:
         sqlite3.SQLITE_LOCKED,
     )
 
-# %% ../../nbs/6_service/10_rate_limit.ipynb #75b46e10
+# %% ../../nbs/6_service/10_rate_limit.ipynb #406e3163
 def take(buckets: Buckets, name: str, step: int, burst: int) -> int:
     """Take a request out of the bucket `name`; 0, or how long to wait, in nanoseconds.
 
@@ -184,14 +186,15 @@ def report(buckets: Buckets, error: Exception) -> int:
     buckets.trouble = str(error)
     return 0
 
-# %% ../../nbs/6_service/10_rate_limit.ipynb #4f6a5e94
+# %% ../../nbs/6_service/10_rate_limit.ipynb #2b954b1d
 LEFT_BEHIND: list[object] = []  # open files of the process that this one is a copy of
 
 
 def leave_behind() -> None:
     """Let all buckets be opened anew, in a process that was copied just now."""
     for buckets in ALL_BUCKETS:
-        LEFT_BEHIND.append(buckets.rates)
+        if buckets.rates:
+            LEFT_BEHIND.append(buckets.closing.detach())
         buckets.rates = None
     PROCESS_LOCK.release()
 

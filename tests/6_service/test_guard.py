@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import hmac
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -52,7 +54,14 @@ from iris_serve.service.keys import (
     check_key_name,
     read_keys,
 )
-from iris_serve.service.rate_limit import MAX_REQUESTS, RateLimit, next_due, rate_file
+from iris_serve.service.rate_limit import (
+    MAX_REQUESTS,
+    TABLE,
+    RateLimit,
+    next_due,
+    rate_file,
+    take_from,
+)
 
 SECRET, OTHER_SECRET = "S" * 43, "O" * 43  # fixed, so that tests with them have fixed names
 DIGEST, OTHER = (sha256(secret.encode()) for secret in (SECRET, OTHER_SECRET))
@@ -252,6 +261,23 @@ def test_a_moment_left_behind_before_a_restart_delays_no_client_longer_than_a_bu
     assert now <= after <= now + 3 * HOURLY
 
 
+@PRINT
+@given(
+    st.integers(1, 10**9),
+    st.integers(1, 5),
+    st.lists(st.integers(-(10**10), 10**10), max_size=20),
+)
+def test_the_database_computes_what_the_formula_says(step, burst, pauses):
+    rates, due, now = sqlite3.connect(":memory:", isolation_level=None), 0, 10**12
+    rates.execute(TABLE)
+    for pause in pauses:
+        now = max(1, now + pause)  # backwards, too, as after a restart of the machine
+        due, wait = next_due(due, now, step, burst)
+        assert take_from(rates, "shop", now, step, burst) == wait
+        assert rates.execute("SELECT due FROM buckets").fetchone() == (due,)
+    rates.close()
+
+
 def test_each_key_has_a_bucket_of_its_own(tmp_path):
     rate = RateLimit(tmp_path / "rate", ["shop", "lab"], per_minute=1, burst=2)
     for name in ("shop", "lab", "") * 2:
@@ -259,7 +285,7 @@ def test_each_key_has_a_bucket_of_its_own(tmp_path):
     for name in ("shop", "lab", ""):
         with pytest.raises(RateError):
             rate.take(name)
-    assert (tmp_path / "rate").stat().st_size == 24
+    assert (tmp_path / "rate").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_refusal_says_which_key_how_often_and_when_to_ask_again(tmp_path):
@@ -300,28 +326,89 @@ def test_the_greatest_rate_fits_into_a_slot(tmp_path):
     RateLimit(tmp_path / "fast", [], per_minute=MAX_REQUESTS, burst=MAX_REQUESTS).take("")
 
 
-def test_the_same_keys_in_another_order_find_their_own_buckets_and_other_keys_do_not(tmp_path):
+def test_each_key_finds_its_own_bucket_whatever_other_keys_there_are(tmp_path):
     names = ["shop", "lab"]
-    rate = RateLimit(rate_file(tmp_path, names), names, per_minute=1)
+    rate = RateLimit(rate_file(tmp_path), names, per_minute=1)
     rate.take("lab")
-    again = RateLimit(rate_file(tmp_path, names[::-1]), names[::-1], per_minute=1)
-    with pytest.raises(RateError, match="the key lab"):
-        again.take("lab")
+    for others in (names[::-1], ["lab"], ["bakery", *names, "office"]):
+        again = RateLimit(rate_file(tmp_path), others, per_minute=1)
+        with pytest.raises(RateError, match="the key lab"):
+            again.take("lab")
     again.take("shop")
-    fewer = RateLimit(rate_file(tmp_path, ["lab"]), ["lab"], per_minute=1)
-    fewer.take("lab")
-    assert len(list(tmp_path.iterdir())) == 2
+    again.take("bakery")
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.sqlite"]
 
 
-@pytest.mark.parametrize("content", [b"\xff" * 16, b"\x7f" * 16, b"\xff\x7f", b"x" * 100])
-def test_a_leftover_file_is_taken_as_it_is_and_never_shortened(tmp_path, content):
+CONTENTS = [b"", b"\x00" * 16, b"\xff" * 9000, b"\x7f" * 16, b"SQLite format 3\x00", b"x" * 100]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_leftover_file_that_is_no_database_is_replaced_and_all_buckets_are_full(
+    tmp_path, content
+):
     (tmp_path / "rate").write_bytes(content)
     rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=1, burst=5)
     for _ in range(5):
         rate.take("shop")
     with pytest.raises(RateError):
         rate.take("shop")
-    assert (tmp_path / "rate").stat().st_size == max(len(content), 16)
+
+
+@pytest.mark.parametrize("content", [None, *CONTENTS, *range(0, 8192, 1000)])
+def test_a_file_that_is_damaged_or_removed_is_made_anew_for_all_and_no_request_fails(
+    tmp_path, content, caplog
+):
+    path = tmp_path / "rate"
+    rates = [RateLimit(path, ["shop"], per_minute=1, burst=2) for _ in range(2)]
+    rates[0].take("shop")
+    if content is None:
+        path.unlink()
+    elif isinstance(content, int):
+        os.truncate(path, content)
+    else:
+        path.write_bytes(content)
+    passed = []
+    for turn in range(6):
+        with contextlib.suppress(RateError):
+            rates[turn % 2].take("shop")
+            passed.append(turn)
+    # All buckets are full again, or the database did not notice and counts on; for both alike.
+    assert passed in ([0, 1], [0])
+    assert caplog.records == []
+
+
+def test_where_rates_cannot_be_counted_requests_pass_and_the_log_says_so_once(tmp_path, caplog):
+    (tmp_path / "shared").mkdir()
+    rate = RateLimit(tmp_path / "shared" / "rate", ["shop"], per_minute=1)
+    shutil.rmtree(tmp_path / "shared")
+    for _ in range(5):
+        rate.take("shop")
+    assert ["can't be used" in record.message for record in caplog.records] == [True]
+    (tmp_path / "shared").mkdir()
+    rate.take("shop")
+    with pytest.raises(RateError):
+        rate.take("shop")
+
+
+def test_a_database_that_another_process_never_lets_go_of_stops_no_request(tmp_path, monkeypatch):
+    monkeypatch.setattr(rate_module, "BUSY_SECONDS", 0.05)
+    rate = RateLimit(tmp_path / "rate", ["shop"], per_minute=1)
+    rate.take("shop")
+    program = """
+import sqlite3, sys
+rates = sqlite3.connect(sys.argv[1], isolation_level=None)
+rates.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", program, tmp_path / "rate"]
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        rate.take("shop")
+        holder.stdin.write("\n")
+    with pytest.raises(RateError):
+        rate.take("shop")
 
 
 def test_a_file_that_cannot_be_made_is_an_error_at_the_start(tmp_path):
@@ -332,33 +419,16 @@ def test_a_file_that_cannot_be_made_is_an_error_at_the_start(tmp_path):
             RateLimit(wrong, [], per_minute=1)
 
 
-def hesitant(*bucket):
-    """`next_due`, but others get a chance to come in between reading and writing."""
-    result = next_due(*bucket)
-    time.sleep(0)
-    return result
-
-
-def test_no_thread_takes_the_lock_of_the_file_away_from_another(tmp_path, monkeypatch):
-    locked, lockf = [], rate_module.lockf
-
-    def watched(descriptor, operation):
-        locked.append(rate_module.PROCESS_LOCK.locked())
-        lockf(descriptor, operation)
-
-    monkeypatch.setattr(rate_module, "lockf", watched)
-    RateLimit(tmp_path / "rate", [], per_minute=1).take("")
-    assert locked == [True] * 4  # to open, and to take
-
-
 def test_a_full_disk_is_an_error_at_the_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(rate_module.os, "write", lambda descriptor, data: len(data) - 1)
-    with pytest.raises(OSError, match="no room"):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(rate_module, "open_rates", full)
+    with pytest.raises(OSError, match="disk is full"):
         RateLimit(tmp_path / "rate", [], per_minute=1)
 
 
-def test_threads_count_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(rate_module, "next_due", hesitant)
+def test_threads_count_together(tmp_path):
     rates = [RateLimit(tmp_path / "rate", [], per_minute=1, burst=500) for _ in range(2)]
     accepted, start = [], threading.Barrier(8)
 
@@ -380,19 +450,12 @@ def test_threads_count_together(tmp_path, monkeypatch):
 
 
 ASK = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 
-from iris_serve.service import rate_limit
 from iris_serve.service.errors import RateError
-from iris_serve.service.rate_limit import RateLimit, next_due
+from iris_serve.service.rate_limit import RateLimit
 
-def hesitant(*bucket):
-    result = next_due(*bucket)
-    time.sleep(0)
-    return result
-
-rate_limit.next_due = hesitant
 path, turns, forks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rate, accepted = RateLimit(Path(path), ["shop"], per_minute=1, burst=turns), 0
 print("ready", flush=True)

@@ -249,6 +249,7 @@ from iris_serve.service.access_log import make_observer, stop_queues
 from iris_serve.service.metrics import Metrics, add_up
 metrics = Metrics(Path(sys.argv[1]))
 observer = make_observer(metrics)
+observer.stop()  # so that nothing is imported by a thread while a process is copied
 observer.observe("/", 200, 0.001)
 children = []
 for _ in range(3):

@@ -1,6 +1,8 @@
 """What a running service counts, logs and protects: what its clients saw, over all workers."""
 
+import contextlib
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -34,7 +36,7 @@ from services import Service
 
 from iris_serve.model.save import FOREST_FILE
 from iris_serve.registry.registry import Registry, current, open_predictor, promote
-from iris_serve.service.metrics import RESERVED, map_cells
+from iris_serve.service.metrics import Metrics, decode_series, metrics_text
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
@@ -80,6 +82,10 @@ COUNTED = [
     *((Question("GET", path), route, None) for path, route in READ.items()),
 ]
 PREFIX = "iris_serve_"
+FILES = sorted(  # of two workers
+    ["lock", "1.lock", "2.lock"]
+    + [f"{kind}_{n}.db" for kind in ("counter", "gauge_liveall", "histogram") for n in (1, 2)]
+)
 
 
 class Seen:
@@ -130,7 +136,12 @@ def scrape(port, path="/metrics", **headers):
     with Client(port) as client:
         page = client.get(path, **headers)
     assert page.status == 200
-    families = text_string_to_metric_families(page.body.decode())
+    return read_samples(page.body.decode())
+
+
+def read_samples(page):
+    """All samples of a page, as {(name without prefix, labels): value}."""
+    families = text_string_to_metric_families(page)
     return {
         (sample.name.removeprefix(PREFIX), tuple(sorted(sample.labels.items()))): sample.value
         for family in families
@@ -184,6 +195,7 @@ def test_metrics_are_what_the_clients_saw_even_if_workers_die(models, tmp_path, 
         until_workers(service, 2, 2)
         for deaths, number in enumerate((signal.SIGKILL, signal.SIGTERM, None), 1):
             load(service.port, seen, times // 3)
+            until(lambda: totals(service.port) == seen.totals(), 2)
             for _ in range(8):  # whichever worker is asked
                 assert totals(service.port) == seen.totals()
             if number:
@@ -191,10 +203,83 @@ def test_metrics_are_what_the_clients_saw_even_if_workers_die(models, tmp_path, 
                 until_workers(service, 2, 2 + deaths)
         assert len(seen.batches) > times // 3
         assert set(seen.refusals) == {error for *_, error in REFUSED.values()}
-        for counts in shared.glob("*/*.counts"):  # each worker had its share
-            assert sum(map_cells(counts)[RESERVED:]) > times // 10
+        for counts in shared.glob("*/counter_*.db"):  # each worker had its share
+            found = decode_series(counts.read_bytes())
+            assert sum(v[0] for k, v in found.items() if k[0] == "requests") > times // 10
         names = sorted(path.name for path in shared.glob("*/*"))
-        assert names == ["1.counts", "1.lock", "2.counts", "2.lock", "lock", "names"]
+        assert names == FILES
+
+
+@pytest.mark.parametrize("times", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_numbers_and_lines_are_exact_through_orderly_restarts_of_main_and_worker(
+    models, tmp_path, times
+):
+    seen, shared, lines = Seen(), tmp_path / "shared", []
+    set_to = {"IRIS_SERVE_SHARED": str(shared), "IRIS_SERVE_ACCESS_LOG": "on"}
+    for start in range(2):
+        with Service(models, "--workers", "2", IRIS_SERVE_LOG_PROBES="true", **set_to) as service:
+            service.ready()
+            load(service.port, seen, times // 4)
+            os.kill(service.children()[0], signal.SIGTERM)  # a worker, just after its last answer
+            started = 3 * start + 3
+            until(lambda n=started: value(service.port, "worker_starts_total") == n)
+            load(service.port, seen, times // 4)
+            assert service.stop(signal.SIGTERM) == 0  # the service, just after its last answer
+            lines += map(json.loads, service.process.stderr.read().splitlines())
+    found = Metrics(shared)
+    page = metrics_text(found)[0].decode()
+    samples = read_samples(page)
+    assert labelled(samples, "requests_total") == seen.requests
+    assert labelled(samples, "predictions_total") == seen.classes
+    assert labelled(samples, "refusals_total") == seen.refusals
+    asked = (line for line in lines if line["event"] == "request")
+    counted = Counter((line["route"], str(line["status"])) for line in asked)
+    del counted["/metrics", "200"]
+    assert counted == seen.requests
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_kill_costs_at_most_a_second_of_numbers_and_never_are_there_more_than_were_made(
+    models, tmp_path, kills
+):
+    made, answered, lost, stop = [], Counter(), 0, threading.Event()
+    with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(tmp_path / "shared")) as service:
+        service.ready()
+        until_workers(service, 2, 2)
+
+        def client():
+            while not stop.is_set():
+                broken = contextlib.suppress(OSError, http.client.HTTPException)
+                with broken, Client(service.port) as connection:
+                    for _ in range(25):
+                        made.append(time.monotonic())
+                        answered[connection.ask(ASKING["one row"]).status] += 1
+
+        threads = [threading.Thread(target=client) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for kill in range(kills):
+            time.sleep(1.2)  # so that each second is another one
+            killed = time.monotonic()
+            os.kill(service.children()[0], signal.SIGKILL)
+            lost += sum(killed - 1 < moment <= killed for moment in list(made))
+            until_workers(service, 2, 3 + kill)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(answered) == {200}
+        until(lambda: counted_steadily(service.port))
+        counted = labelled(scrape(service.port), "requests_total")[PREDICT, "200"]
+        assert service.stop(signal.SIGTERM) == 0
+    assert answered[200] - lost <= counted <= len(made)
+    assert lost < answered[200]
+
+
+def counted_steadily(port):
+    """True if the requests that are counted were the same for longer than a worker needs."""
+    before = labelled(scrape(port), "requests_total")[PREDICT, "200"]
+    time.sleep(1)
+    return labelled(scrape(port), "requests_total")[PREDICT, "200"] == before
 
 
 def test_both_formats_and_every_scrape_agree(models):
@@ -203,6 +288,7 @@ def test_both_formats_and_every_scrape_agree(models):
         until_workers(service, 2, 2)
         seen = Seen()
         load(service.port, seen, 200)
+        until(lambda: totals(service.port) == seen.totals(), 2)
         with Client(service.port) as client:
             page = client.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
         assert page.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -242,10 +328,10 @@ def test_numbers_go_on_and_files_stay_few_over_several_starts(models, tmp_path):
         with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
             service.ready()
             until_workers(service, 2, 2 * start)
+            assert totals(service.port) == seen.totals()  # exact after an orderly stop
             load(service.port, seen, 50)
-            assert totals(service.port) == seen.totals()
             assert service.stop(signal.SIGTERM) == 0
-        assert len([path for path in shared.rglob("*") if path.is_file()]) == 6
+        assert sorted(path.name for path in shared.rglob("*") if path.is_file()) == FILES
 
 
 def test_the_temporary_shared_directory_is_gone_when_the_service_ends(models, tmp_path):
@@ -290,6 +376,9 @@ def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(three):
         log = service.process.stderr.read()
     said = [line for line in log.splitlines() if "stays at version 2" in line]
     assert len(said) == 2  # once in each worker
+    events = Counter(json.loads(line)["event"] for line in log.splitlines())
+    assert events["start"] == events["stop"] == 1
+    assert (events["swap"] + events["rollback"], events["refusal"]) == (8, 2)
     assert all(
         "forest.safetensors is not the file that its card describes" in line for line in said
     )
@@ -309,10 +398,13 @@ def promote_by_hand(registry, version):
 
 
 def log_of(service):
-    """The access lines of a service, which stops for that; everything in its log must be one."""
+    """The access lines of a service, which stops for that; everything in its log is such JSON."""
     assert service.stop(signal.SIGTERM) == 0
     text = service.process.stderr.read()
-    return text, [json.loads(line) for line in text.splitlines()]
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert all([*line][:3] == ["time", "level", "event"] for line in lines)
+    assert [line["event"] for line in lines if line["event"] != "request"] == ["start", "stop"]
+    return text, [line for line in lines if line["event"] == "request"]
 
 
 HOSTILE = ["", "a b", "x" * 129, 'a"b', "{}", "\xe9", "a\tb", "<script>", "a;b", "%0d%0a"]
@@ -397,7 +489,8 @@ def test_a_refused_body_is_logged_with_the_length_that_was_announced(models):
 
 
 def test_lines_of_two_workers_under_load_are_whole(models):
-    with Service(models, "--workers", "2", IRIS_SERVE_ACCESS_LOG="on") as service:
+    asked_for = {"IRIS_SERVE_ACCESS_LOG": "on", "IRIS_SERVE_LOG_PROBES": "true"}
+    with Service(models, "--workers", "2", **asked_for) as service:
         service.ready()
         until_workers(service, 2, 2)
         seen = Seen()
@@ -569,9 +662,9 @@ def test_listening_beyond_this_machine_without_keys_prints_a_warning(models, key
         service.ready()
         assert service.ask()[0] == (401 if keys else 200)
         assert service.stop(signal.SIGTERM) == 0
-        said = service.process.stderr.read()
-    assert said.count("\n") == (0 if keys else 1)
-    assert ("warning: listening on 0.0.0.0 without keys" in said) == (not keys)
+        said = service.complaints()
+    assert len(said) == (0 if keys else 1)
+    assert any("warning: listening on 0.0.0.0 without keys" in line for line in said) == (not keys)
 
 
 # Many at once

@@ -19,11 +19,12 @@ from urllib.parse import urljoin
 
 import pytest
 from bad_bodies import BAD, GOOD
-from services import Service, until
+from services import Service, free_port, until
 
 from iris_serve.cli.server import AddressError, listen_alone, make_app
 from iris_serve.cli.settings import Settings, SettingsError
 from iris_serve.registry.registry import Registry, current, promote
+from iris_serve.service.metrics import Metrics, metrics_text
 from iris_serve.training.retrain import Parameters, train
 from iris_serve.wsgi import finish_first_promotion
 
@@ -59,11 +60,13 @@ class Held(Service):
 
 
 class Breaking(Service):
-    """A service that breaks down over each question."""
+    """A service that breaks down over each question, and lets few lines wait for their reader."""
 
     program = (
         "-c",
         "from iris_serve import __main__\n"
+        "from iris_serve.service import service_log\n"
+        "service_log.PENDING = 1 << 14\n"
         "from iris_serve.model.load import ForestPredictor\n"
         "def breaks(*_):\n"
         "    raise OSError('the model is on fire')\n"
@@ -120,7 +123,7 @@ def test_a_second_start_does_not_train(models):
         assert len(service.ready()) == 1
         assert service.ask() == (200, b'{"prediction": 1}')
         assert service.stop(signal.SIGTERM) == 0
-        assert service.process.stderr.read() == ""
+        assert service.complaints() == []
     assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases"]
 
 
@@ -129,7 +132,7 @@ def test_a_service_that_nobody_asked_stops_at_once(models, number):
     with Service(models, "--grace", "60") as service:
         service.ready()
         assert service.stop(number) == 0
-        assert service.process.stderr.read() == ""
+        assert service.complaints() == []
 
 
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
@@ -139,7 +142,7 @@ def test_two_signals_in_one_instant_are_not_missed(models, times):
             service.ready()
             service.process.send_signal(signal.SIGINT)
             service.stop(signal.SIGTERM)
-            assert service.process.stderr.read() == ""
+            assert service.complaints() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -192,7 +195,7 @@ def test_a_signal_while_the_model_is_loading_is_heard(models, number):
         while not service.children():
             assert service.process.poll() is None
         assert service.stop(number) in (0, 128 + number)
-        assert service.process.stderr.read() == ""
+        assert service.complaints() == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -325,7 +328,7 @@ def test_a_live_service_survives_every_wrong_body(models):
         assert service.ask() == (200, b'{"prediction": 1}')
         assert service.children() == workers
         assert service.stop(signal.SIGTERM) == 0
-        assert service.process.stderr.read() == ""
+        assert service.complaints() == []
 
 
 def test_a_chunked_body_over_the_limit_is_refused_and_not_cut(models):
@@ -424,22 +427,29 @@ def test_a_service_whose_only_worker_was_killed_answers_again(models):
         assert service.stop(signal.SIGTERM) == 0
 
 
+def lines_lost(page):
+    """How many lines of the log were lost, as the page of metrics says."""
+    (lost,) = re.findall(rb"\niris_serve_log_lines_dropped_total (\S+)", page)
+    return float(lost)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="pipes are made small only there")
-def test_a_log_that_nobody_reads_makes_nobody_wait_and_what_is_lost_is_counted(models):
-    with Breaking(models, "--workers", "2") as service:
+def test_a_log_that_nobody_reads_makes_nobody_wait_and_what_is_lost_is_counted(models, tmp_path):
+    shared = tmp_path / "shared"
+    with Breaking(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
         fcntl.fcntl(service.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
         service.ready()
         for _ in range(200):
             assert service.ask()[0] == 500
         assert service.ask(None, "GET", "/healthz")[0] == 200
-        _, page = service.ask(None, "GET", "/metrics")
-        (lost,) = re.findall(rb"\niris_serve_log_lines_dropped_total (\S+)", page)
-        assert 100 < float(lost) < 200
+        until(lambda: lines_lost(service.ask(None, "GET", "/metrics")[1]) > 100)
         assert service.stop(signal.SIGTERM) == 0
-        lines = [json.loads(line) for line in service.process.stderr.read().splitlines()]
-    assert len(lines) == 200 - float(lost)
+        lines = [json.loads(line) for line in service.complaints()]
+    lost = lines_lost(metrics_text(Metrics(shared))[0])
+    assert 100 < lost < 200
+    assert len(lines) == 200 - lost
     for line in lines:
-        assert (line["level"], line["message"]) == ("ERROR", "no answer to POST /predict")
+        assert (line["level"], line["message"]) == ("error", "no answer to POST /predict")
         assert line["traceback"].endswith("OSError: the model is on fire")
 
 
@@ -511,6 +521,36 @@ def test_an_application_for_other_servers_makes_the_directory_that_is_named(mode
     assert statuses == [200, 200, 429, 429]
     for app in apps:
         app.extensions["live"].stop()
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"]])
+def test_numbers_and_lines_are_exact_under_another_server_too(models, tmp_path, options):
+    program = "from gunicorn.app.wsgiapp import run; run()"
+    port, shared = free_port(), tmp_path / "shared"
+    words = ["--no-control-socket", "-w", "2", "-b", f"127.0.0.1:{port}", *options]
+    names = {"MODELS": str(models), "SHARED": str(shared), "RATE": "100000"}
+    environment = os.environ | {f"IRIS_SERVE_{name}": value for name, value in names.items()}
+    command = [sys.executable, "-c", program, *words, "iris_serve.wsgi:make_app()"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        until(lambda: answers(port, "GET", "/healthz") == 200)
+        statuses = [answers(port, "POST", "/predict", GOOD) for _ in range(50)]
+        server.terminate()
+        said = server.stderr.read().splitlines()
+    assert (server.returncode, statuses) == (0, [200] * 50)
+    assert sum('"event":"request"' in line for line in said) == 50
+    page = metrics_text(Metrics(shared))[0].decode()
+    assert '\niris_serve_requests_total{route="/predict",status="200"} 50.0\n' in page
+    # Those that have answered anything, and the one that reads; never the one that copies itself.
+    assert re.search(r"\niris_serve_worker_starts_total [23]\.0\n", page)
+
+
+def answers(port, method, path, body=None):
+    """The status of an answer; None if there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.suppress(OSError), contextlib.closing(connection):
+        connection.request(method, path, body)
+        return connection.getresponse().status
+    return None
 
 
 def test_without_a_temporary_directory_the_way_out_is_named_and_leads_out(models, tmp_path):

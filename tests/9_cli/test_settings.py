@@ -65,7 +65,10 @@ def test_what_kubernetes_injects_for_a_neighbour_service_is_ignored():
     assert read_settings(injected) == Settings()
 
 
-CHOICES = {"access_log": {"off": "off", "values": "values"}}
+CHOICES = {
+    "access_log": {"off": "off", "values": "values"},
+    "log_format": {"json": "json", "text": "text"},
+}
 
 
 @pytest.mark.parametrize("name", FIELDS)
