@@ -33,7 +33,7 @@ class PlainTensor(Struct, forbid_unknown_fields=True):
     data: list[float] | None = None
     parameters: PlainParameters | None = None
 
-
+# %% ../../nbs/7_protocols/08_plain.ipynb #774fee43
 class PlainHead(Struct, forbid_unknown_fields=True):
     """The JSON of a plain question."""
 

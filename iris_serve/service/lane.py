@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Environ', 'UNUSUAL', 'MOST_NAMES', 'HEADER_NAMES', 'StartResponse', 'Application', 'STATUS_LINES', 'JSON_HEADERS',
            'plain_length', 'measured', 'short_headers', 'may_ask', 'read_whole', 'Replayed', 'as_list', 'HotPath',
-           'add_hot_path', 'begin', 'fixed_headers', 'headers_of', 'record', 'FastLane']
+           'add_hot_path', 'begin', 'fixed_headers', 'headers_of', 'record', 'LaneSteps', 'PlainAnswers', 'FastLane']
 
 # %% ../../nbs/6_service/15_lane.ipynb #ec45f22a
 import time
@@ -178,14 +178,62 @@ def record(hot: HotPath, begun: Begun, body: bytes, reply: Reply, observer: Obse
     outcome = hot.route, reply.status, time.perf_counter() - begun.began, reply.answers, reply.error
     observer.observe(*outcome, begun.model.version, info, reply.question)
 
-# %% ../../nbs/6_service/15_lane.ipynb #cf34fff8
-class FastLane:
+# %% ../../nbs/6_service/15_lane.ipynb #f15f26cd
+class LaneSteps:
+    """The two steps of a request that Flask repeats if they fail."""
+
+    def __init__(self, live: Live, policy: Policy, observer: Observer | None = None) -> None:
+        self.live, self.policy, self.observer = live, policy, observer
+
+    def begin(self, hot: HotPath, environ: Environ) -> Begun | None:
+        """What the request begins with; None if it isn't admitted."""
+        try:
+            return begin(hot, environ, self.live, self.policy)
+        except Exception:
+            return None
+
+    def reply(self, hot: HotPath, environ: Environ, body: bytes, begun: Begun) -> Reply | None:
+        """The reply to `body`; None if making it raises."""
+        try:
+            return hot.reply(body, begun.model, environ, self.policy.limits)
+        except Exception:
+            return None
+
+# %% ../../nbs/6_service/15_lane.ipynb #fa928c59
+class PlainAnswers(LaneSteps):
+    """Answers plain requests to hot paths without Flask."""
+
+    def answer(
+        self, hot: HotPath, environ: Environ, start_response: StartResponse
+    ) -> list[bytes] | None:
+        """The reply to a plain request; None if Flask has to give it."""
+        policy, limits = self.policy, self.policy.limits
+        length = plain_length(environ, limits.body)
+        if not length or not short_headers(environ, limits.headers):
+            return None
+        begun = self.begin(hot, environ)
+        if begun is None:
+            return None
+        body = read_whole(environ["wsgi.input"], length)
+        reply = self.reply(hot, environ, body, begun) if len(body) == length else None
+        if reply is None:
+            environ["wsgi.input"], environ[BEGUN] = Replayed(body, environ["wsgi.input"]), begun
+            return None
+        headers = headers_of(reply, begun, environ, policy.origins)
+        start_response(STATUS_LINES[reply.status], headers)
+        if self.observer:
+            record(hot, begun, body, reply, self.observer)
+        return [reply.body]
+
+# %% ../../nbs/6_service/15_lane.ipynb #5cb054f0
+class FastLane(PlainAnswers):
     """The WSGI application of `app`, with a short way for plain requests to its hot paths."""
 
     def __init__(
         self, app: Flask, live: Live, policy: Policy, observer: Observer | None = None
     ) -> None:
-        self.flask, self.live, self.policy, self.observer = app.wsgi_app, live, policy, observer
+        super().__init__(live, policy, observer)
+        self.flask = app.wsgi_app
         self.hot: dict[str, HotPath] = app.extensions.setdefault("hot", {})
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -196,40 +244,3 @@ class FastLane:
             if chunks is not None:
                 return chunks
         return as_list(self.flask(environ, start_response))
-
-    def answer(
-        self, hot: HotPath, environ: Environ, start_response: StartResponse
-    ) -> list[bytes] | None:
-        """The reply to a plain request; None if Flask has to give it."""
-        policy = self.policy
-        length = plain_length(environ, policy.limits.body)
-        if not length or not short_headers(environ, policy.limits.headers):
-            return None
-        begun = self.begin(hot, environ)
-        if begun is None:
-            return None
-        body = read_whole(environ["wsgi.input"], length)
-        reply = self.reply(hot, environ, body, begun) if len(body) == length else None
-        if reply is None:
-            environ["wsgi.input"], environ[BEGUN] = Replayed(body, environ["wsgi.input"]), begun
-            return None
-        start_response(
-            STATUS_LINES[reply.status], headers_of(reply, begun, environ, policy.origins)
-        )
-        if self.observer:
-            record(hot, begun, body, reply, self.observer)
-        return [reply.body]
-
-    def begin(self, hot: HotPath, environ: Environ) -> Begun | None:
-        """What the request begins with; None if it isn't admitted, since Flask says why."""
-        try:
-            return begin(hot, environ, self.live, self.policy)
-        except Exception:
-            return None
-
-    def reply(self, hot: HotPath, environ: Environ, body: bytes, begun: Begun) -> Reply | None:
-        """The reply to `body`; None if making it raises, since Flask's views say what is wrong."""
-        try:
-            return hot.reply(body, begun.model, environ, self.policy.limits)
-        except Exception:
-            return None
