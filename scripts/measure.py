@@ -2,6 +2,7 @@
 
 python scripts/measure.py forest     one row and many rows, side by side, as a Markdown table
 python scripts/measure.py start      start to first answer, and resident memory of a worker
+python scripts/measure.py lane       one request by the fast lane and by Flask, step by step
 
 Each figure is the median of several rounds in which all contestants take turns. The machine is
 shared with others, so the ratios mean something, and the single figures little.
@@ -9,6 +10,7 @@ shared with others, so the ratios mean something, and the single figures little.
 
 from __future__ import annotations
 
+import os
 import socket
 import statistics
 import subprocess
@@ -17,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +191,87 @@ def start_table() -> None:
     line("ratio", *(f"{ours / theirs:.2f}×" for ours, theirs in pairs))
 
 
-TABLES = {"forest": forest_table, "start": start_table}
+def made_apps(models: str) -> dict[str, Any]:
+    """The application with the fast lane and without; their logs go to the null device."""
+    from iris_serve.cli.settings import Settings
+    from iris_serve.wsgi import make_app
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return {
+        way: make_app(Settings(models=models, fast_lane=way == "lane")) for way in ("Flask", "lane")
+    }
+
+
+def question(path: str, value: object) -> dict[str, Any]:
+    """The environ of a request to `path` with `value` as JSON."""
+    from werkzeug.test import EnvironBuilder
+
+    return EnvironBuilder(path, method="POST", json=value, headers={"Accept": "*/*"}).get_environ()
+
+
+def ask(app: Any, environ: dict[str, Any]) -> None:
+    """Ask `app` once, from the beginning of the body."""
+    environ["wsgi.input"].seek(0)
+    list(app(dict(environ), lambda status, headers: None))
+
+
+def lane_steps(lane: Any, environ: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """Each step of a request in the fast `lane`, ready to be called."""
+    from iris_serve.service import lane as steps
+    from iris_serve.service import predict
+
+    hot, policy, live = lane.hot["/predict"], lane.policy, lane.live
+    model, body = live.pin(), environ["wsgi.input"].getvalue()
+    parsed = predict.parse_body(body, "", model.contract, policy.limits)
+    asked = predict.check_request(parsed, model.contract, policy.limits)
+    begun, reply = steps.begin(hot, environ, live, policy), predict.answer_request(asked, model)
+    return {
+        "is it plain, and short enough?": lambda: (
+            steps.plain_length(environ, policy.limits.body),
+            steps.short_headers(environ, policy.limits.headers),
+        ),
+        "id, predictor, host, key": lambda: steps.begin(hot, environ, live, policy),
+        "parse and check the row": lambda: predict.check_request(
+            predict.parse_body(body, "", model.contract, policy.limits),
+            model.contract,
+            policy.limits,
+        ),
+        "answer, and write the body": lambda: predict.answer_request(asked, model),
+        "headers": lambda: steps.headers_of(reply, begun, environ, policy.origins),
+        "leave a note for the counters and the log": lambda: steps.record(
+            hot, begun, body, reply, lane.observer
+        ),
+    }
+
+
+def lane_table() -> None:
+    """Print what a request costs in the process, by both ways, and what its steps cost."""
+    tensor = {"name": "features", "shape": [1, 4], "datatype": "FP64", "data": [6.1, 2.8, 4.7, 1.2]}
+    asked = {
+        "POST /predict, one row": question("/predict", {"features": [6.1, 2.8, 4.7, 1.2]}),
+        "POST /predict, 100 rows": question("/predict", {"features": [[6.1, 2.8, 4.7, 1.2]] * 100}),
+        "V2 infer, one row": question("/v2/models/iris/infer", {"id": "1", "inputs": [tensor]}),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        trained = [sys.executable, "-m", "iris_serve", "train", "--models", folder]
+        subprocess.run(trained, check=True, stdout=subprocess.DEVNULL)
+        apps = made_apps(folder)
+        line("microseconds", "Flask", "lane", "ratio")
+        line(*["---"] * 4)
+        for name, environ in asked.items():
+            works = {way: partial(ask, app, environ) for way, app in apps.items()}
+            found = side_by_side(works)
+            ratio = f"{found['Flask'] / found['lane']:.1f}×"
+            line(name, *(f"{found[way] * 1e6:.1f}" for way in apps), ratio)
+        print()
+        line("a step of the lane", "microseconds")
+        line("---", "---")
+        steps = lane_steps(apps["lane"].wsgi_app, asked["POST /predict, one row"])
+        for name, seconds in side_by_side(steps).items():
+            line(name, f"{seconds * 1e6:.2f}")
+
+
+TABLES = {"forest": forest_table, "start": start_table, "lane": lane_table}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in TABLES:
