@@ -198,8 +198,8 @@ class Questions:
                 strips[some, :used] = np.packbits(left, axis=1, bitorder="little")
         return found
 
-# %% ../../nbs/2_forest/07_slices.ipynb #82b2023e
-TOGETHER, PORTION = 8192, 64  # nodes of trees, words of rows
+# %% ../../nbs/2_forest/07_slices.ipynb #72fd7c86
+TOGETHER, PORTION = 8192, 43  # nodes of trees, words of rows
 WIDEST = 200  # nodes on a level
 
 
@@ -215,14 +215,14 @@ def group_roots(roots: Ints, nodes: int) -> list[Ints]:
     groups = np.cumsum(sizes) // TOGETHER
     return np.split(roots, np.flatnonzero(np.diff(groups)) + 1)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #21810138
+# %% ../../nbs/2_forest/07_slices.ipynb #9fb38a3f
 class Slices:
     """Finds the leaves of many rows, 64 rows in a word."""
 
     def __init__(self, arrays: Arrays, plan: Plan) -> None:
-        self.arrays, self.plan, width = arrays, plan, crown_width(arrays)
+        self.arrays, self.plan = arrays, plan
         groups = group_roots(plan.roots, len(arrays.nodes))
-        self.crowns = [make_crown(arrays, plan, roots, width) for roots in groups]
+        self.crowns = [make_crown(arrays, plan, roots, crown_width(arrays)) for roots in groups]
         levels = [level for crown in self.crowns for level in crown.levels]
         numbers = np.unique(np.concatenate([level.questions for level in levels]))
         for level in levels:
@@ -230,11 +230,8 @@ class Slices:
         self.questions = Questions(arrays, numbers)
         deep = any((crown.codes < 0).any() for crown in self.crowns)
         self.walker = Walker(arrays, plan) if deep else None
-        most = (
-            (1 << 22) // (len(numbers) + 1),
-            (1 << 16) // max(len(groups), arrays.values.shape[1]),
-        )
-        self.words = max(1, min(PORTION, *most))
+        width = max(len(plan.roots), arrays.values.shape[1])
+        self.words = max(1, min(PORTION, (1 << 21) // (len(numbers) + 1), (1 << 15) // width))
         self.spaces = deque[Space](maxlen=1)
 
     def portions(self, X: Floats) -> Iterator[tuple[slice, Iterator[Indices]]]:
@@ -242,8 +239,8 @@ class Slices:
         try:
             space = self.spaces.pop()
         except IndexError:
-            space = Space(self.crowns, self.words, len(self.questions.cuts))
-        count = -(-len(X) // (64 * self.words))
+            space = Space(self.crowns, 2 * self.words, len(self.questions.cuts))
+        count = max(1, len(X) // (64 * self.words))
         step = 64 * -(-len(X) // (64 * count))
         for start in range(0, len(X), step):
             chunk = slice(start, start + step)
