@@ -157,7 +157,7 @@ def portions(
         chunk, missing = slice(start, start + step), arrays.missing is not None
         yield chunk, find_positions(axes, X[chunk], start, missing)
 
-# %% ../../nbs/2_forest/01_forest.ipynb #c1cd637e
+# %% ../../nbs/2_forest/01_forest.ipynb #44e62a0e
 SLICED_ROWS, SLICED_NODES = 256, 1 << 22
 
 
