@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'LONG_AXIS', 'SLICED_ROWS', 'SLICED_NODES', 'ROW_BY_ROW', 'to_matrix',
            'with_sentinels', 'check_positions', 'find_positions', 'Answer', 'Single', 'SingleWithMissing', 'portions',
-           'in_range', 'Batch', 'batch_spread', 'is_plain_row', 'Frozen', 'Forest', 'freeze']
+           'in_range', 'can_slice', 'Batch', 'batch_spread', 'is_plain_row', 'Frozen', 'Forest', 'freeze']
 
 # %% ../../nbs/2_forest/01_forest.ipynb #9d466e66
 import threading
@@ -157,7 +157,7 @@ def portions(
         chunk, missing = slice(start, start + step), arrays.missing is not None
         yield chunk, find_positions(axes, X[chunk], start, missing)
 
-# %% ../../nbs/2_forest/01_forest.ipynb #44e62a0e
+# %% ../../nbs/2_forest/01_forest.ipynb #c1cd637e
 SLICED_ROWS, SLICED_NODES = 256, 1 << 22
 
 
@@ -166,6 +166,12 @@ def in_range(X: Floats, missing: bool) -> bool:
     low, high = (np.fmin, np.fmax) if missing else (np.minimum, np.maximum)
     least, most = (way.reduce(X, axis=None, initial=0.0) for way in (low, high))
     return bool(least > -FLOAT32_LIMIT and most < FLOAT32_LIMIT)
+
+# %% ../../nbs/2_forest/01_forest.ipynb #7d239594
+def can_slice(arrays: Arrays, X: Floats) -> bool:
+    """Are the rows `X` many, the trees not too large, and is no row to be refused?"""
+    pays = len(arrays.nodes) <= SLICED_NODES and len(X) >= SLICED_ROWS
+    return pays and in_range(X, arrays.missing is not None)
 
 # %% ../../nbs/2_forest/01_forest.ipynb #d1a7640c
 class Batch:
@@ -194,16 +200,11 @@ class Batch:
         """What finds the leaves of `SLICED_ROWS` rows and more."""
         return Slices(self.arrays, self.plan)
 
-    def can_slice(self, X: Floats) -> bool:
-        """Are the rows `X` many, the trees not too large, and is no row to be refused?"""
-        small = len(self.arrays.nodes) <= SLICED_NODES and len(X) >= SLICED_ROWS
-        return small and in_range(X, self.arrays.missing is not None)
-
     def answer(self, X: Floats) -> Floats:
         """The probabilities (rows, classes) for `X`; raises `RowError` for a value outside."""
         self.prepare(len(X))
         grid, values = self.grid, self.arrays.values
-        if grid is None and self.can_slice(X):
+        if grid is None and can_slice(self.arrays, X):
             return sliced_mean(self.slices, X)
         answers = np.empty((len(X), values.shape[1]))
         step = 1 << 16 if grid else self.portion
@@ -217,7 +218,7 @@ class Batch:
 # %% ../../nbs/2_forest/01_forest.ipynb #2fde2bb7
 def batch_spread(batch: Batch, X: Floats) -> Floats:
     """How much the trees disagree (rows,) about `X`; raises `RowError` for a value outside."""
-    if batch.can_slice(X):
+    if can_slice(batch.arrays, X):
         return sliced_spread(batch.slices, X)
     spread = np.empty(len(X))
     values = cast(Floats, batch.arrays.values)  # numbers are never sparse

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Words', 'DEEPEST', 'STEPS', 'AT_ONCE', 'TOGETHER', 'PORTION', 'WIDEST', 'Level', 'Crown', 'count_off', 'make_crown',
-           'Space', 'lines', 'find_ends', 'end_numbers', 'Walker', 'Questions', 'crown_width', 'group_roots', 'Slices',
-           'sliced_mean', 'sliced_spread']
+           'Space', 'lines', 'find_ends', 'end_numbers', 'Walker', 'Questions', 'crown_width', 'group_roots',
+           'make_crowns', 'Slices', 'sliced_mean', 'sliced_spread']
 
-# %% ../../nbs/2_forest/07_slices.ipynb #41290e05
+# %% ../../nbs/2_forest/07_slices.ipynb #d9aa135d
 from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,7 +22,7 @@ from .trees import Arrays, Floats, Indices, Ints, SparseValues
 
 Words = NDArray[np.uint64]
 
-# %% ../../nbs/2_forest/07_slices.ipynb #673a2fa5
+# %% ../../nbs/2_forest/07_slices.ipynb #af9f6a66
 class Level(NamedTuple):
     """One level of a crown: `inner` are the places of the nodes that ask `questions`.
 
@@ -41,7 +41,7 @@ class Crown(NamedTuple):
     levels: list[Level]
     codes: Indices
 
-# %% ../../nbs/2_forest/07_slices.ipynb #4c7e1bd1
+# %% ../../nbs/2_forest/07_slices.ipynb #b4daed32
 def count_off(trees: Indices) -> Indices:
     """For each of `trees`, how often the same tree came before."""
     order = np.argsort(trees, kind="stable")
@@ -49,7 +49,7 @@ def count_off(trees: Indices) -> Indices:
     numbers[order] = np.arange(len(trees)) - np.searchsorted(trees[order], trees[order])
     return numbers
 
-# %% ../../nbs/2_forest/07_slices.ipynb #4d7f921a
+# %% ../../nbs/2_forest/07_slices.ipynb #35fbf787
 DEEPEST = 64  # levels of a crown
 
 
@@ -77,7 +77,7 @@ def make_crown(arrays: Arrays, plan: Plan, roots: Ints, width: int) -> Crown:
     numbers = np.split(trees * codes.shape[1] + places, borders)
     return Crown([Level(*f, n) for f, n in zip(found, numbers, strict=True)], codes)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #76eb1d6b
+# %% ../../nbs/2_forest/07_slices.ipynb #62033a8a
 class Space:
     """Memory for going down any of the `crowns`, in portions of at most so many `words`."""
 
@@ -94,7 +94,7 @@ def lines(buffer: Words, count: int, words: int) -> Words:
     """The start of `buffer` as so many lines of so many `words`."""
     return buffer[: count * words].reshape(count, words)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #567ddb5f
+# %% ../../nbs/2_forest/07_slices.ipynb #d7a4eb0a
 def find_ends(strips: Words, crown: Crown, space: Space) -> Words:
     """Which rows reach which end, as bits: (trees, ends, words); `strips` answer the questions."""
     (trees, ends), words = crown.codes.shape, strips.shape[1]
@@ -117,7 +117,7 @@ def find_ends(strips: Words, crown: Crown, space: Space) -> Words:
         np.bitwise_xor(parents, left, out=right)
     return found.reshape(trees, ends, words)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #be4b5aa6
+# %% ../../nbs/2_forest/07_slices.ipynb #88b48a31
 def end_numbers(found: Words) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The number (trees, rows) of the end that each row reaches; it overwrites `found`."""
     trees, ends, words = found.shape
@@ -134,7 +134,7 @@ def end_numbers(found: Words) -> NDArray[np.uint8] | NDArray[np.uint16]:
         found, digit = even, digit + 1
     return numbers
 
-# %% ../../nbs/2_forest/07_slices.ipynb #6f969d3c
+# %% ../../nbs/2_forest/07_slices.ipynb #51f90428
 STEPS = 3
 
 
@@ -169,7 +169,7 @@ class Walker:
             places, row, node = places.take(going), row.take(going), node.take(going)
         return at.reshape(start.shape)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #da09ab50
+# %% ../../nbs/2_forest/07_slices.ipynb #f1c2c4b5
 AT_ONCE = 64  # strips
 
 
@@ -198,7 +198,7 @@ class Questions:
                 strips[some, :used] = np.packbits(left, axis=1, bitorder="little")
         return found
 
-# %% ../../nbs/2_forest/07_slices.ipynb #7887f458
+# %% ../../nbs/2_forest/07_slices.ipynb #72fd7c86
 TOGETHER, PORTION = 8192, 43  # nodes of trees, words of rows
 WIDEST = 200  # nodes on a level
 
@@ -215,18 +215,24 @@ def group_roots(roots: Ints, nodes: int) -> list[Ints]:
     groups = np.cumsum(sizes) // TOGETHER
     return np.split(roots, np.flatnonzero(np.diff(groups)) + 1)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #125de5c4
+# %% ../../nbs/2_forest/07_slices.ipynb #29de2bdb
+def make_crowns(arrays: Arrays, plan: Plan) -> tuple[list[Crown], Indices]:
+    """The crowns of all trees, and their different questions; their levels keep the places."""
+    groups, width = group_roots(plan.roots, len(arrays.nodes)), crown_width(arrays)
+    crowns = [make_crown(arrays, plan, roots, width) for roots in groups]
+    levels = [level for crown in crowns for level in crown.levels]
+    numbers = np.unique(np.concatenate([level.questions for level in levels]))
+    for level in levels:
+        level.questions[:] = numbers.searchsorted(level.questions)
+    return crowns, numbers
+
+# %% ../../nbs/2_forest/07_slices.ipynb #cc3e93fc
 class Slices:
     """Finds the leaves of many rows, 64 rows in a word."""
 
     def __init__(self, arrays: Arrays, plan: Plan) -> None:
         self.arrays, self.plan = arrays, plan
-        groups = group_roots(plan.roots, len(arrays.nodes))
-        self.crowns = [make_crown(arrays, plan, roots, crown_width(arrays)) for roots in groups]
-        levels = [level for crown in self.crowns for level in crown.levels]
-        numbers = np.unique(np.concatenate([level.questions for level in levels]))
-        for level in levels:
-            level.questions[:] = numbers.searchsorted(level.questions)
+        self.crowns, numbers = make_crowns(arrays, plan)
         self.questions = Questions(arrays, numbers)
         deep = any((crown.codes < 0).any() for crown in self.crowns)
         self.walker = Walker(arrays, plan) if deep else None
@@ -258,7 +264,7 @@ class Slices:
             else:
                 yield from at
 
-# %% ../../nbs/2_forest/07_slices.ipynb #bf5ebcd9
+# %% ../../nbs/2_forest/07_slices.ipynb #c049f46f
 def sliced_mean(slices: Slices, X: Floats) -> Floats:
     """The answers (rows, classes or 1) to the rows `X`, each in range, bit for bit."""
     values = slices.arrays.values
