@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RowsLike', 'CACHED', 'CACHE_BYTES', 'LONG_AXIS', 'SLICED_ROWS', 'SLICED_NODES', 'ROW_BY_ROW', 'to_matrix',
            'with_sentinels', 'check_positions', 'find_positions', 'Answer', 'Single', 'SingleWithMissing', 'portions',
-           'in_range', 'can_slice', 'Batch', 'batch_spread', 'is_plain_row', 'Frozen', 'Forest', 'freeze']
+           'in_range', 'can_slice', 'Gridded', 'Batch', 'batch_spread', 'is_plain_row', 'Frozen', 'Forest', 'freeze']
 
 # %% ../../nbs/2_forest/01_forest.ipynb #9d466e66
 import threading
@@ -157,7 +157,7 @@ def portions(
         chunk, missing = slice(start, start + step), arrays.missing is not None
         yield chunk, find_positions(axes, X[chunk], start, missing)
 
-# %% ../../nbs/2_forest/01_forest.ipynb #c1cd637e
+# %% ../../nbs/2_forest/01_forest.ipynb #44e62a0e
 SLICED_ROWS, SLICED_NODES = 256, 1 << 22
 
 
@@ -167,15 +167,15 @@ def in_range(X: Floats, missing: bool) -> bool:
     least, most = (way.reduce(X, axis=None, initial=0.0) for way in (low, high))
     return bool(least > -FLOAT32_LIMIT and most < FLOAT32_LIMIT)
 
-# %% ../../nbs/2_forest/01_forest.ipynb #7d239594
+# %% ../../nbs/2_forest/01_forest.ipynb #a94a004a
 def can_slice(arrays: Arrays, X: Floats) -> bool:
     """Are the rows `X` many, the trees not too large, and is no row to be refused?"""
     pays = len(arrays.nodes) <= SLICED_NODES and len(X) >= SLICED_ROWS
     return pays and in_range(X, arrays.missing is not None)
 
 # %% ../../nbs/2_forest/01_forest.ipynb #d1a7640c
-class Batch:
-    """Answers many rows at once: by looking up where a grid pays, else by finding leaves."""
+class Gridded:
+    """What a batch is made of, with a grid as soon as that pays."""
 
     def __init__(self, arrays: Arrays, plan: Plan, finder: Finder) -> None:
         self.arrays, self.plan, self.finder = arrays, plan, finder
@@ -194,6 +194,10 @@ class Batch:
                 self.grid = self.grid or AnswerGrid(self.arrays, values, self.plan)
             finally:
                 self.building.release()
+
+# %% ../../nbs/2_forest/01_forest.ipynb #cd7948d7
+class Batch(Gridded):
+    """Answers many rows at once: by looking up where a grid pays, else by finding leaves."""
 
     @cached_property  # two threads at once may both build them, and either will do
     def slices(self) -> Slices:
