@@ -7,7 +7,7 @@ __all__ = ['Words', 'DEEPEST', 'STEPS', 'AT_ONCE', 'TOGETHER', 'PORTION', 'WIDES
            'Space', 'lines', 'find_ends', 'end_numbers', 'Walker', 'Questions', 'crown_width', 'portion_words',
            'group_roots', 'make_crowns', 'Slices', 'sliced_mean', 'sliced_spread']
 
-# %% ../../nbs/2_forest/07_slices.ipynb #41290e05
+# %% ../../nbs/2_forest/07_slices.ipynb #d9aa135d
 from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,7 +22,7 @@ from .trees import Arrays, Floats, Indices, Ints, SparseValues
 
 Words = NDArray[np.uint64]
 
-# %% ../../nbs/2_forest/07_slices.ipynb #673a2fa5
+# %% ../../nbs/2_forest/07_slices.ipynb #af9f6a66
 class Level(NamedTuple):
     """One level of a crown: `inner` are the places of the nodes that ask `questions`.
 
@@ -41,7 +41,7 @@ class Crown(NamedTuple):
     levels: list[Level]
     codes: Indices
 
-# %% ../../nbs/2_forest/07_slices.ipynb #4c7e1bd1
+# %% ../../nbs/2_forest/07_slices.ipynb #b4daed32
 def count_off(trees: Indices) -> Indices:
     """For each of `trees`, how often the same tree came before."""
     order = np.argsort(trees, kind="stable")
@@ -49,7 +49,7 @@ def count_off(trees: Indices) -> Indices:
     numbers[order] = np.arange(len(trees)) - np.searchsorted(trees[order], trees[order])
     return numbers
 
-# %% ../../nbs/2_forest/07_slices.ipynb #4d7f921a
+# %% ../../nbs/2_forest/07_slices.ipynb #35fbf787
 DEEPEST = 64  # levels of a crown
 
 
@@ -77,7 +77,7 @@ def make_crown(arrays: Arrays, plan: Plan, roots: Ints, width: int) -> Crown:
     numbers = np.split(trees * codes.shape[1] + places, borders)
     return Crown([Level(*f, n) for f, n in zip(found, numbers, strict=True)], codes)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #76eb1d6b
+# %% ../../nbs/2_forest/07_slices.ipynb #62033a8a
 class Space:
     """Memory for going down any of the `crowns`, in portions of at most so many `words`."""
 
@@ -94,7 +94,7 @@ def lines(buffer: Words, count: int, words: int) -> Words:
     """The start of `buffer` as so many lines of so many `words`."""
     return buffer[: count * words].reshape(count, words)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #567ddb5f
+# %% ../../nbs/2_forest/07_slices.ipynb #d7a4eb0a
 def find_ends(strips: Words, crown: Crown, space: Space) -> Words:
     """Which rows reach which end, as bits: (trees, ends, words); `strips` answer the questions."""
     (trees, ends), words = crown.codes.shape, strips.shape[1]
@@ -117,7 +117,7 @@ def find_ends(strips: Words, crown: Crown, space: Space) -> Words:
         np.bitwise_xor(parents, left, out=right)
     return found.reshape(trees, ends, words)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #be4b5aa6
+# %% ../../nbs/2_forest/07_slices.ipynb #88b48a31
 def end_numbers(found: Words) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The number (trees, rows) of the end that each row reaches; it overwrites `found`."""
     trees, ends, words = found.shape
@@ -134,7 +134,7 @@ def end_numbers(found: Words) -> NDArray[np.uint8] | NDArray[np.uint16]:
         found, digit = even, digit + 1
     return numbers
 
-# %% ../../nbs/2_forest/07_slices.ipynb #6f969d3c
+# %% ../../nbs/2_forest/07_slices.ipynb #51f90428
 STEPS = 3
 
 
@@ -169,7 +169,7 @@ class Walker:
             places, row, node = places.take(going), row.take(going), node.take(going)
         return at.reshape(start.shape)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #da09ab50
+# %% ../../nbs/2_forest/07_slices.ipynb #f1c2c4b5
 AT_ONCE = 64  # strips
 
 
@@ -198,7 +198,7 @@ class Questions:
                 strips[some, :used] = np.packbits(left, axis=1, bitorder="little")
         return found
 
-# %% ../../nbs/2_forest/07_slices.ipynb #99547c23
+# %% ../../nbs/2_forest/07_slices.ipynb #75fb936b
 TOGETHER, PORTION = 8192, 43  # nodes of trees, words of rows
 WIDEST = 200  # nodes on a level
 
@@ -211,7 +211,7 @@ def crown_width(arrays: Arrays) -> int:
 
 def portion_words(arrays: Arrays, plan: Plan, questions: int) -> int:
     """The words of a small portion, so that nothing in between takes more than some 32 MB."""
-    width = max(len(plan.roots), arrays.values.shape[1])
+    width: int = max(len(plan.roots), arrays.values.shape[1])
     return max(1, min(PORTION, (1 << 21) // (questions + 1), (1 << 15) // width))
 
 
@@ -221,7 +221,7 @@ def group_roots(roots: Ints, nodes: int) -> list[Ints]:
     groups = np.cumsum(sizes) // TOGETHER
     return np.split(roots, np.flatnonzero(np.diff(groups)) + 1)
 
-# %% ../../nbs/2_forest/07_slices.ipynb #e86748f8
+# %% ../../nbs/2_forest/07_slices.ipynb #29de2bdb
 def make_crowns(arrays: Arrays, plan: Plan) -> tuple[list[Crown], Indices]:
     """The crowns of all trees, and their different questions; their levels keep the places."""
     groups, width = group_roots(plan.roots, len(arrays.nodes)), crown_width(arrays)
@@ -232,7 +232,7 @@ def make_crowns(arrays: Arrays, plan: Plan) -> tuple[list[Crown], Indices]:
         level.questions[:] = numbers.searchsorted(level.questions)
     return crowns, numbers
 
-# %% ../../nbs/2_forest/07_slices.ipynb #914788bc
+# %% ../../nbs/2_forest/07_slices.ipynb #e902180e
 class Slices:
     """Finds the leaves of many rows, 64 rows in a word."""
 
@@ -252,8 +252,7 @@ class Slices:
         except IndexError:
             space = Space(self.crowns, 2 * self.words, len(self.questions.cuts))
         step = 64 * -(-len(X) // (64 * max(1, len(X) // (64 * self.words))))
-        for start in range(0, len(X), step):
-            chunk = slice(start, start + step)
+        for chunk in (slice(start, start + step) for start in range(0, len(X), step)):
             yield chunk, self.by_tree(X[chunk], space)
         self.spaces.append(space)
 
@@ -268,7 +267,7 @@ class Slices:
             else:
                 yield from at
 
-# %% ../../nbs/2_forest/07_slices.ipynb #bf5ebcd9
+# %% ../../nbs/2_forest/07_slices.ipynb #c049f46f
 def sliced_mean(slices: Slices, X: Floats) -> Floats:
     """The answers (rows, classes or 1) to the rows `X`, each in range, bit for bit."""
     values = slices.arrays.values
