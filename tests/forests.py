@@ -24,11 +24,21 @@ LOADERS = {
 }
 FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
 KINDS = {kind.__name__: kind for kind in (*FORESTS, DecisionTreeClassifier, ExtraTreeClassifier)}
-# What makes a forest answer in one way only; each name is a number in the chapter on leaves.
+# What makes a forest answer in one way only; each name is one of the chapters on forests.
+NO_GRID, NO_SLICES, ALL_SLICES = (
+    {"leaves.GRID_BYTES": 0},
+    {"SLICED_ROWS": 1 << 60},
+    {"SLICED_ROWS": 1},
+)
 WAYS = {
-    "masks": {"GRID_BYTES": 0},
-    "walk": {"GRID_BYTES": 0, "MASK_BYTES": 0},
-    "grid": {"ROWS_PER_CELL": 1e-9},
+    "masks": NO_GRID | NO_SLICES,
+    "walk": NO_GRID | NO_SLICES | {"leaves.MASK_BYTES": 0},
+    "grid": NO_SLICES | {"leaves.ROWS_PER_CELL": 1e-9},
+    "slices": NO_GRID | ALL_SLICES,
+    # Small crowns, few trees together and small portions: what large forests and batches need.
+    "crowns": NO_GRID
+    | ALL_SLICES
+    | {"slices.WIDEST": 3, "slices.TOGETHER": 64, "slices.PORTION": 1, "slices.DEEPEST": 5},
 }
 EXTREMES = np.array(
     [0.0, 5e-324, 2.2e-308, 7e-46, 1.4e-45, 1e-40, 1.2e-38, 1.0, 1e30, 1e38, 3.4028234e38, HIGHEST]
@@ -129,7 +139,7 @@ def forced(way):
     """Within, forests are made and asked in one `way` only, wherever that is possible."""
     with ExitStack() as patches:
         for name, value in WAYS[way].items():
-            patches.enter_context(mock.patch(f"iris_serve.forest.leaves.{name}", value))
+            patches.enter_context(mock.patch(f"iris_serve.forest.{name}", value))
         yield
 
 

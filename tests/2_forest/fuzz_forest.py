@@ -266,6 +266,7 @@ def open_one(kind, data, originals, rng):
     with (
         mock.patch("iris_serve.forest.leaves.ROWS_PER_CELL", [1 / 64, 1e-9][rng.integers(2)]),
         mock.patch("iris_serve.forest.leaves.MASK_BYTES", [1 << 25, 0][rng.integers(2)]),
+        mock.patch("iris_serve.forest.SLICED_ROWS", [256, 1][rng.integers(2)]),
     ):
         try:
             forest = Forest(decode(data))

@@ -294,9 +294,13 @@ def test_each_way_of_asking_has_its_own_finder_and_grid(estimator):
     X, _ = dataset("iris")
     asked = assert_same(estimator, X)
     finders = {way: type(forest.single.finder) for way, forest in asked.items()}
-    assert finders == {"masks": Masks, "walk": Walk, "grid": Masks}
+    assert finders == dict.fromkeys(WAYS, Masks) | {"walk": Walk}
     grids = {way: type(forest.batch.grid) for way, forest in asked.items()}
-    assert grids == {"masks": type(None), "walk": type(None), "grid": AnswerGrid}
+    assert grids == dict.fromkeys(WAYS, type(None)) | {"grid": AnswerGrid}
+    sliced = {way for way, forest in asked.items() if "slices" in vars(forest.batch)}
+    assert sliced == {"slices", "crowns"}
+    deep = {way: bool(asked[way].batch.slices.walker) for way in sliced}
+    assert deep == {"slices": False, "crowns": True}
 
 
 @pytest.mark.parametrize("name", DATA)
