@@ -6,13 +6,12 @@
 __all__ = ['SAFE_ID', 'TRACEPARENT', 'NO_REQUEST', 'JSON', 'MAX_BODY', 'MAX_PATH', 'MAX_METHOD', 'Note', 'TICK', 'FLUSH_SECONDS',
            'QUEUES', 'FEW', 'MOST', 'LOG_MODES', 'PROBES', 'request_id', 'valid_traceparent', 'RequestInfo',
            'printable', 'AccessRecord', 'common_part', 'with_body', 'access_line', 'readable_line', 'Counts',
-           'NoteQueue', 'work', 'WatchedQueue', 'forget_queues', 'stop_queues', 'Observer', 'shorter', 'make_observer',
+           'NoteQueue', 'work', 'WatchedQueue', 'forget_queues', 'stop_queues', 'shorter', 'Observer', 'make_observer',
            'record_queue']
 
 # %% ../../nbs/6_service/11_access_log.ipynb #5976d2b4
 import atexit
 import json
-import logging
 import os
 import re
 import threading
@@ -234,7 +233,7 @@ class NoteQueue:
             self.lock.release()
         return bool(notes)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #1d571136
+# %% ../../nbs/6_service/11_access_log.ipynb #35f56062
 TICK = 0.03  # seconds between two drains
 FLUSH_SECONDS = 0.5  # between two times that the numbers are written down
 QUEUES: "weakref.WeakSet[WatchedQueue]" = weakref.WeakSet()
@@ -250,7 +249,7 @@ def work(reference: "weakref.ref[WatchedQueue]", bell: threading.Event) -> None:
             bell.clear()
         time.sleep(TICK)
 
-
+# %% ../../nbs/6_service/11_access_log.ipynb #87ba5376
 class WatchedQueue(NoteQueue):
     """A queue that a thread drains; the thread begins in each process when it is first needed."""
 
@@ -330,6 +329,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_queues)
 atexit.register(stop_queues)
 
+# %% ../../nbs/6_service/11_access_log.ipynb #fb6919df
+def shorter(asked: RequestInfo) -> RequestInfo:
+    """`asked`, with no more of its body than a line may show."""
+    path, trace, body = asked.path, asked.traceparent, asked.body[:MAX_BODY]
+    return RequestInfo(asked.request_id, asked.method, path, asked.received, asked.key, body, trace)
+
 # %% ../../nbs/6_service/11_access_log.ipynb #71629fdf
 FEW = 50  # rows that a note may hold as they are
 MOST = 10_000  # notes after which a request helps to drain
@@ -387,12 +392,6 @@ class Observer(WatchedQueue):
         if not self.requests or (note[1] in self.quiet and note[2] < 400):
             return b""
         return readable_line(note) if self.plain else access_line(note, self.values)
-
-
-def shorter(asked: RequestInfo) -> RequestInfo:
-    """`asked`, with no more of its body than a line may show."""
-    path, trace, body = asked.path, asked.traceparent, asked.body[:MAX_BODY]
-    return RequestInfo(asked.request_id, asked.method, path, asked.received, asked.key, body, trace)
 
 # %% ../../nbs/6_service/11_access_log.ipynb #975c5cd4
 LOG_MODES = ("off", "on", "values")

@@ -8,8 +8,7 @@ __all__ = ['Write', 'MAX_LINE', 'PENDING', 'LAST_SECONDS', 'FIELDS', 'LogFormat'
            'finish', 'json_formatter', 'shown_record', 'log_line', 'is_plain', 'text_line', 'RecordQueue',
            'NonBlockingHandler', 'configure_logging']
 
-# %% ../../nbs/6_service/14_service_log.ipynb #15c61507
-import json
+# %% ../../nbs/6_service/14_service_log.ipynb #44516029
 import logging
 import os
 import select
@@ -98,7 +97,7 @@ def nonblocking_writer(descriptor: int) -> Write:
 # %% ../../nbs/6_service/14_service_log.ipynb #0ad5bcbb
 MAX_LINE = 4096  # bytes in one line: what a pipe keeps in one piece
 
-# %% ../../nbs/6_service/14_service_log.ipynb #e41a46f0
+# %% ../../nbs/6_service/14_service_log.ipynb #1a63fd5d
 PENDING = 1 << 20  # bytes of lines that wait for a reader that has fallen behind
 
 
@@ -164,7 +163,7 @@ class LineBuffer:
         self.pieces.clear()
         self.size = 0
 
-# %% ../../nbs/6_service/14_service_log.ipynb #c4f3a01f
+# %% ../../nbs/6_service/14_service_log.ipynb #47db285b
 LAST_SECONDS = 1.0  # for the lines that a stop finds waiting
 
 
@@ -175,7 +174,7 @@ def finish(buffer: LineBuffer, seconds: float = LAST_SECONDS) -> None:
         time.sleep(0.005)
     buffer.drop()
 
-# %% ../../nbs/6_service/14_service_log.ipynb #24a63cfb
+# %% ../../nbs/6_service/14_service_log.ipynb #fda507c4
 FIELDS = {"levelname": "level", "name": "logger", "process": "pid", "exc_info": "traceback"}
 
 
@@ -210,7 +209,7 @@ def log_line(record: logging.LogRecord) -> bytes:
             return line if len(line) <= MAX_LINE else b""
         most //= 2
 
-# %% ../../nbs/6_service/14_service_log.ipynb #0825aa7f
+# %% ../../nbs/6_service/14_service_log.ipynb #8e17b1f6
 LogFormat = Literal["auto", "json", "text"]
 
 
@@ -228,7 +227,7 @@ def text_line(record: logging.LogRecord) -> bytes:
     trace = "".join(f"\n  {shorten(x, 200)}" for x in (shown.exc_text or "").splitlines())
     return (head + trace).encode("ascii", "backslashreplace")[: MAX_LINE - 1] + b"\n"
 
-# %% ../../nbs/6_service/14_service_log.ipynb #9cd9cb33
+# %% ../../nbs/6_service/14_service_log.ipynb #7bfd1f7d
 class RecordQueue(QueueHandler):
     """Hands each record over to `queue`, and then calls `told`; never waits."""
 
@@ -268,7 +267,7 @@ class NonBlockingHandler(logging.Handler):
         except Exception:
             self.dropped(1)
 
-# %% ../../nbs/6_service/14_service_log.ipynb #cdccda1a
+# %% ../../nbs/6_service/14_service_log.ipynb #512e5eee
 def configure_logging(handler: logging.Handler, name: str = "iris_serve") -> None:
     """Let the logger `name`, and all below it, use `handler`, unless it has other handlers.
 
