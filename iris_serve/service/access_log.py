@@ -30,7 +30,7 @@ from ..data.wording import shorten
 from iris_serve.service.service_log import (
     MAX_LINE,
     LineBuffer,
-    LogFormat,
+    LineFormat,
     RecordQueue,
     Write,
     finish,
@@ -51,7 +51,7 @@ def request_id(given: str | None) -> str:
         return given
     return os.urandom(8).hex()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #e4d25c01
+# %% ../../nbs/6_service/11_access_log.ipynb #dda17cb3
 TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -113,7 +113,7 @@ def common_part(
     record = AccessRecord(*shown, status, rows, received, told, key, error)
     return JSON.encode(record).decode()[1:-1]
 
-# %% ../../nbs/6_service/11_access_log.ipynb #4844fbec
+# %% ../../nbs/6_service/11_access_log.ipynb #92fb626c
 Note: TypeAlias = tuple[
     float,  # the time, in seconds since 1970
     str,  # the route
@@ -152,7 +152,7 @@ def access_line(note: Note, values: bool = False) -> bytes:
     )
     return with_body(head, asked.body) if values and asked.body else f"{head}}}\n".encode()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #701fb9af
+# %% ../../nbs/6_service/11_access_log.ipynb #517ddd46
 def readable_line(note: Note) -> bytes:
     """The line for `note` as plain text."""
     when, _, status, seconds, rows, _, error, version, asked, _ = note
@@ -191,7 +191,7 @@ class Counts(Protocol):
         """Begin anew, in a process that was copied just now."""
         ...
 
-# %% ../../nbs/6_service/11_access_log.ipynb #8d6d951b
+# %% ../../nbs/6_service/11_access_log.ipynb #d0b844d6
 class NoteQueue:
     """Notes and log records on their way to `counts`, and as lines to `write`."""
 
@@ -233,7 +233,7 @@ class NoteQueue:
             self.lock.release()
         return bool(notes)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #35f56062
+# %% ../../nbs/6_service/11_access_log.ipynb #c8813281
 TICK = 0.03  # seconds between two drains
 FLUSH_SECONDS = 0.5  # between two times that the numbers are written down
 QUEUES: "weakref.WeakSet[WatchedQueue]" = weakref.WeakSet()
@@ -249,7 +249,7 @@ def work(reference: "weakref.ref[WatchedQueue]", bell: threading.Event) -> None:
             bell.clear()
         time.sleep(TICK)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #87ba5376
+# %% ../../nbs/6_service/11_access_log.ipynb #3a8afde0
 class WatchedQueue(NoteQueue):
     """A queue that a thread drains; the thread begins in each process when it is first needed."""
 
@@ -310,7 +310,7 @@ class WatchedQueue(NoteQueue):
                 finish(self.buffer)
         self.counts.flush()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #ca2944ab
+# %% ../../nbs/6_service/11_access_log.ipynb #41258371
 def forget_queues() -> None:
     """Let every queue begin anew, in a process that was copied just now."""
     for queue in list(QUEUES):
@@ -329,7 +329,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_queues)
 atexit.register(stop_queues)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #fb6919df
+# %% ../../nbs/6_service/11_access_log.ipynb #37eedd9b
 def shorter(asked: RequestInfo) -> RequestInfo:
     """`asked`, with no more of its body than a line may show."""
     path, trace, body = asked.path, asked.traceparent, asked.body[:MAX_BODY]
@@ -412,7 +412,7 @@ def make_observer(
     counts: Counts,
     access_log: str = "on",
     descriptor: int = 2,
-    log_format: LogFormat = "json",
+    log_format: LineFormat = "json",
     quiet: frozenset[str] = frozenset(),
 ) -> Observer:
     """An observer that logs to `descriptor` as `access_log` says, one of `LOG_MODES`.

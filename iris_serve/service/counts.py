@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['COUNTS_LOG', 'SECONDS', 'ROWS', 'FAMILIES', 'LAYOUT', 'METRIC_PREFIX', 'SeriesKey', 'Cells', 'BY_NAME', 'LENGTH',
-           'VALUE', 'NO_COPY', 'MAX_SLOTS', 'OTHER_LABEL', 'KINDS', 'Family', 'width', 'layout', 'bucket_names',
+           'VALUE', 'NO_COPY', 'MAX_SLOTS', 'OTHER_LABEL', 'FILE_KINDS', 'Family', 'width', 'layout', 'bucket_names',
            'cell_names', 'series_of', 'encoded_names', 'encode_file', 'encode_series', 'DamagedError', 'decode_cells',
            'decode_series', 'directory_lock', 'take_slot', 'is_held', 'Slot', 'clean_label', 'Series', 'keep_fresh',
            'Store', 'read_series', 'slot_numbers', 'add_up']
 
-# %% ../../nbs/6_service/15_counts.ipynb #39399bd7
+# %% ../../nbs/6_service/15_counts.ipynb #2431e7cd
 import json
 import logging
 import math
@@ -77,7 +77,7 @@ def layout(families: dict[str, Family]) -> str:
 
 LAYOUT = layout(FAMILIES)
 
-# %% ../../nbs/6_service/15_counts.ipynb #28e56fe8
+# %% ../../nbs/6_service/15_counts.ipynb #525fda5e
 METRIC_PREFIX = "iris_serve_"
 SeriesKey: TypeAlias = tuple[str, ...]  # the family, and the value of each of its labels
 Cells: TypeAlias = list[float]
@@ -108,7 +108,7 @@ def series_of(metric: str, labels: dict[str, str]) -> SeriesKey | None:
         return None
     return (name, *(labels.get(label, "") for label in FAMILIES[name].labels))
 
-# %% ../../nbs/6_service/15_counts.ipynb #998db81d
+# %% ../../nbs/6_service/15_counts.ipynb #e344ced6
 LENGTH, VALUE = struct.Struct("i"), struct.Struct("dd")
 
 
@@ -134,7 +134,7 @@ def encode_series(values: dict[SeriesKey, Cells]) -> bytes:
     pairs = ((encoded_names(key), cells) for key, cells in values.items())
     return encode_file(pair for heads, cells in pairs for pair in zip(heads, cells, strict=True))
 
-# %% ../../nbs/6_service/15_counts.ipynb #68e2e22c
+# %% ../../nbs/6_service/15_counts.ipynb #f281f900
 class DamagedError(ValueError):
     """A file of numbers that is not what it should be."""
 
@@ -222,7 +222,7 @@ def is_held(folder: Path, number: int) -> bool:
     with (folder / f"{number}.lock").open("ab") as file:
         return not try_lock(file)
 
-# %% ../../nbs/6_service/15_counts.ipynb #5d6e5f0e
+# %% ../../nbs/6_service/15_counts.ipynb #772456f1
 class Slot:
     """The slot that this process holds in `folder`, and the files in it."""
 
@@ -290,8 +290,8 @@ class Series(dict[Hashable, Cells]):
         self[labels] = self.store.cells(key) if self.store.admits(key) else self.other
         return self[labels]
 
-# %% ../../nbs/6_service/15_counts.ipynb #f12a7d7d
-KINDS = {"counter": False, "histogram": True}  # of files, and whether there are bounds
+# %% ../../nbs/6_service/15_counts.ipynb #fe5b36b7
+FILE_KINDS = {"counter": False, "histogram": True}  # of files, and whether there are bounds
 
 
 def keep_fresh(folder: Path) -> None:
@@ -337,7 +337,7 @@ class Store:
 
     def adopt(self, slot: Slot) -> None:
         """Add what is in the files of `slot`, which was taken just now."""
-        for kind in KINDS:
+        for kind in FILE_KINDS:
             found, wrong = read_series(slot.path(kind))
             if wrong:
                 COUNTS_LOG.warning("the numbers in %s are lost: %s", slot.path(kind), wrong)
@@ -354,11 +354,11 @@ class Store:
             if slot.number != before:  # else the files are our own
                 self.adopt(slot)
         keep_fresh(slot.folder)
-        for kind, bounded in KINDS.items():
+        for kind, bounded in FILE_KINDS.items():
             ours = {k: v for k, v in self.values.items() if bool(FAMILIES[k[0]].bounds) == bounded}
             slot.write(kind, encode_series(ours))
 
-# %% ../../nbs/6_service/15_counts.ipynb #bb884075
+# %% ../../nbs/6_service/15_counts.ipynb #afe27561
 def read_series(path: Path) -> tuple[dict[SeriesKey, Cells], str]:
     """The series in the file `path`; none, and what is wrong, if it can't be read."""
     try:
@@ -381,7 +381,7 @@ def add_up(store: Store) -> tuple[dict[SeriesKey, Cells], int]:
     numbers = slot_numbers(store.slot.folder) if store.slot else []
     for number in numbers:
         if store.slot and number != store.slot.number:
-            for kind in KINDS:
+            for kind in FILE_KINDS:
                 found, wrong = read_series(store.slot.path(kind, number))
                 damaged += bool(wrong)
                 for key, cells in found.items():

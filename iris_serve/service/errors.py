@@ -30,7 +30,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Question(NamedTuple):
-    """The `rows` that were asked under a `contract`, as floats; and as `given`, if that is known."""
+    """The `rows` that were asked under a `contract`, as floats; and as `given`, where known."""
 
     contract: Contract
     rows: Sequence[Sequence[float]]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS_LOG', 'NUMBER_LABEL', 'Surprises', 'SAID', 'VERSION', 'LOADED', 'TROUBLE', 'Labelled', 'OPENMETRICS',
-           'class_counts', 'ranges', 'lenient', 'surprises', 'all_surprises', 'WorkerCounters', 'said_cells',
+           'answer_counts', 'ranges', 'lenient', 'surprises', 'all_surprises', 'WorkerCounters', 'said_cells',
            'read_said', 'Metrics', 'sync_live', 'Snapshot', 'pid_of', 'snapshot', 'series_in', 'as_counter',
            'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges', 'process_families', 'metrics_text']
 
@@ -63,7 +63,7 @@ METRICS_LOG = logging.getLogger(__name__)
 NUMBER_LABEL = "<number>"
 
 
-def class_counts(answers: Sequence[Sequence[Value] | Counter[Value]]) -> Counter[Value]:
+def answer_counts(answers: Sequence[Sequence[Value] | Counter[Value]]) -> Counter[Value]:
     """How often each class is among the `answers` to several questions, counted or not."""
     counted = [each for each in answers if type(each) is Counter]
     plain = [each for each in answers if type(each) is not Counter] if counted else answers
@@ -74,7 +74,7 @@ def class_counts(answers: Sequence[Sequence[Value] | Counter[Value]]) -> Counter
         total.update(each)
     return total
 
-# %% ../../nbs/6_service/12_metrics.ipynb #0d2c6b50
+# %% ../../nbs/6_service/12_metrics.ipynb #b4562bd8
 @lru_cache(maxsize=64)
 def ranges(contract: Contract) -> tuple[tuple[int, str, float, float, bool], ...]:
     """The place, the name and the range of each number, and whether it may be missing."""
@@ -175,7 +175,7 @@ class WorkerCounters:
                 METRICS_LOG.warning("the numbers can't be written: %s", error)
             self.trouble = str(error)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #3a07987f
+# %% ../../nbs/6_service/12_metrics.ipynb #6370515c
 SAID = ("model_version", "model_loaded_timestamp_seconds", "model_trouble")
 VERSION, LOADED, TROUBLE = range(3)
 
@@ -235,7 +235,7 @@ class Metrics(WorkerCounters):
         for version, size in zip(versions, sizes, strict=True):
             if version is not None:
                 by_version[version][0] += size
-        for label, times in class_counts(answers).items():
+        for label, times in answer_counts(answers).items():
             self.series["predictions"][label][0] += times
         for name, counts in zip(("outside", "unknown"), all_surprises(questions), strict=True):
             for feature, times in counts.items():
@@ -244,7 +244,7 @@ class Metrics(WorkerCounters):
     def condense(self, answers: Sequence[Value], question: Any) -> tuple[Any, Any]:
         """What is counted in many `answers` and in the `question`, so that they can be let go."""
         found = surprises(question) if isinstance(question, Question) else question
-        return class_counts([answers]), found
+        return answer_counts([answers]), found
 
 # %% ../../nbs/6_service/12_metrics.ipynb #8d045554
 def sync_live(metrics: Metrics, live: Live) -> None:
@@ -378,7 +378,7 @@ def gauges(seen: Snapshot, model: str, now: float) -> "Iterator[Metric]":
     yield gauge("workers", "Workers that live.", len(seen.said))
     yield gauge("counts_damaged", "Files of numbers that can't be used.", seen.damaged)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #ac6e1d78
+# %% ../../nbs/6_service/12_metrics.ipynb #499959bd
 def process_families(pids: dict[int, int]) -> "list[Metric]":
     """What the system says about the processes `pids`, each labelled with its slot."""
     from prometheus_client import ProcessCollector
