@@ -6,8 +6,8 @@
 __all__ = ['COUNTS_LOG', 'SECONDS', 'ROWS', 'FAMILIES', 'LAYOUT', 'METRIC_PREFIX', 'SeriesKey', 'Cells', 'BY_NAME', 'LENGTH',
            'VALUE', 'NO_COPY', 'MAX_SLOTS', 'OTHER_LABEL', 'FILE_KINDS', 'Family', 'width', 'layout', 'bucket_names',
            'cell_names', 'series_of', 'encoded_names', 'encode_file', 'encode_series', 'DamagedError', 'decode_cells',
-           'decode_series', 'directory_lock', 'take_slot', 'is_held', 'Slot', 'clean_label', 'Series', 'keep_fresh',
-           'Store', 'read_series', 'slot_numbers', 'add_up']
+           'decode_series', 'directory_lock', 'take_slot', 'is_held', 'HeldSlot', 'Slot', 'clean_label', 'Series',
+           'keep_fresh', 'WrittenCells', 'Store', 'read_series', 'slot_numbers', 'add_up']
 
 # %% ../../nbs/6_service/15_counts.ipynb #2431e7cd
 import json
@@ -134,7 +134,7 @@ def encode_series(values: dict[SeriesKey, Cells]) -> bytes:
     pairs = ((encoded_names(key), cells) for key, cells in values.items())
     return encode_file(pair for heads, cells in pairs for pair in zip(heads, cells, strict=True))
 
-# %% ../../nbs/6_service/15_counts.ipynb #f281f900
+# %% ../../nbs/6_service/15_counts.ipynb #70686068
 class DamagedError(ValueError):
     """A file of numbers that is not what it should be."""
 
@@ -158,7 +158,7 @@ def decode_cells(data: bytes) -> Iterator[tuple[str, float]]:
     if place != used:
         raise DamagedError("the file ends in the middle")
 
-
+# %% ../../nbs/6_service/15_counts.ipynb #5ec1ffcd
 def decode_series(data: bytes) -> dict[SeriesKey, Cells]:
     """The series in a file; cells of families that are not ours are left out.
 
@@ -222,8 +222,8 @@ def is_held(folder: Path, number: int) -> bool:
     with (folder / f"{number}.lock").open("ab") as file:
         return not try_lock(file)
 
-# %% ../../nbs/6_service/15_counts.ipynb #772456f1
-class Slot:
+# %% ../../nbs/6_service/15_counts.ipynb #0ab4bbbb
+class HeldSlot:
     """The slot that this process holds in `folder`, and the files in it."""
 
     def __init__(self, folder: Path) -> None:
@@ -254,6 +254,10 @@ class Slot:
         if self.held:
             self.held.close()
         self.held = None
+
+# %% ../../nbs/6_service/15_counts.ipynb #2230d5e6
+class Slot(HeldSlot):
+    """A slot with its files."""
 
     def path(self, kind: str, number: int = 0) -> Path:
         """The file with the numbers of this `kind`, in this slot or in that of the `number`."""
@@ -290,7 +294,7 @@ class Series(dict[Hashable, Cells]):
         self[labels] = self.store.cells(key) if self.store.admits(key) else self.other
         return self[labels]
 
-# %% ../../nbs/6_service/15_counts.ipynb #fe5b36b7
+# %% ../../nbs/6_service/15_counts.ipynb #cb582e09
 FILE_KINDS = {"counter": False, "histogram": True}  # of files, and whether there are bounds
 
 
@@ -300,8 +304,8 @@ def keep_fresh(folder: Path) -> None:
         with suppress(OSError):
             os.utime(path)
 
-
-class Store:
+# %% ../../nbs/6_service/15_counts.ipynb #971b4acf
+class WrittenCells:
     """The cells of this process, and in `folder` those of all workers that count there."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -312,28 +316,6 @@ class Store:
     def cells(self, key: SeriesKey) -> Cells:
         """The cells of the series `key`, which may be new."""
         return self.values.setdefault(key, [0.0] * width(FAMILIES[key[0]]))
-
-    def admits(self, key: SeriesKey) -> bool:
-        """True if there is room for the series `key` among those of all workers."""
-        name, most = key[0], FAMILIES[key[0]].most
-        if key in self.values or name in self.full:
-            return key in self.values or key in self.full[name]
-        try:
-            with directory_lock(self.slot.folder if self.slot else None):
-                known = {key for key in self.union() if key[0] == name}
-                if key in known or len(known) < most:
-                    self.cells(key)
-                    self.write()
-                    return True
-        except OSError:
-            return False
-        self.full[name] = known
-        return False
-
-    def union(self) -> dict[SeriesKey, Cells]:
-        """The sum of all cells of all workers."""
-        total, _ = add_up(self)
-        return total
 
     def adopt(self, slot: Slot) -> None:
         """Add what is in the files of `slot`, which was taken just now."""
@@ -358,7 +340,28 @@ class Store:
             ours = {k: v for k, v in self.values.items() if bool(FAMILIES[k[0]].bounds) == bounded}
             slot.write(kind, encode_series(ours))
 
-# %% ../../nbs/6_service/15_counts.ipynb #afe27561
+# %% ../../nbs/6_service/15_counts.ipynb #8f34fa7b
+class Store(WrittenCells):
+    """Cells that know how much room there is among those of all workers."""
+
+    def admits(self, key: SeriesKey) -> bool:
+        """True if there is room for the series `key` among those of all workers."""
+        name, most = key[0], FAMILIES[key[0]].most
+        if key in self.values or name in self.full:
+            return key in self.values or key in self.full[name]
+        try:
+            with directory_lock(self.slot.folder if self.slot else None):
+                known = {key for key in add_up(self)[0] if key[0] == name}
+                if key in known or len(known) < most:
+                    self.cells(key)
+                    self.write()
+                    return True
+        except OSError:
+            return False
+        self.full[name] = known
+        return False
+
+# %% ../../nbs/6_service/15_counts.ipynb #162d8300
 def read_series(path: Path) -> tuple[dict[SeriesKey, Cells], str]:
     """The series in the file `path`; none, and what is wrong, if it can't be read."""
     try:
@@ -375,7 +378,7 @@ def slot_numbers(folder: Path) -> list[int]:
     return sorted(found | set(numbered(folder, ".lock")))
 
 
-def add_up(store: Store) -> tuple[dict[SeriesKey, Cells], int]:
+def add_up(store: WrittenCells) -> tuple[dict[SeriesKey, Cells], int]:
     """The sum of all cells of all workers, and how many files could not be read."""
     total, damaged = {key: list(cells) for key, cells in store.values.items()}, 0
     numbers = slot_numbers(store.slot.folder) if store.slot else []

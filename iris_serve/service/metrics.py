@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['METRICS_LOG', 'NUMBER_LABEL', 'Surprises', 'SAID', 'VERSION', 'LOADED', 'TROUBLE', 'Labelled', 'OPENMETRICS',
-           'answer_counts', 'ranges', 'lenient', 'surprises', 'all_surprises', 'WorkerCounters', 'said_cells',
-           'read_said', 'Metrics', 'sync_live', 'Snapshot', 'pid_of', 'snapshot', 'series_in', 'as_counter',
-           'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges', 'process_families', 'metrics_text']
+           'answer_counts', 'ranges', 'lenient', 'surprises', 'all_surprises', 'WorkerCounters', 'FlushedCounters',
+           'said_cells', 'read_said', 'AnswerCounters', 'Metrics', 'sync_live', 'Snapshot', 'pid_of', 'snapshot',
+           'series_in', 'as_counter', 'as_histogram', 'counted_family', 'load_times', 'gauge', 'gauges',
+           'process_families', 'metrics_text']
 
-# %% ../../nbs/6_service/12_metrics.ipynb #9d8a96b8
+# %% ../../nbs/6_service/12_metrics.ipynb #5af3dbc9
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
+# %% ../../nbs/6_service/12_metrics.ipynb #a559d9cd
 from ..data.contract import Contract, Value
 from ..data.rows import unknown_notes
 from .access_log import Note
@@ -53,6 +55,7 @@ from iris_serve.service.counts import (
 from .errors import NotReadyError, Question
 from .live import Live
 
+# %% ../../nbs/6_service/12_metrics.ipynb #9d8a96b8
 if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.registry import Collector
@@ -74,7 +77,7 @@ def answer_counts(answers: Sequence[Sequence[Value] | Counter[Value]]) -> Counte
         total.update(each)
     return total
 
-# %% ../../nbs/6_service/12_metrics.ipynb #b4562bd8
+# %% ../../nbs/6_service/12_metrics.ipynb #c1ef586a
 @lru_cache(maxsize=64)
 def ranges(contract: Contract) -> tuple[tuple[int, str, float, float, bool], ...]:
     """The place, the name and the range of each number, and whether it may be missing."""
@@ -109,7 +112,7 @@ def surprises(question: Question) -> Surprises:
             unknown[contract.features[place].name] = found
     return outside, unknown
 
-
+# %% ../../nbs/6_service/12_metrics.ipynb #448bc4fa
 def all_surprises(questions: Iterable[Any]) -> "tuple[Counter[str], Counter[str]]":
     """The same for many questions, some of which were counted before."""
     counted: list[Surprises] = []
@@ -129,7 +132,7 @@ def all_surprises(questions: Iterable[Any]) -> "tuple[Counter[str], Counter[str]
         unknown.update(there)
     return outside, unknown
 
-# %% ../../nbs/6_service/12_metrics.ipynb #d46d2bf9
+# %% ../../nbs/6_service/12_metrics.ipynb #b79e3f63
 class WorkerCounters:
     """The families of this worker, to be added to. Raises `OSError` if there can be no `folder`."""
 
@@ -160,6 +163,10 @@ class WorkerCounters:
         """Count lines of the log that could not be written."""
         self.add("dropped", lines)
 
+# %% ../../nbs/6_service/12_metrics.ipynb #d46d2bf9
+class FlushedCounters(WorkerCounters):
+    """Counters that are written down."""
+
     def flush(self) -> None:
         """Write everything down for the other workers; never raises."""
         if self.store.slot is None:
@@ -175,7 +182,7 @@ class WorkerCounters:
                 METRICS_LOG.warning("the numbers can't be written: %s", error)
             self.trouble = str(error)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #6370515c
+# %% ../../nbs/6_service/12_metrics.ipynb #3a07987f
 SAID = ("model_version", "model_loaded_timestamp_seconds", "model_trouble")
 VERSION, LOADED, TROUBLE = range(3)
 
@@ -194,35 +201,15 @@ def read_said(path: Path) -> list[float]:
     except (OSError, DamagedError):
         return [0.0] * len(SAID)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #ddfa54bf
-class Metrics(WorkerCounters):
-    """The numbers of this worker, and in `folder` those of all workers that count there."""
+# %% ../../nbs/6_service/12_metrics.ipynb #5de65e64
+class AnswerCounters(FlushedCounters):
+    """Counts what was answered."""
 
     def tally(self, name: str, labels: Iterable[Hashable]) -> None:
         """Count each of the `labels` in the family `name`."""
         series = self.series[name]
         for label, times in Counter(labels).items():
             series[label][0] += times
-
-    def count(self, notes: Sequence[Note]) -> None:
-        """Count the requests of these `notes`."""
-        if not notes:
-            return
-        _, routes, statuses, seconds, *rest = zip(*notes, strict=True)
-        rows, answers, errors, versions, _, questions = rest
-        buckets, durations = map(partial(bisect_left, SECONDS), seconds), self.series["seconds"]
-        answered = [
-            each for each in zip(rows, answers, versions, questions, strict=True) if each[0]
-        ]
-        with self.lock:
-            self.tally("requests", zip(routes, statuses, strict=True))
-            self.tally("refusals", filter(None, errors))
-            for (route, bucket), times in Counter(zip(routes, buckets, strict=True)).items():
-                durations[route][bucket] += times
-            for route, spent in zip(routes, seconds, strict=True):
-                durations[route][-1] += spent
-            if answered:
-                self.count_answered(answered)
 
     def count_answered(self, answered: Sequence[tuple[int, Any, int | None, Any]]) -> None:
         """Count requests by their rows, answers, versions and questions, with the lock held."""
@@ -245,6 +232,30 @@ class Metrics(WorkerCounters):
         """What is counted in many `answers` and in the `question`, so that they can be let go."""
         found = surprises(question) if isinstance(question, Question) else question
         return answer_counts([answers]), found
+
+# %% ../../nbs/6_service/12_metrics.ipynb #ddfa54bf
+class Metrics(AnswerCounters):
+    """The numbers of this worker, and in `folder` those of all workers that count there."""
+
+    def count(self, notes: Sequence[Note]) -> None:
+        """Count the requests of these `notes`."""
+        if not notes:
+            return
+        _, routes, statuses, seconds, *rest = zip(*notes, strict=True)
+        rows, answers, errors, versions, _, questions = rest
+        buckets, durations = map(partial(bisect_left, SECONDS), seconds), self.series["seconds"]
+        answered = [
+            each for each in zip(rows, answers, versions, questions, strict=True) if each[0]
+        ]
+        with self.lock:
+            self.tally("requests", zip(routes, statuses, strict=True))
+            self.tally("refusals", filter(None, errors))
+            for (route, bucket), times in Counter(zip(routes, buckets, strict=True)).items():
+                durations[route][bucket] += times
+            for route, spent in zip(routes, seconds, strict=True):
+                durations[route][-1] += spent
+            if answered:
+                self.count_answered(answered)
 
 # %% ../../nbs/6_service/12_metrics.ipynb #8d045554
 def sync_live(metrics: Metrics, live: Live) -> None:
@@ -378,7 +389,7 @@ def gauges(seen: Snapshot, model: str, now: float) -> "Iterator[Metric]":
     yield gauge("workers", "Workers that live.", len(seen.said))
     yield gauge("counts_damaged", "Files of numbers that can't be used.", seen.damaged)
 
-# %% ../../nbs/6_service/12_metrics.ipynb #499959bd
+# %% ../../nbs/6_service/12_metrics.ipynb #ac6e1d78
 def process_families(pids: dict[int, int]) -> "list[Metric]":
     """What the system says about the processes `pids`, each labelled with its slot."""
     from prometheus_client import ProcessCollector

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Write', 'MAX_LINE', 'PENDING', 'LAST_SECONDS', 'LINE_FIELDS', 'LineFormat', 'timestamp_second',
            'timestamp_millisecond', 'timestamp', 'write_if_room', 'reopen_nonblocking', 'close_when_unused',
-           'nonblocking_writer', 'LineBuffer', 'finish', 'json_formatter', 'shown_record', 'log_line', 'is_plain',
-           'text_line', 'RecordQueue', 'NonBlockingHandler', 'configure_logging']
+           'nonblocking_writer', 'WaitingLines', 'LineBuffer', 'finish', 'json_formatter', 'shown_record', 'log_line',
+           'is_plain', 'text_line', 'RecordQueue', 'NonBlockingHandler', 'configure_logging']
 
 # %% ../../nbs/6_service/14_service_log.ipynb #5daecdc0
 import logging
@@ -97,11 +97,11 @@ def nonblocking_writer(descriptor: int) -> Write:
 # %% ../../nbs/6_service/14_service_log.ipynb #0ad5bcbb
 MAX_LINE = 4096  # bytes in one line: what a pipe keeps in one piece
 
-# %% ../../nbs/6_service/14_service_log.ipynb #e41a46f0
+# %% ../../nbs/6_service/14_service_log.ipynb #5567bee3
 PENDING = 1 << 20  # bytes of lines that wait for a reader that has fallen behind
 
-
-class LineBuffer:
+# %% ../../nbs/6_service/14_service_log.ipynb #9609a4ba
+class WaitingLines:
     """Lines on their way to `write`, in order: `most` bytes at most. Not for two threads at once.
 
     Calls `dropped` with the number of lines that were lost.
@@ -136,6 +136,10 @@ class LineBuffer:
         if piece:
             self.pieces.append((b"".join(piece), len(piece)))
             self.size += length
+
+# %% ../../nbs/6_service/14_service_log.ipynb #6458bdd5
+class LineBuffer(WaitingLines):
+    """Lines that are written as soon as there is room."""
 
     def flush(self) -> bool:
         """Write what can be written now; False if some lines have to wait. Never raises."""
@@ -227,7 +231,7 @@ def text_line(record: logging.LogRecord) -> bytes:
     trace = "".join(f"\n  {shorten(x, 200)}" for x in (shown.exc_text or "").splitlines())
     return (head + trace).encode("ascii", "backslashreplace")[: MAX_LINE - 1] + b"\n"
 
-# %% ../../nbs/6_service/14_service_log.ipynb #9cd9cb33
+# %% ../../nbs/6_service/14_service_log.ipynb #0a7ba424
 class RecordQueue(QueueHandler):
     """Hands each record over to `queue`, and then calls `told`; never waits."""
 
@@ -247,7 +251,7 @@ class RecordQueue(QueueHandler):
         record.msg, record.args, record.exc_info = record.getMessage(), None, None
         return record
 
-
+# %% ../../nbs/6_service/14_service_log.ipynb #682769b8
 class NonBlockingHandler(logging.Handler):
     """Writes each record by `write`; calls `dropped` for one that could not be written."""
 
