@@ -51,7 +51,7 @@ def request_id(given: str | None) -> str:
         return given
     return os.urandom(8).hex()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #dda17cb3
+# %% ../../nbs/6_service/11_access_log.ipynb #e4d25c01
 TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -113,7 +113,7 @@ def common_part(
     record = AccessRecord(*shown, status, rows, received, told, key, error)
     return JSON.encode(record).decode()[1:-1]
 
-# %% ../../nbs/6_service/11_access_log.ipynb #92fb626c
+# %% ../../nbs/6_service/11_access_log.ipynb #4844fbec
 Note: TypeAlias = tuple[
     float,  # the time, in seconds since 1970
     str,  # the route
@@ -152,7 +152,7 @@ def access_line(note: Note, values: bool = False) -> bytes:
     )
     return with_body(head, asked.body) if values and asked.body else f"{head}}}\n".encode()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #517ddd46
+# %% ../../nbs/6_service/11_access_log.ipynb #701fb9af
 def readable_line(note: Note) -> bytes:
     """The line for `note` as plain text."""
     when, _, status, seconds, rows, _, error, version, asked, _ = note
@@ -191,7 +191,7 @@ class Counts(Protocol):
         """Begin anew, in a process that was copied just now."""
         ...
 
-# %% ../../nbs/6_service/11_access_log.ipynb #fdcebf36
+# %% ../../nbs/6_service/11_access_log.ipynb #39ce837e
 class NoteQueue:
     """Notes and log records on their way to `counts`, and as lines to `write`."""
 
@@ -224,7 +224,7 @@ class NoteQueue:
             self.lock.release()
         return bool(notes)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #b73dcf51
+# %% ../../nbs/6_service/11_access_log.ipynb #4a381e8c
 def lines_of(queue: NoteQueue, notes: Sequence[Any]) -> Iterator[bytes]:
     """The lines for those of `notes` that get one."""
     for note in notes:
@@ -234,7 +234,7 @@ def lines_of(queue: NoteQueue, notes: Sequence[Any]) -> Iterator[bytes]:
         except Exception:  # a record whose parts do not fit together
             queue.counts.dropped()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #3392fa7c
+# %% ../../nbs/6_service/11_access_log.ipynb #543b53df
 TICK = 0.03  # seconds between two drains
 FLUSH_SECONDS = 0.5  # between two times that the numbers are written down
 QUEUES: "weakref.WeakSet[WatchedQueue]" = weakref.WeakSet()
@@ -250,7 +250,7 @@ def work(reference: "weakref.ref[BellQueue]", bell: threading.Event) -> None:
             bell.clear()
         time.sleep(TICK)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #c735555a
+# %% ../../nbs/6_service/11_access_log.ipynb #40809d0b
 class BellQueue(NoteQueue):
     """A queue with a thread, which begins in each process when it is first needed there."""
 
@@ -282,7 +282,7 @@ class BellQueue(NoteQueue):
         """Do what is due; True if nothing is left to do until the bell rings."""
         raise NotImplementedError
 
-# %% ../../nbs/6_service/11_access_log.ipynb #eb09f1e4
+# %% ../../nbs/6_service/11_access_log.ipynb #d148001f
 class WatchedQueue(BellQueue):
     """A queue that its thread drains."""
 
@@ -318,7 +318,7 @@ class WatchedQueue(BellQueue):
                 finish(self.buffer)
         self.counts.flush()
 
-# %% ../../nbs/6_service/11_access_log.ipynb #41258371
+# %% ../../nbs/6_service/11_access_log.ipynb #ca2944ab
 def forget_queues() -> None:
     """Let every queue begin anew, in a process that was copied just now."""
     for queue in list(QUEUES):
@@ -337,7 +337,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_queues)
 atexit.register(stop_queues)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #125c2456
+# %% ../../nbs/6_service/11_access_log.ipynb #e0ae2995
 FEW = 50  # rows that a note may hold as they are
 MOST = 10_000  # notes after which a request helps to drain
 
@@ -347,7 +347,7 @@ def shorter(asked: RequestInfo) -> RequestInfo:
     path, trace, body = asked.path, asked.traceparent, asked.body[:MAX_BODY]
     return RequestInfo(asked.request_id, asked.method, path, asked.received, asked.key, body, trace)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #d739f69e
+# %% ../../nbs/6_service/11_access_log.ipynb #a5d9b37e
 class RequestLog(WatchedQueue):
     """A queue that makes a line for each request, unless it is a probe that went well."""
 
@@ -405,7 +405,7 @@ class Observer(RequestLog):
         if len(self.notes) > MOST:
             self.drain(wait=False)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #54fcda6b
+# %% ../../nbs/6_service/11_access_log.ipynb #578c8f2f
 LOG_MODES = ("off", "on", "values")
 PROBES = frozenset(
     {

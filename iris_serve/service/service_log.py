@@ -8,7 +8,7 @@ __all__ = ['Write', 'MAX_LINE', 'PENDING', 'LAST_SECONDS', 'LINE_FIELDS', 'LineF
            'nonblocking_writer', 'WaitingLines', 'LineBuffer', 'finish', 'json_formatter', 'shown_record', 'log_line',
            'is_plain', 'text_line', 'RecordQueue', 'NonBlockingHandler', 'configure_logging']
 
-# %% ../../nbs/6_service/14_service_log.ipynb #5daecdc0
+# %% ../../nbs/6_service/14_service_log.ipynb #44516029
 import logging
 import os
 import select
@@ -97,10 +97,10 @@ def nonblocking_writer(descriptor: int) -> Write:
 # %% ../../nbs/6_service/14_service_log.ipynb #0ad5bcbb
 MAX_LINE = 4096  # bytes in one line: what a pipe keeps in one piece
 
-# %% ../../nbs/6_service/14_service_log.ipynb #5567bee3
+# %% ../../nbs/6_service/14_service_log.ipynb #47c152dd
 PENDING = 1 << 20  # bytes of lines that wait for a reader that has fallen behind
 
-# %% ../../nbs/6_service/14_service_log.ipynb #9609a4ba
+# %% ../../nbs/6_service/14_service_log.ipynb #dde0a2c9
 class WaitingLines:
     """Lines on their way to `write`, in order: `most` bytes at most. Not for two threads at once.
 
@@ -111,8 +111,7 @@ class WaitingLines:
         self, write: Write, dropped: Callable[[int], object], most: int | None = None
     ) -> None:
         self.write, self.dropped, self.most = write, dropped, PENDING if most is None else most
-        self.pieces: deque[tuple[bytes, int]] = deque()  # what one call writes, and how many lines
-        self.size = 0
+        self.size, self.pieces = 0, deque[tuple[bytes, int]]()  # what one call writes, its lines
 
     def put(self, lines: Iterable[bytes]) -> None:
         """Let `lines` wait; what there is no room for is dropped."""
@@ -137,7 +136,7 @@ class WaitingLines:
             self.pieces.append((b"".join(piece), len(piece)))
             self.size += length
 
-# %% ../../nbs/6_service/14_service_log.ipynb #6458bdd5
+# %% ../../nbs/6_service/14_service_log.ipynb #8a6fe638
 class LineBuffer(WaitingLines):
     """Lines that are written as soon as there is room."""
 
@@ -167,7 +166,7 @@ class LineBuffer(WaitingLines):
         self.pieces.clear()
         self.size = 0
 
-# %% ../../nbs/6_service/14_service_log.ipynb #c4f3a01f
+# %% ../../nbs/6_service/14_service_log.ipynb #47db285b
 LAST_SECONDS = 1.0  # for the lines that a stop finds waiting
 
 
@@ -178,7 +177,7 @@ def finish(buffer: LineBuffer, seconds: float = LAST_SECONDS) -> None:
         time.sleep(0.005)
     buffer.drop()
 
-# %% ../../nbs/6_service/14_service_log.ipynb #04a4396e
+# %% ../../nbs/6_service/14_service_log.ipynb #5a5e9468
 LINE_FIELDS = {"levelname": "level", "name": "logger", "process": "pid", "exc_info": "traceback"}
 
 
@@ -213,7 +212,7 @@ def log_line(record: logging.LogRecord) -> bytes:
             return line if len(line) <= MAX_LINE else b""
         most //= 2
 
-# %% ../../nbs/6_service/14_service_log.ipynb #321b7e09
+# %% ../../nbs/6_service/14_service_log.ipynb #81b78b47
 LineFormat = Literal["auto", "json", "text"]
 
 
@@ -231,7 +230,7 @@ def text_line(record: logging.LogRecord) -> bytes:
     trace = "".join(f"\n  {shorten(x, 200)}" for x in (shown.exc_text or "").splitlines())
     return (head + trace).encode("ascii", "backslashreplace")[: MAX_LINE - 1] + b"\n"
 
-# %% ../../nbs/6_service/14_service_log.ipynb #0a7ba424
+# %% ../../nbs/6_service/14_service_log.ipynb #ba2e4fae
 class RecordQueue(QueueHandler):
     """Hands each record over to `queue`, and then calls `told`; never waits."""
 
@@ -251,7 +250,7 @@ class RecordQueue(QueueHandler):
         record.msg, record.args, record.exc_info = record.getMessage(), None, None
         return record
 
-# %% ../../nbs/6_service/14_service_log.ipynb #682769b8
+# %% ../../nbs/6_service/14_service_log.ipynb #e5e3e0e7
 class NonBlockingHandler(logging.Handler):
     """Writes each record by `write`; calls `dropped` for one that could not be written."""
 
@@ -271,7 +270,7 @@ class NonBlockingHandler(logging.Handler):
         except Exception:
             self.dropped(1)
 
-# %% ../../nbs/6_service/14_service_log.ipynb #cdccda1a
+# %% ../../nbs/6_service/14_service_log.ipynb #512e5eee
 def configure_logging(handler: logging.Handler, name: str = "iris_serve") -> None:
     """Let the logger `name`, and all below it, use `handler`, unless it has other handlers.
 
