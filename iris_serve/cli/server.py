@@ -48,7 +48,7 @@ from ..service.access import exposure_warning, host_in
 from ..service.access_log import stop_queues
 from ..service.live import POLL_SECONDS
 from iris_serve.service.service_log import (
-    LogFormat,
+    LineFormat,
     NonBlockingHandler,
     configure_logging,
     is_plain,
@@ -208,7 +208,7 @@ def worker_app(settings: Settings, address: str) -> Flask:
     return app
 
 # %% ../../nbs/9_cli/04_server.ipynb #87ea8fbc
-def stderr_handler(log_format: LogFormat = "auto") -> NonBlockingHandler:
+def stderr_handler(log_format: LineFormat = "auto") -> NonBlockingHandler:
     """A handler that writes to standard error in this format, and never waits."""
     return NonBlockingHandler(nonblocking_writer(2), plain=is_plain(log_format))
 

@@ -6,13 +6,12 @@
 __all__ = ['SAFE_ID', 'TRACEPARENT', 'NO_REQUEST', 'JSON', 'MAX_BODY', 'MAX_PATH', 'MAX_METHOD', 'Note', 'TICK', 'FLUSH_SECONDS',
            'QUEUES', 'FEW', 'MOST', 'LOG_MODES', 'PROBES', 'request_id', 'valid_traceparent', 'RequestInfo',
            'printable', 'AccessRecord', 'common_part', 'with_body', 'access_line', 'readable_line', 'Counts',
-           'NoteQueue', 'work', 'WatchedQueue', 'forget_queues', 'stop_queues', 'Observer', 'shorter', 'make_observer',
-           'record_queue']
+           'NoteQueue', 'lines_of', 'work', 'BellQueue', 'WatchedQueue', 'forget_queues', 'stop_queues', 'shorter',
+           'RequestLog', 'Observer', 'make_observer', 'record_queue']
 
 # %% ../../nbs/6_service/11_access_log.ipynb #5976d2b4
 import atexit
 import json
-import logging
 import os
 import re
 import threading
@@ -31,7 +30,7 @@ from ..data.wording import shorten
 from iris_serve.service.service_log import (
     MAX_LINE,
     LineBuffer,
-    LogFormat,
+    LineFormat,
     RecordQueue,
     Write,
     finish,
@@ -192,7 +191,7 @@ class Counts(Protocol):
         """Begin anew, in a process that was copied just now."""
         ...
 
-# %% ../../nbs/6_service/11_access_log.ipynb #8d6d951b
+# %% ../../nbs/6_service/11_access_log.ipynb #39ce837e
 class NoteQueue:
     """Notes and log records on their way to `counts`, and as lines to `write`."""
 
@@ -210,15 +209,6 @@ class NoteQueue:
         """The line for `note`; empty if it gets none."""
         raise NotImplementedError
 
-    def lines(self, notes: Sequence[Any]) -> Iterator[bytes]:
-        """The lines for those of `notes` that get one."""
-        for note in notes:
-            try:
-                if line := self.line(note):
-                    yield line
-            except Exception:  # a record whose parts do not fit together
-                self.counts.dropped()
-
     def drain(self, wait: bool = True) -> bool:
         """Count and log what is in the queue now; True if there was something."""
         if not self.lock.acquire(wait):
@@ -228,19 +218,29 @@ class NoteQueue:
             if notes:
                 self.counts.count([note for note in notes if type(note) is tuple])
             if self.buffer:
-                self.buffer.put(self.lines(notes))
+                self.buffer.put(lines_of(self, notes))
                 self.buffer.flush()
         finally:
             self.lock.release()
         return bool(notes)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #1d571136
+# %% ../../nbs/6_service/11_access_log.ipynb #4a381e8c
+def lines_of(queue: NoteQueue, notes: Sequence[Any]) -> Iterator[bytes]:
+    """The lines for those of `notes` that get one."""
+    for note in notes:
+        try:
+            if line := queue.line(note):
+                yield line
+        except Exception:  # a record whose parts do not fit together
+            queue.counts.dropped()
+
+# %% ../../nbs/6_service/11_access_log.ipynb #543b53df
 TICK = 0.03  # seconds between two drains
 FLUSH_SECONDS = 0.5  # between two times that the numbers are written down
 QUEUES: "weakref.WeakSet[WatchedQueue]" = weakref.WeakSet()
 
 
-def work(reference: "weakref.ref[WatchedQueue]", bell: threading.Event) -> None:
+def work(reference: "weakref.ref[BellQueue]", bell: threading.Event) -> None:
     """Drain a queue again and again, as long as it is used and not stopped."""
     while (queue := reference()) is not None and queue.bell is bell:
         waits = queue.turn()
@@ -250,15 +250,11 @@ def work(reference: "weakref.ref[WatchedQueue]", bell: threading.Event) -> None:
             bell.clear()
         time.sleep(TICK)
 
-
-class WatchedQueue(NoteQueue):
-    """A queue that a thread drains; the thread begins in each process when it is first needed."""
+# %% ../../nbs/6_service/11_access_log.ipynb #40809d0b
+class BellQueue(NoteQueue):
+    """A queue with a thread, which begins in each process when it is first needed there."""
 
     bell: threading.Event | None
-
-    def __init__(self, counts: Counts, write: Write | None = None) -> None:
-        super().__init__(counts, write)
-        QUEUES.add(self)
 
     def reset(self) -> None:
         """Begin with an empty queue, and without a thread."""
@@ -284,14 +280,25 @@ class WatchedQueue(NoteQueue):
 
     def turn(self) -> bool:
         """Do what is due; True if nothing is left to do until the bell rings."""
+        raise NotImplementedError
+
+# %% ../../nbs/6_service/11_access_log.ipynb #d148001f
+class WatchedQueue(BellQueue):
+    """A queue that its thread drains."""
+
+    def __init__(self, counts: Counts, write: Write | None = None) -> None:
+        super().__init__(counts, write)
+        QUEUES.add(self)
+
+    def turn(self) -> bool:
+        """Do what is due; True if nothing is left to do until the bell rings."""
         if self.drain() and not self.due:
             self.due = time.monotonic() + FLUSH_SECONDS
         if self.due and time.monotonic() >= self.due:
             self.due = 0.0
             self.counts.flush()
         self.idle = not (self.notes or self.due or (self.buffer and self.buffer.pieces))
-        if self.notes:  # it came just now, and perhaps rang no bell
-            self.idle = False
+        self.idle = self.idle and not self.notes  # one came just now, and perhaps rang no bell
         return self.idle
 
     def begin(self) -> None:
@@ -330,13 +337,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_queues)
 atexit.register(stop_queues)
 
-# %% ../../nbs/6_service/11_access_log.ipynb #71629fdf
+# %% ../../nbs/6_service/11_access_log.ipynb #e0ae2995
 FEW = 50  # rows that a note may hold as they are
 MOST = 10_000  # notes after which a request helps to drain
 
 
-class Observer(WatchedQueue):
-    """Told about each request when it is over: counts it, and logs it if there is a `write`."""
+def shorter(asked: RequestInfo) -> RequestInfo:
+    """`asked`, with no more of its body than a line may show."""
+    path, trace, body = asked.path, asked.traceparent, asked.body[:MAX_BODY]
+    return RequestInfo(asked.request_id, asked.method, path, asked.received, asked.key, body, trace)
+
+# %% ../../nbs/6_service/11_access_log.ipynb #a5d9b37e
+class RequestLog(WatchedQueue):
+    """A queue that makes a line for each request, unless it is a probe that went well."""
 
     def __init__(
         self,
@@ -350,6 +363,18 @@ class Observer(WatchedQueue):
     ) -> None:
         super().__init__(counts, write)
         self.values, self.requests, self.plain, self.quiet = values, requests, plain, quiet
+
+    def line(self, note: Any) -> bytes:
+        """The line for `note`; empty if it gets none."""
+        if type(note) is not tuple:
+            return text_line(note) if self.plain else log_line(note)
+        if not self.requests or (note[1] in self.quiet and note[2] < 400):
+            return b""
+        return readable_line(note) if self.plain else access_line(note, self.values)
+
+# %% ../../nbs/6_service/11_access_log.ipynb #71629fdf
+class Observer(RequestLog):
+    """Told about each request when it is over: counts it, and logs it if there is a `write`."""
 
     def observe(
         self,
@@ -380,21 +405,7 @@ class Observer(WatchedQueue):
         if len(self.notes) > MOST:
             self.drain(wait=False)
 
-    def line(self, note: Any) -> bytes:
-        """The line for `note`; empty if it gets none."""
-        if type(note) is not tuple:
-            return text_line(note) if self.plain else log_line(note)
-        if not self.requests or (note[1] in self.quiet and note[2] < 400):
-            return b""
-        return readable_line(note) if self.plain else access_line(note, self.values)
-
-
-def shorter(asked: RequestInfo) -> RequestInfo:
-    """`asked`, with no more of its body than a line may show."""
-    path, trace, body = asked.path, asked.traceparent, asked.body[:MAX_BODY]
-    return RequestInfo(asked.request_id, asked.method, path, asked.received, asked.key, body, trace)
-
-# %% ../../nbs/6_service/11_access_log.ipynb #975c5cd4
+# %% ../../nbs/6_service/11_access_log.ipynb #578c8f2f
 LOG_MODES = ("off", "on", "values")
 PROBES = frozenset(
     {
@@ -408,12 +419,12 @@ PROBES = frozenset(
     }
 )
 
-
+# %% ../../nbs/6_service/11_access_log.ipynb #975c5cd4
 def make_observer(
     counts: Counts,
     access_log: str = "on",
     descriptor: int = 2,
-    log_format: LogFormat = "json",
+    log_format: LineFormat = "json",
     quiet: frozenset[str] = frozenset(),
 ) -> Observer:
     """An observer that logs to `descriptor` as `access_log` says, one of `LOG_MODES`.

@@ -30,7 +30,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Question(NamedTuple):
-    """The `rows` that were asked, as floats, under a `contract`; as they were `given`, if known."""
+    """The `rows` that were asked under a `contract`, as floats; and as `given`, where known."""
 
     contract: Contract
     rows: Sequence[Sequence[float]]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIVE_LOG', 'OTHER_PATH', 'COARSE_SECONDS', 'POLL_SECONDS', 'FOLLOWERS', 'Live', 'Fixed', 'public_reason',
-           'open_earlier', 'standing', 'AliasPredictor', 'AliasWatch', 'is_settled', 'poll_forever', 'Follower',
-           'forget_threads', 'LivePredictor']
+           'open_earlier', 'standing', 'is_swap', 'AliasPredictor', 'AliasWatch', 'is_settled', 'poll_forever',
+           'Follower', 'forget_threads', 'LivePredictor']
 
 # %% ../../nbs/6_service/06_live.ipynb #9c3682ab
 import contextlib
@@ -87,6 +87,16 @@ def standing(now: VersionPredictor | None) -> str:
     """What is in service if the alias can't be followed: the version `now`, or nothing."""
     return f"stays at version {now.version}" if now else "has no version to answer with"
 
+
+def is_swap(event: Event, before: VersionPredictor | None, now: VersionPredictor | None) -> bool:
+    """True if another version answers since the promotion `event`, which is logged then."""
+    if now is None or now is before:
+        return False
+    instead = f" instead of version {before.version}" if before else ""
+    told = {"event": "rollback" if event.rollback else "swap", "version": str(now.version)}
+    LIVE_LOG.info("%s version %s answers%s", now.name, now.version, instead, extra=told)
+    return True
+
 # %% ../../nbs/6_service/06_live.ipynb #c754050a
 class AliasPredictor:
     """The predictor that `alias` means; raises if none opens, unless `allow_empty`."""
@@ -114,13 +124,6 @@ class AliasPredictor:
             self.loaded_at = time.time()
         self.trouble = None
         return event
-
-    def announce(self, event: Event, before: VersionPredictor | None) -> None:
-        """Log that another version answers since this promotion."""
-        instead = f" instead of version {before.version}" if before else ""
-        told = {"event": "rollback" if event.rollback else "swap", "version": str(event.version)}
-        what = f"{self.registry.name} version {event.version} answers{instead}"
-        LIVE_LOG.info(what, extra=told)
 
     def report(self, error: Exception) -> None:
         """Remember why what the alias means does not answer, and log it once."""
@@ -247,9 +250,7 @@ class LivePredictor(AliasPredictor, Follower):
             if not self.watch.has_changed(retry=self.trouble is not None):
                 return
             event = self.swap()
-            if self.now is not before:
-                self.swaps += 1
-                self.announce(event, before)
+            self.swaps += is_swap(event, before, self.now)
         except Exception as error:
             self.failed_swaps += 1
             self.report(error)

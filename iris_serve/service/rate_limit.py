@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATE_LOG', 'SINCE', 'TAKE', 'TABLE', 'PROCESS_LOCK', 'BUSY_SECONDS', 'ALL_BUCKETS', 'LEFT_BEHIND', 'MINUTE',
-           'MAX_REQUESTS', 'next_due', 'take_from', 'check_place', 'open_rates', 'renew', 'rate_file', 'Buckets',
-           'is_busy', 'take', 'replaced', 'report', 'leave_behind', 'rate_error', 'RateLimit']
+           'MAX_REQUESTS', 'next_due', 'take_from', 'check_place', 'open_rates', 'renew', 'rate_file', 'is_busy',
+           'open_or_renew', 'Buckets', 'take', 'replaced', 'report', 'leave_behind', 'rate_error', 'RateLimit']
 
 # %% ../../nbs/6_service/10_rate_limit.ipynb #b4b8d9fe
 import contextlib
@@ -37,7 +37,7 @@ def next_due(due: int, now: int, step: int, burst: int) -> tuple[int, int]:
     wait = due + step - empty
     return (due, wait) if wait > 0 else (due + step, 0)
 
-# %% ../../nbs/6_service/10_rate_limit.ipynb #dfb570aa
+# %% ../../nbs/6_service/10_rate_limit.ipynb #5a506db0
 SINCE = "CASE WHEN due BETWEEN ?2 AND ?4 THEN due ELSE ?2 END"  # due, if that makes sense
 TAKE = f"""
 INSERT INTO buckets VALUES (?1, ?2 + ?3)
@@ -92,12 +92,32 @@ def rate_file(folder: Path) -> Path:
     """The file in `folder` for the buckets of all keys."""
     return folder / "rates.sqlite"
 
-# %% ../../nbs/6_service/10_rate_limit.ipynb #76c36b7e
+# %% ../../nbs/6_service/10_rate_limit.ipynb #b8440a37
 PROCESS_LOCK = threading.Lock()
 BUSY_SECONDS = 1.0  # until a request passes uncounted
 ALL_BUCKETS: "weakref.WeakSet[Buckets]" = weakref.WeakSet()
 
 
+def is_busy(error: Exception) -> bool:
+    """True if another process was writing just then."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+
+
+def open_or_renew(path: Path) -> sqlite3.Connection:
+    """The database in the file `path`, which is made anew if it is damaged."""
+    check_place(path)
+    try:
+        return open_rates(path)
+    except sqlite3.DatabaseError as error:
+        if is_busy(error):
+            raise
+        renew(path)
+        return open_rates(path)
+
+# %% ../../nbs/6_service/10_rate_limit.ipynb #76c36b7e
 class Buckets:
     """The buckets in the file `path`, shared by all processes. Raises `OSError` about the file."""
 
@@ -114,14 +134,7 @@ class Buckets:
     def reopen(self) -> sqlite3.Connection:
         """Open what is at `path` now, and make it anew if it is damaged."""
         self.close()
-        check_place(self.path)
-        try:
-            rates = open_rates(self.path)
-        except sqlite3.DatabaseError as error:
-            if is_busy(error):
-                raise
-            renew(self.path)
-            rates = open_rates(self.path)
+        rates = open_or_renew(self.path)
         self.rates, self.closing = rates, weakref.finalize(self, rates.close)
         self.closing.atexit = False
         self.place = os.stat(self.path)
@@ -140,15 +153,7 @@ class Buckets:
             self.closing()
         self.rates = None
 
-
-def is_busy(error: Exception) -> bool:
-    """True if another process was writing just then."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
-
-# %% ../../nbs/6_service/10_rate_limit.ipynb #406e3163
+# %% ../../nbs/6_service/10_rate_limit.ipynb #15654956
 def take(buckets: Buckets, name: str, step: int, burst: int) -> int:
     """Take a request out of the bucket `name`; 0, or how long to wait, in nanoseconds.
 
@@ -178,7 +183,7 @@ def replaced(buckets: Buckets) -> bool:
         renew(buckets.path)
     return True
 
-
+# %% ../../nbs/6_service/10_rate_limit.ipynb #7a1e1839
 def report(buckets: Buckets, error: Exception) -> int:
     """Log once that the buckets can't be used; returns 0, as nobody has to wait for them."""
     if not buckets.trouble:
@@ -186,7 +191,7 @@ def report(buckets: Buckets, error: Exception) -> int:
     buckets.trouble = str(error)
     return 0
 
-# %% ../../nbs/6_service/10_rate_limit.ipynb #2b954b1d
+# %% ../../nbs/6_service/10_rate_limit.ipynb #dc48ef99
 LEFT_BEHIND: list[object] = []  # open files of the process that this one is a copy of
 
 

@@ -31,20 +31,18 @@ from iris_serve.service.access_log import (
     request_id,
     valid_traceparent,
 )
-from iris_serve.service.errors import NotReadyError, Question
-from iris_serve.service.metrics import (
+from iris_serve.service.counts import (
     FAMILIES,
     LAYOUT,
     SECONDS,
     DamagedError,
-    Metrics,
     Store,
     decode_series,
     directory_lock,
     encode_series,
-    metrics_text,
-    sync_live,
 )
+from iris_serve.service.errors import NotReadyError, Question
+from iris_serve.service.metrics import Metrics, metrics_text, sync_live
 from iris_serve.service.service_log import (
     NonBlockingHandler,
     configure_logging,

@@ -36,7 +36,8 @@ from services import Service
 
 from iris_serve.model.save import FOREST_FILE
 from iris_serve.registry.registry import Registry, current, open_predictor, promote
-from iris_serve.service.metrics import Metrics, decode_series, metrics_text
+from iris_serve.service.counts import decode_series
+from iris_serve.service.metrics import Metrics, metrics_text
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
