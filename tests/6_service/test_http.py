@@ -400,6 +400,29 @@ def test_a_row_to_which_the_estimator_has_no_answer_is_a_400(models):
     assert_teaches(answer, 400, "the model has no answer to this row (ValueError)")
 
 
+class Fussy:
+    """An estimator of your own, which asserts that each flower is longer than nothing."""
+
+    def predict(self, rows):
+        if (rows[:, 0] <= 0).any():
+            raise AssertionError(f"a flower of\n{rows[:, 0].min()} cm")
+        return np.ones(len(rows), int)
+
+
+def test_a_row_that_an_estimator_fails_on_is_a_400_that_is_logged(caplog):
+    predictor = EstimatorPredictor(Fussy(), "iris", 1, iris().contract, "")
+    client = create_app(predictor).test_client()
+    rows = [[5, 1, 1, 1], [-5, 1, 1, 1]]
+    answer = client.post("/predict", json={"features": rows})
+    words = "no answer to these rows (AssertionError); the first is row 1, counted from 0"
+    assert_teaches(answer, 400, words)
+    assert b"a flower" not in answer.data
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("no answer to POST /predict: the model has")
+    assert record.getMessage().endswith("AssertionError: a flower of -5.0 cm")
+
+
 @dataclass(frozen=True)
 class Echo:
     """A predictor that answers with the row itself."""
