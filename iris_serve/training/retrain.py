@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_TOLD', 'ORDER', 'MAX_KEPT_DATA', 'Tell', 'Show', 'read_data', 'check_task', 'divide', 'validate_run',
            'describe_columns', 'describe_table', 'keep_data', 'score_run', 'silent', 'tell_reading', 'recorded_params',
-           'write_model', 'fit_model', 'build', 'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing',
-           'train', 'check_kept_model', 'retrain']
+           'write_model', 'fit_model', 'build', 'new_record', 'with_verdict', 'tell_before_publishing',
+           'publish_and_promote', 'show_nothing', 'train', 'check_kept_model', 'retrain']
 
 # %% ../../nbs/5_training/01_retrain.ipynb #2d83c236
 from collections.abc import Callable
@@ -34,6 +34,7 @@ from ..registry.records import Run
 from iris_serve.registry.registry import (
     ConflictError,
     Registry,
+    event_numbers,
     promote,
     publish,
     replace_run,
@@ -245,6 +246,14 @@ def with_verdict(run: Run, verdict: Verdict) -> Run:
     )
 
 # %% ../../nbs/5_training/01_retrain.ipynb #f7fca3ae
+def tell_before_publishing(registry: Registry, card: Card, tell: Tell) -> None:
+    """Say how the version of this `card` will be served, if not frozen, and what comes next."""
+    if FOREST_FILE not in card.files:
+        tell(f"{card.name} will be served {how_served(card)}")
+    if event_numbers(registry, "current"):
+        tell("comparing with the current version")
+
+# %% ../../nbs/5_training/01_retrain.ipynb #08a9d34b
 def publish_and_promote(
     registry: Registry,
     staged: Path,
@@ -254,14 +263,12 @@ def publish_and_promote(
     notebook: bytes | None = None,
     tell: Tell = silent,
 ) -> Run:
-    """Publish the artifact in `staged`, made from `table` by `run`; promote it if it is good.
+    """Publish what `run` made of `table` in `staged`; promote it if it is good.
 
     `notebook` is kept with it, if there is one. Returns the record, with version and verdict.
     """
-    place, card = staged, read_card(staged)
-    if FOREST_FILE not in card.files:
-        tell(f"{card.name} will be served {how_served(card)}")
-    tell("comparing with the current version")
+    place = staged
+    tell_before_publishing(registry, read_card(staged), tell)
     while True:
         verdict = judge(registry, place, table, parameters.promote, parameters.min_score)
         run = with_verdict(run, verdict)
