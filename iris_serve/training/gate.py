@@ -64,10 +64,14 @@ def mcnemar_p(gained: int, lost: int) -> float:
 FEW_ROWS, FEW_PAIRS = 300, 6
 
 
-def weak_evidence(rows: int, pairs: int) -> str:
-    """Why `rows` rows, `pairs` of which only one model has right, prove little; else nothing."""
+def weak_evidence(rows: int, pairs: int, numbers: bool = False) -> str:
+    """Why `rows` rows, in `pairs` of which one model is better, prove little; else nothing.
+
+    If the answers are `numbers`, the better one comes nearer; else it alone is right.
+    """
     few = f"fewer than {FEW_ROWS} rows" if rows < FEW_ROWS else ""
-    agree = f"fewer than {FEW_PAIRS} rows that only one has right" if pairs < FEW_PAIRS else ""
+    better = "in which one comes nearer" if numbers else "that only one has right"
+    agree = f"fewer than {FEW_PAIRS} rows {better}" if pairs < FEW_PAIRS else ""
     return " and ".join(reason for reason in (few, agree) if reason)
 
 # %% ../../nbs/5_training/04_gate.ipynb #2953f47c
@@ -219,7 +223,8 @@ def describe_evidence(comparison: Comparison) -> str:
     """How often luck alone would do as much as was found, and why that may prove little."""
     p = comparison.p_value
     often = f"{p:.1%}" if p >= 0.001 else "less than 0.1%"
-    few = weak_evidence(comparison.rows, comparison.gained + comparison.lost)
+    pairs, numbers = comparison.gained + comparison.lost, comparison.mae_now is not None
+    few = weak_evidence(comparison.rows, pairs, numbers)
     return f"luck alone does as much in {often} of cases{f'; weak evidence: {few}' if few else ''}"
 
 

@@ -213,6 +213,12 @@ def test_what_serves_from_a_pickle_says_so_in_the_same_words_everywhere(tmp_path
         assert (done.returncode, done.stderr, words in done.stdout) == (0, "", True)
     shown = subprocess.run([*command, "show", "1", "--json", *models], capture_output=True)
     assert json.loads(shown.stdout)["served"].startswith(words)
+    app = make_app(Settings(models=str(tmp_path / "models"), access_log="off"))
+    client = app.test_client()
+    (listed,) = client.get("/models/iris").json["versions"]
+    assert listed["served"] == client.get("/models/iris/versions/1").json["served"]
+    assert listed["served"] == json.loads(shown.stdout)["served"]
+    app.extensions["live"].stop()
 
 
 # Files that cannot be served
