@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values',
-           'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook', 'strip_paths',
-           'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'run_notebook']
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'kill_kernel', 'own_kernels', 'stderr_tail',
+           'injected_values', 'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook',
+           'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,8 +74,11 @@ def write_kernel_spec(folder: Path, environment: dict[str, str]) -> None:
 KERNEL_LOG = "kernel.log"
 
 
-def kernel_manager_class(folder: Path) -> Any:
-    """A manager class for the kernel described in `folder`; the kernel's log is written there."""
+def kernel_manager_class(folder: Path, made: list[Any]) -> Any:
+    """A manager class for the kernel described in `folder`; the kernel's log is written there.
+
+    Each manager is added to those `made`.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -84,6 +88,7 @@ def kernel_manager_class(folder: Path) -> Any:
         def __init__(self, **options: Any) -> None:
             own = {"kernel_name": "here", "kernel_spec_manager": specs}
             super().__init__(**options | own | {"connection_file": str(folder / "kernel.json")})
+            made.append(self)
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             environment = kernel_environment(os.environ, folder)
@@ -92,6 +97,28 @@ def kernel_manager_class(folder: Path) -> Any:
                 await super().start_kernel(**options | own)
 
     return Here
+
+# %% ../../nbs/5_training/03_runner.ipynb #73cfb564
+def kill_kernel(manager: Any) -> None:
+    """Kill the kernel of `manager`, if it lives, and wait until it is gone."""
+    process = getattr(manager.provisioner, "process", None)
+    if process is None or process.poll() is not None:
+        return
+    with suppress(OSError, AttributeError):  # where there are no groups of processes
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+@contextmanager
+def own_kernels(folder: Path) -> Iterator[Any]:
+    """A manager class as above; of its kernels none is left when this ends."""
+    made = list[Any]()
+    try:
+        yield kernel_manager_class(folder, made)
+    finally:
+        for manager in made:
+            kill_kernel(manager)
 
 # %% ../../nbs/5_training/03_runner.ipynb #906f4020
 def stderr_tail(folder: Path) -> str:
@@ -165,7 +192,7 @@ def execute_notebook(
     injected, environment = kernel_inputs(parameters, staged, data)
     write_kernel_spec(executed.parent, environment)
     logging.getLogger("asyncio").addFilter(is_news)
-    with quiet("papermill"):
+    with quiet("papermill"), own_kernels(executed.parent) as manager_class:
         papermill.execute_notebook(
             with_doubled_braces(notebook),
             with_doubled_braces(executed),
@@ -173,7 +200,7 @@ def execute_notebook(
             progress_bar=progress,
             kernel_name="python3",  # for a notebook that names none, or one that isn't here
             language="python",
-            kernel_manager_class=kernel_manager_class(executed.parent),
+            kernel_manager_class=manager_class,
         )
 
 # %% ../../nbs/5_training/03_runner.ipynb #9fbf7b16
@@ -255,7 +282,7 @@ def run_notebook(
     """
     from papermill import PapermillExecutionError
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         executed = Path(folder) / NOTEBOOK_FILE
         try:
             execute_notebook(notebook, parameters, staged, executed, progress, data)

@@ -163,3 +163,29 @@ except KeyboardInterrupt as error:
     assert err == ""
     assert Registry(models).versions() == [1]
     assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases", "failed"]
+
+
+def test_ctrl_c_while_the_kernel_starts_leaves_no_kernel_and_no_other_error(models, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import nbclient.client
+import iris_serve.training.retrain as r
+def press(client):
+    print(client.km.provisioner.process.pid)
+    raise KeyboardInterrupt
+nbclient.client.NotebookClient.start_new_kernel_client = press
+try:
+    r.retrain(Path(sys.argv[1]), r.Parameters(n_estimators=2))
+except KeyboardInterrupt as error:
+    print(error)
+"""
+    own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code, models]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+    kernel, told = done.stdout.splitlines()
+    assert told.startswith("stopped, and nothing was published"), done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(kernel), 0)
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+    assert Registry(models).versions() == [1]
