@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -49,11 +50,16 @@ class RetrainError(RuntimeError):
 
 
 def check_extra() -> None:
-    """Raise `RetrainError` if the extra `retrain` is not installed in full."""
+    """Raise `RetrainError` if the extra `retrain` is not installed in full, or is broken."""
     if missing := missing_extra():
         raise RetrainError(
             f"retraining needs {', '.join(missing)}: pip install 'iris_serve[retrain]'"
         )
+    try:
+        import_module("soupsieve")  # for nbconvert
+    except Exception as error:  # of a class that cannot be imported either
+        what = f"nbconvert needs soupsieve, which fails under this Python ({type(error).__name__})"
+        raise RetrainError(f"{what}: pip install 'soupsieve<3'") from None
 
 # %% ../../nbs/5_training/03_runner.ipynb #be2e0cfc
 def write_kernel_spec(folder: Path, environment: dict[str, str]) -> None:
@@ -98,7 +104,7 @@ def kernel_manager_class(folder: Path, made: list[Any]) -> Any:
 
     return Here
 
-# %% ../../nbs/5_training/03_runner.ipynb #73cfb564
+# %% ../../nbs/5_training/03_runner.ipynb #4c775ebb
 def kill_kernel(manager: Any) -> None:
     """Kill the kernel of `manager`, if it lives, and wait until it is gone."""
     process = getattr(manager.provisioner, "process", None)

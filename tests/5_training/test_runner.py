@@ -189,3 +189,15 @@ except KeyboardInterrupt as error:
         os.kill(int(kernel), 0)
     assert [path for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
     assert Registry(models).versions() == [1]
+
+
+def test_a_soupsieve_that_this_python_cannot_import_is_named_before_anything_runs(tmp_path):
+    broken = "class SelectorSyntaxError(Exception): pass\nraise SelectorSyntaxError('position 0')"
+    (tmp_path / "soupsieve.py").write_text(broken)
+    own = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "iris_serve", "retrain", "--models", tmp_path / "models"]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+    assert done.stdout == ""
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("fails under this Python (SelectorSyntaxError): pip install 'soupsieve<3'")
