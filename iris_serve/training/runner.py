@@ -6,7 +6,8 @@
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
            'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'kill_kernel', 'own_kernels', 'stderr_tail',
            'injected_values', 'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook',
-           'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'run_notebook']
+           'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'check_temporary',
+           'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
@@ -273,6 +274,15 @@ def failed_copy_message(registry: Registry, executed: Path) -> str:
         why = getattr(error, "strerror", None) or error
         return f"the executed notebook could not be kept: {why}"
 
+# %% ../../nbs/5_training/03_runner.ipynb #9d289cee
+def check_temporary(folder: str) -> None:
+    """Raise `RetrainError` if `folder`, for temporary files, has a name that is not UTF-8."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        what = "the directory for temporary files has a name that is not UTF-8"
+        raise RetrainError(f"{what}: name another one in TMPDIR") from None
+
 # %% ../../nbs/5_training/03_runner.ipynb #eea07d8e
 def run_notebook(
     notebook: Path,
@@ -288,6 +298,7 @@ def run_notebook(
     """
     from papermill import PapermillExecutionError
 
+    check_temporary(gettempdir())
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         executed = Path(folder) / NOTEBOOK_FILE
         try:

@@ -201,3 +201,18 @@ def test_a_soupsieve_that_this_python_cannot_import_is_named_before_anything_run
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
     assert line.endswith("fails under this Python (SelectorSyntaxError): pip install 'soupsieve<3'")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes only there")
+def test_a_temporary_directory_that_is_not_utf_8_is_one_line(tmp_path):
+    odd = os.fsencode(tmp_path) + b"/M\xfcller"
+    os.mkdir(odd)
+    own = {b"PYTHONPATH": os.fsencode(ROOT), b"TMPDIR": odd}
+    command = [sys.executable, "-m", "iris_serve", "retrain", "--models", tmp_path / "models"]
+    done = subprocess.run(command, env=os.environb | own, capture_output=True)
+    assert done.returncode != 0
+    line = done.stderr.decode().splitlines()[-1]
+    assert line.endswith("has a name that is not UTF-8: name another one in TMPDIR")
+    assert b"Traceback" not in done.stderr
+    assert b"Executing" not in done.stderr
+    assert Registry(tmp_path / "models").versions() == []
