@@ -105,7 +105,7 @@ def kernel_manager_class(folder: Path, made: list[Any]) -> Any:
 
     return Here
 
-# %% ../../nbs/5_training/03_runner.ipynb #4c775ebb
+# %% ../../nbs/5_training/03_runner.ipynb #73cfb564
 def kill_kernel(manager: Any) -> None:
     """Kill the kernel of `manager`, if it lives, and wait until it is gone."""
     process = getattr(manager.provisioner, "process", None)
@@ -274,7 +274,7 @@ def failed_copy_message(registry: Registry, executed: Path) -> str:
         why = getattr(error, "strerror", None) or error
         return f"the executed notebook could not be kept: {why}"
 
-# %% ../../nbs/5_training/03_runner.ipynb #9d289cee
+# %% ../../nbs/5_training/03_runner.ipynb #dfb1d384
 def check_temporary(folder: str) -> None:
     """Raise `RetrainError` if `folder`, for temporary files, has a name that is not UTF-8."""
     try:
