@@ -7,6 +7,7 @@ __all__ = ['MODEL_FILE', 'FOREST_FILE', 'dumped', 'write_artifact', 'how_served'
 
 # %% ../../nbs/3_model/02_save.ipynb #08b8dcc2
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,23 @@ MODEL_FILE, FOREST_FILE = "iris_model.pkl", "forest.safetensors"
 
 # %% ../../nbs/3_model/02_save.ipynb #df6506df
 def dumped(estimator: Any) -> bytes:
-    """`estimator` as joblib writes it."""
-    import joblib
+    """`estimator` as joblib writes it, the same bytes whatever was opened in this process."""
+    from joblib.numpy_pickle import NumpyPickler
+
+    own = set(getattr(estimator, "__dict__", ()))
+
+    class InterningPickler(NumpyPickler):  # type: ignore[misc]
+        """Joblib's, for which equal texts are one object if they look like names of attributes."""
+
+        def save(self, obj: Any) -> None:
+            named = type(obj) is str and (obj in own or obj.endswith("_"))
+            super().save(sys.intern(obj) if named else obj)
 
     buffer = io.BytesIO()
-    joblib.dump(estimator, buffer)
+    InterningPickler(buffer).dump(estimator)
     return buffer.getvalue()
 
-
+# %% ../../nbs/3_model/02_save.ipynb #ee7fc426
 def write_artifact(
     folder: Path,
     estimator: Any,

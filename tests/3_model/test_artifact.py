@@ -77,6 +77,28 @@ def pickled(artifact):
     return drop_forest(artifact)
 
 
+DUMP_AFTER = """
+import hashlib, sys, warnings
+import joblib
+warnings.simplefilter("ignore")
+for path in sys.argv[1:]:
+    joblib.load(path)
+from iris_serve.data.split import split
+from iris_serve.data.table import iris
+from iris_serve.model.save import dumped
+from iris_serve.model.train import Params, fit, make_estimator
+train, _ = split(iris())
+estimator = fit(make_estimator(Params(n_estimators=3), train.contract), train)
+print(hashlib.sha256(dumped(estimator)).hexdigest())
+"""
+
+
+def test_a_model_file_has_the_same_bytes_whatever_its_process_has_opened_before():
+    old = Path(__file__).parent / "data" / "format-2"
+    files = [str(old / name / "1" / MODEL_FILE) for name in ("iris", "pets")]
+    assert run_program(DUMP_AFTER, *files) == run_program(DUMP_AFTER)
+
+
 @pytest.fixture(params=["frozen", "pickled"])
 def either(artifact, request):
     """An artifact that is opened by its forest, and one that is opened by its pickle."""

@@ -1,7 +1,6 @@
 """Parameters, and the estimators that they make: what is fitted on, and what a pickle needs."""
 
 import hashlib
-import io
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from random_tables import Wish, random_table
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.split import split
 from iris_serve.data.table import Table, data_frame, estimator_input, iris
+from iris_serve.model.save import dumped
 from iris_serve.model.train import (
     Params,
     code_list,
@@ -31,13 +31,6 @@ from iris_serve.model.train import (
     split_names,
     split_rule,
 )
-
-
-def pickled(estimator):
-    buffer = io.BytesIO()
-    joblib.dump(estimator, buffer)
-    return buffer.getvalue()
-
 
 # Parameters
 
@@ -103,11 +96,11 @@ def test_the_model_file_of_iris_has_the_bytes_that_it_always_had():
 
     train, _ = split(iris())
     estimator = fit(make_estimator(Params(), train.contract), train)
-    assert pickled(fit(make_estimator(Params(), train.contract, n_jobs=2), train)) == pickled(
+    assert dumped(fit(make_estimator(Params(), train.contract, n_jobs=2), train)) == dumped(
         estimator
     )
     if sklearn.__version__ == "1.9.1" and joblib.__version__ == "1.6.0":
-        digest = hashlib.sha256(pickled(estimator)).hexdigest()
+        digest = hashlib.sha256(dumped(estimator)).hexdigest()
         assert digest.startswith("3fb2f4cc2e20fa66")
 
 
@@ -163,7 +156,7 @@ def test_after_the_fit_no_part_has_more_than_one_thread(task):
     found = estimator.get_params()
     assert {v for name, v in found.items() if name.endswith("n_jobs")} <= {None, 1}
     alone = fit(make_estimator(Params(n_estimators=3), table.contract), table)
-    assert pickled(estimator) == pickled(alone)
+    assert dumped(estimator) == dumped(alone)
 
 
 # Mixed tables
@@ -238,7 +231,7 @@ def test_the_pickle_of_a_mixed_table_needs_joblib_scikit_learn_and_pandas_alone(
         X[rng.random(80) < 0.2, i] = np.nan
     table = Table(X, np.nan_to_num(X).sum(axis=1), contract, "t")
     estimator = fit(make_estimator(Params(n_estimators=9), contract), table)
-    (tmp_path / "iris_model.pkl").write_bytes(pickled(estimator))
+    (tmp_path / "iris_model.pkl").write_bytes(dumped(estimator))
     data_frame(X, contract).to_csv(tmp_path / "table.csv", index=False)
     command = [sys.executable, "-W", "error", "-c", ALONE]
     done = subprocess.run(
