@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'NO_CODE', 'NOT_DIVIDED', 'BEGUN', 'Report', 'in_its_place', 'check_python', 'check_unfinished', 'Workspace',
-           'write_and_judge', 'RunRows', 'TrainingRun', 'begin', 'run_begun', 'rows_of', 'table', 'split', 'keep']
+           'write_and_judge', 'RunRows', 'TrainingRun', 'imports_name', 'begin', 'run_begun', 'rows_of', 'table',
+           'split', 'keep']
 
 # %% ../nbs/5_training/08_notebook.ipynb #f03024d1
+import ast
 import atexit
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,15 @@ from .model.train import fit, fit_target, with_one_thread
 # %% ../nbs/5_training/08_notebook.ipynb #268421ae
 from .registry.registry import Registry, stage
 from .training import report
-from .training.gate import judge
-from .training.kept import check_estimator_kind, check_kept
-from iris_serve.training.own import (
+from iris_serve.training.executed import (
     History,
     OwnCode,
+    check_values,
     executed_cells,
-    imports_name,
-    running_parameters,
+    remember,
 )
+from .training.gate import judge
+from .training.kept import check_estimator_kind, check_kept
 from .training.parameters import Parameters, notebook_parameters
 from iris_serve.training.retrain import (
     check_task,
@@ -179,8 +181,13 @@ class RunRows:
 
     def split(self) -> tuple[Table, Table]:
         """The rows to learn from, and the rows held out."""
+        self._check_values()
         self._divided = True
         return divide(self.parameters, self.table())
+
+    def _check_values(self) -> None:
+        if self._history:
+            check_values(self._history)
 
     def divided_table(self) -> Table:
         """The table, if some rows of it were held out; else raises `RuntimeError`."""
@@ -215,6 +222,7 @@ class TrainingRun(RunRows):
 
         Raises `TypeError` or `ValueError` if it can't be kept, and says what it lacks.
         """
+        self._check_values()
         table = self.divided_table()
         if self._report or (self._workspace.folder / CARD_FILE).exists():
             raise RuntimeError(f"this run has kept a model already; {AGAIN}")
@@ -233,6 +241,16 @@ class TrainingRun(RunRows):
         if self._history:
             self._history.close()
 
+# %% ../nbs/5_training/08_notebook.ipynb #5fd5e6e6
+def imports_name(cells: Sequence[str], name: str) -> bool:
+    """Is `name` imported at the top of one of `cells`?"""
+    for code in cells:
+        with suppress(SyntaxError):
+            found = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+            if any(name == (alias.asname or alias.name) for node in found for alias in node.names):
+                return True
+    return False
+
 # %% ../nbs/5_training/08_notebook.ipynb #0121afd6
 BEGUN: list[TrainingRun] = []  # the last run is the one that the notebook is in
 
@@ -246,15 +264,14 @@ def begin(variables: Mapping[str, object] | None = None) -> TrainingRun:
     if not isinstance(variables, Mapping):
         raise TypeError("begin needs the notebook's variables: begin(globals())")
     history = None
-    if executed_cells(variables):
+    if any(executed_cells(variables)):
         history = History(variables, BEGUN[-1]._history if BEGUN else None)
-        parameters: Parameters = running_parameters(variables, history.cells())
+        parameters: Parameters = remember(history)
     else:
         parameters = notebook_parameters(variables)
     if BEGUN:
         BEGUN[-1]._workspace.leftovers.close()
     BEGUN[:] = [TrainingRun(Workspace(parameters), history)]
-    # A parameter is called split, too. What was imported above it is put back.
     if isinstance(variables, dict) and imports_name(executed_cells(variables), "split"):
         variables["split"] = split
     return BEGUN[-1]

@@ -64,7 +64,8 @@ SOURCES = (
         f"model/{name}"
         for name in ("train", "save", "card", "atomic", "scores", "golden", "estimator")
     ),
-    *(f"training/{name}" for name in ("parameters", "own", "kept", "runner", "retrain")),
+    *(f"training/{name}" for name in ("parameters", "own", "kept", "executed")),
+    *(f"training/{name}" for name in ("runner", "retrain")),
     "notebook",
 )
 

@@ -40,8 +40,9 @@ from iris_serve.registry.registry import (
     stage,
 )
 from .common_rows import kept_name
+from .executed import OwnCode
 from .gate import Verdict, judge
-from .own import FOREST, OwnCode
+from .own import FOREST
 from iris_serve.training.parameters import (
     METRICS,
     Parameters,
