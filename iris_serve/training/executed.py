@@ -15,12 +15,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ..data.wording import shorten
 from ..model.card import OwnNotebook, code_digest, notebook_code, retraining_notebook
+from .beside import own_modules, text_digests
 from iris_serve.training.own import (
     FOREST,
     HOW_TO_TAG,
@@ -195,16 +197,19 @@ def check_not_set_again(
 class OwnCode(NamedTuple):
     """The code of a person's own notebook up to the keeping of a model, without injected values.
 
-    Its `parameters` cell is one of the `cells`, by number; `used` are the parameters that are read.
+    Its `parameters` cell is one of the `cells`, by number; `used` are the parameters that are read,
+    and `modules` the texts of the files that it has imported from beside it.
     """
 
     cells: list[str]
     parameters: int
     used: frozenset[str]
+    modules: Mapping[str, str] = MappingProxyType({})
 
     def note(self, parameters: Parameters) -> OwnNotebook:
         """What the card says of this notebook, run with `parameters`."""
-        return OwnNotebook(code_digest(self.cells), getattr(parameters, "own", {}))
+        own, modules = getattr(parameters, "own", {}), text_digests(self.modules)
+        return OwnNotebook(code_digest(self.cells), own, modules)
 
     def notebook(self) -> bytes:
         """The code as a notebook, for a run whose executed copy is elsewhere."""
@@ -267,7 +272,7 @@ def own_code(cells: Sequence[str], begun: int, fits_forest: bool = False) -> Own
     set_above, set_below = declared_in(cells[:begun]), declared_in(cells[begun:])
     used = read_variables(code) & (frozenset(set_above) - frozenset(set_below))
     used |= frozenset(FOREST if fits_forest else ())
-    return OwnCode(code, declaring[-1] if declaring else 0, used)
+    return OwnCode(code, declaring[-1] if declaring else 0, used, own_modules())
 
 # %% ../../nbs/5_training/16_executed.ipynb #f9dc19b9
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -128,7 +128,11 @@ def test_another_result_is_named_and_the_recorded_notebook_is_what_runs(wines):
         reproduce(wines, "wine", 1)
     changed = msgspec.structs.replace(run, notebook=sha256(other))
     (path / "run.json").write_bytes(to_json(changed))
-    again = reproduce(wines, "wine", 1)
+    with pytest.raises(
+        ArtifactError, match=r"is not the notebook of this iris_serve; its notebook"
+    ):
+        reproduce(wines, "wine", 1)
+    again = reproduce(wines, "wine", 1, trust=True)
     assert "result: the model file differs" in again.differences
     assert card == read_card(path)
 
