@@ -337,7 +337,9 @@ def remember(history: History) -> OwnParameters:
     return parameters
 
 
-def check_values(history: History) -> None:
+def check_values(history: History | None) -> None:
     """Raise `ValueError` if a parameter was set again since the run of `history` has begun."""
+    if history is None:
+        return
     below = history.cells()[history.begun + 1 :]
     check_not_set_again(history.recorded, below, history.variables)

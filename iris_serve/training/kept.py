@@ -50,7 +50,7 @@ def check_fitted(estimator: Any) -> None:
         kind = type(estimator).__name__
         raise ValueError(f"{kind} is not fitted: {FIT}, before keep") from None
 
-
+# %% ../../nbs/5_training/15_kept.ipynb #3e7569cb
 def check_columns(estimator: Any, table: Table) -> None:
     """Raise `ValueError` unless `estimator` was fitted on the columns of `table`."""
     contract, kind = table.contract, type(estimator).__name__

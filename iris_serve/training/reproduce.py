@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VOUCH', 'Reproduction', 'find_data', 'environment_changes', 'as_then', 'result_changes', 'with_recorded_format',
            'recipe_main', 'follow_recipe', 'is_importable', 'outdated_imports', 'check_executable', 'make_again',
-           'kept_cells', 'as_executed', 'named_notebook', 'check_promoted', 'recorded_notebook', 'vouched_notebook',
-           'prepare_notebook', 'recorded_parameters', 'reproduce']
+           'kept_cells', 'as_executed', 'named_notebook', 'is_promoted', 'check_promoted', 'recorded_notebook',
+           'vouched_notebook', 'prepare_notebook', 'recorded_parameters', 'reproduce']
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #52294092
 import json
@@ -39,6 +39,8 @@ from ..model.child import python_command
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.scores import ClassScores
 from ..model.train import Params
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
 from ..registry.records import NOTEBOOK_FILE, Run, check_notebook, read_records, read_run
 from ..registry.registry import Registry, promoted_cards, stage
 from .beside import check_modules, read_modules, write_modules
@@ -252,11 +254,16 @@ def named_notebook(notebook: Path, note: OwnNotebook) -> bytes:
     raise ArtifactError(f"{notebook} is not the notebook that its card names")
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #436802ad
-def check_promoted(registry: Registry, version: int) -> None:
-    """Raise `ArtifactError` unless a promotion of `registry` names the card of `version`."""
+def is_promoted(registry: Registry, version: int) -> bool:
+    """Does a promotion name the card of `version`? Raises `ArtifactError` if it names another."""
     promoted = promoted_cards(registry).get(version, ())
     read_records(registry.path(version), promoted)
-    if not promoted:
+    return bool(promoted)
+
+
+def check_promoted(registry: Registry, version: int) -> None:
+    """Raise `ArtifactError` unless a promotion of `registry` names the card of `version`."""
+    if not is_promoted(registry, version):
         raise ArtifactError(
             f"no promotion of this registry names version {version}, so it may be from anywhere"
         )
@@ -290,6 +297,7 @@ def vouched_notebook(
     Raises `ArtifactError` if there is none.
     """
     try:
+        is_promoted(registry, version)  # or there is another card
         check_notebook(registry.path(version), run)
         if card.notebook is None and is_ours(kept_cells(notebook)[0]):
             return notebook.read_bytes()
