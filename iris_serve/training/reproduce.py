@@ -371,8 +371,7 @@ def reproduce(
     found, wrong = find_data(path, card, card.parameters, data)
     before = [wrong] * bool(wrong) + environment_changes(card)
     with TemporaryDirectory() as folder, stage(Registry(Path(folder), name)) as staged:
-        place = Path(folder)
-        notebook, beside = prepare_notebook(registry, version, run, card, place, trust)
+        notebook, beside = prepare_notebook(registry, version, run, card, Path(folder), trust)
         if wrong:
             return Reproduction(name, version, False, tuple(before))
         parameters = recorded_parameters(card, notebook)

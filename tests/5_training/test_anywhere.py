@@ -319,7 +319,10 @@ def test_a_run_needs_no_more_than_the_models_and_the_temporary_directory(own, tm
     (tmp_path / "scratch").mkdir()
     python = (*read_only_root(tmp_path / "models", tmp_path / "scratch"), sys.executable, *COMMAND)
     where = {"TMPDIR": str(tmp_path / "scratch"), "HOME": None}
-    for words in (("retrain", "-p", "n_estimators", "2"), ("retrain", "--notebook", own)):
+    for words in (
+        ("retrain", "-p", "n_estimators", "2"),
+        ("retrain", "--notebook", own, "-p", "promote", "always"),
+    ):
         done = run(*python, *words, **where)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
     for version in ("1", "2"):
