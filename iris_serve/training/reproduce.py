@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VOUCH', 'Reproduction', 'find_data', 'environment_changes', 'as_then', 'result_changes', 'with_recorded_format',
            'recipe_main', 'follow_recipe', 'is_importable', 'outdated_imports', 'check_executable', 'make_again',
-           'kept_cells', 'as_executed', 'named_notebook', 'is_promoted', 'check_promoted', 'recorded_notebook',
-           'vouched_notebook', 'prepare_notebook', 'recorded_parameters', 'reproduce']
+           'kept_cells', 'as_executed', 'named_notebook', 'is_promoted', 'check_promoted', 'check_promoted_notebook',
+           'recorded_notebook', 'vouched_notebook', 'prepare_notebook', 'recorded_parameters', 'reproduce']
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #52294092
 import json
@@ -42,7 +42,7 @@ from ..model.train import Params
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
 from ..registry.records import NOTEBOOK_FILE, Run, check_notebook, read_records, read_run
-from ..registry.registry import Registry, promoted_cards, stage
+from ..registry.registry import Registry, promoted_cards, promotions, stage
 from .beside import check_modules, read_modules, write_modules
 from .common_rows import kept_data, load_recorded
 from .executed import as_notebook, is_ours
@@ -268,6 +268,13 @@ def check_promoted(registry: Registry, version: int) -> None:
             f"no promotion of this registry names version {version}, so it may be from anywhere"
         )
 
+# %% ../../nbs/5_training/06_reproduce.ipynb #b7cac8ce
+def check_promoted_notebook(registry: Registry, version: int, run: Run) -> None:
+    """Raise `ArtifactError` unless a promotion of `version` names the notebook of its `run`."""
+    named = [e.notebook for e in promotions(registry) if e.version == version]
+    if run.notebook is None or run.notebook not in named:
+        raise ArtifactError(f"no promotion of version {version} names its notebook")
+
 # %% ../../nbs/5_training/06_reproduce.ipynb #6f45b1ef
 def recorded_notebook(path: Path, run: Run, card: Card, trust: bool = False) -> Path | None:
     """The notebook kept in `path` that made the version of `card`; None if there was none.
@@ -303,7 +310,8 @@ def vouched_notebook(
             return notebook.read_bytes()
         check_promoted(registry, version)
         if card.notebook is None:
-            raise ArtifactError(f"{notebook} is not the notebook of this iris_serve")
+            check_promoted_notebook(registry, version, run)
+            return notebook.read_bytes()
         return named_notebook(notebook, card.notebook)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; {VOUCH}") from None
