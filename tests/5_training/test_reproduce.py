@@ -108,7 +108,9 @@ def test_another_library_is_named(wines, library):
     card = read_card(path)
     older = msgspec.structs.replace(card, versions=card.versions | {library: "1.0"})
     (path / CARD_FILE).write_bytes(to_json(older))
-    with pytest.raises(ArtifactError, match=r"is not the card that run\.json describes; it is"):
+    with pytest.raises(
+        ArtifactError, match=r"is not the card that run\.json describes; its notebook is"
+    ):
         reproduce(wines, "wine", 1)
     (found,) = reproduce(wines, "wine", 1, trust=True).differences
     assert found.startswith(f"library: {library} was 1.0, is ")
