@@ -125,7 +125,7 @@ def result_changes(card: Card, again: Card) -> list[str]:
     now, then = again.files, card.files
     differing = [what for file, what in files.items() if now.get(file) != then.get(file)]
     for part in ("metrics", "golden", "contract", "parameters", "estimator", "notebook"):
-        unsaid = part == "estimator" and card.estimator is None
+        unsaid = part in ("estimator", "notebook") and getattr(card, part) is None
         if getattr(card, part) != getattr(again, part) and not unsaid:
             differing.append("the golden rows" if part == "golden" else f"the {part}")
     return [f"result: {what} differ{'' if what.endswith('s') else 's'}" for what in differing]
