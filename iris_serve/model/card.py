@@ -64,7 +64,8 @@ SOURCES = (
         f"model/{name}"
         for name in ("train", "save", "card", "atomic", "scores", "golden", "estimator")
     ),
-    *(f"training/{name}" for name in ("parameters", "own", "kept", "runner", "retrain")),
+    *(f"training/{name}" for name in ("parameters", "own", "kept", "executed", "beside")),
+    *(f"training/{name}" for name in ("runner", "retrain")),
     "notebook",
 )
 
@@ -170,11 +171,13 @@ def estimator_words(estimator: Estimator) -> str:
 class OwnNotebook(Struct, frozen=True, forbid_unknown_fields=True):
     """A person's own notebook: the sha256 of its code up to the cell that kept the model.
 
-    `parameters` are those that it has declared itself, with the values of this run.
+    `parameters` are those that it has declared itself, with the values of this run; `modules` are
+    the files beside it that it has imported, each with its sha256.
     """
 
     sha256: str
     parameters: dict[str, Any] = {}
+    modules: dict[str, str] = {}
 
 
 def code_digest(cells: list[str]) -> str:

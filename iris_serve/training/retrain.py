@@ -40,9 +40,11 @@ from iris_serve.registry.registry import (
     replace_run,
     stage,
 )
+from .beside import keep_modules
 from .common_rows import kept_name
+from .executed import OwnCode
 from .gate import Verdict, judge
-from .own import FOREST, OwnCode
+from .own import FOREST
 from iris_serve.training.parameters import (
     METRICS,
     Parameters,
@@ -211,6 +213,7 @@ def write_model(
     tell("freezing, and writing the model")
     frozen = freeze_or_reason(estimator, table.contract)
     note = own.note(parameters) if own else None
+    keep_modules(own.modules if own else {}, folder)
     card = make_card(name, params, table, metrics, estimator, frozen, note)
     return write_artifact(folder, estimator, card, frozen)
 
@@ -326,8 +329,8 @@ def retrain(
 ) -> Run:
     """Execute the retraining notebook and publish what it made; returns its run record.
 
-    `notebook` is one of your own, and `parameters` are then its `own_parameters`. `progress` shows
-    papermill's bar; `tell` and `show` are as for `train`.
+    `notebook` is one of your own, which may import modules beside it, and `parameters` are then
+    its `own_parameters`. `progress` shows papermill's bar; `tell` and `show` are as for `train`.
     Raises what `validate_run` does before anything runs; `RetrainError` if the extra is missing,
     a cell fails, or the data file was changed meanwhile. No version is added then, and the
     notebook of a cell that failed is kept in the registry's directory `failed`.
@@ -337,10 +340,10 @@ def retrain(
     tell_reading(parameters, tell)
     table, file = validate_run(parameters), Path(parameters.data)
     show(table)
-    chosen = notebook or retraining_notebook()
+    chosen, beside = notebook or retraining_notebook(), notebook.parent if notebook else None
     with stage(registry) as staged:
         data = keep_data(table, file, staged)
-        executed = run_notebook(chosen, parameters, staged, data, progress, registry)
+        executed = run_notebook(chosen, parameters, staged, data, progress, registry, beside)
         check_kept_model(staged, chosen.name)
         if read_card(staged).data.sha256 != fingerprint(table):
             raise RetrainError(f"{file.name} was changed during the run")

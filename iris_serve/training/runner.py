@@ -6,8 +6,8 @@
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
            'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'kill_kernel', 'own_kernels', 'stderr_tail',
            'injected_values', 'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook',
-           'strip_paths', 'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'check_temporary',
-           'run_notebook']
+           'strip_paths', 'failure_reason', 'missing_module_hint', 'trim_failed', 'keep_failed', 'failed_copy_message',
+           'check_temporary', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
@@ -29,6 +29,7 @@ from ..model.atomic import ArtifactError, reject_symlink, write_new_file
 from ..model.child import kernel_environment, python_command, usable_home
 from ..registry.records import NOTEBOOK_FILE, one_line
 from ..registry.registry import Registry
+from .beside import BESIDE, LOOK_BESIDE
 from .own import OwnParameters
 from .parameters import FIELDS, Parameters, file_name
 
@@ -66,6 +67,7 @@ def check_extra() -> None:
 def write_kernel_spec(folder: Path, environment: dict[str, str]) -> None:
     """Describe a kernel called `here` in `folder`: this very Python, with `environment` added."""
     program = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+    program = LOOK_BESIDE + program
     options = ("--log-level=ERROR", "--HistoryManager.hist_file=:memory:", "-f")
     spec = {
         "argv": python_command(program, *options, "{connection_file}"),
@@ -150,15 +152,17 @@ def injected_values(parameters: Parameters) -> dict[str, Any]:
 
 # %% ../../nbs/5_training/03_runner.ipynb #80002afe
 def kernel_inputs(
-    parameters: Parameters, staged: Path, data: Path
+    parameters: Parameters, staged: Path, data: Path, beside: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What papermill injects, and what the environment says, for a run that fills `staged`.
 
-    `data` is where the data file is; it is left out for the built-in table, which has none.
+    `data` is where the data file is; it is left out for the built-in table, which has none. Modules
+    are found in the directory `beside`, if there is one.
     """
     staged, injected = staged.resolve(), injected_values(parameters)
     environment = {STAGED: str(staged), PYTHON: sys.executable}
     environment["IRIS_SERVE_MODELS"] = str(staged.parent.parent)
+    environment |= {BESIDE: str(beside.resolve())} if beside else {}
     if parameters.data != "iris":
         environment[DATA] = str(data.resolve())
         injected["data"] = file_name(parameters.data)
@@ -188,15 +192,18 @@ def with_doubled_braces(path: Path) -> str:
 
 
 def execute_notebook(
-    notebook: Path, parameters: Parameters, staged: Path, executed: Path, progress: bool, data: Path
+    notebook: Path,
+    inputs: tuple[dict[str, Any], dict[str, str]],
+    executed: Path,
+    progress: bool = False,
 ) -> None:
-    """Run `notebook` so that it fills `staged`; its executed copy becomes the file `executed`.
+    """Run `notebook` with its `kernel_inputs`; its executed copy becomes the file `executed`.
 
     The kernel is described, and its log kept, in the directory of `executed`.
     """
     import papermill
 
-    injected, environment = kernel_inputs(parameters, staged, data)
+    injected, environment = inputs
     write_kernel_spec(executed.parent, environment)
     logging.getLogger("asyncio").addFilter(is_news)
     with quiet("papermill"), own_kernels(executed.parent) as manager_class:
@@ -236,6 +243,13 @@ def failure_reason(error: BaseException, tail: str = "") -> str:
         hint = f"the last line of its log: {tail}" if tail else "was there enough memory?"
         return f"the kernel died, and nothing was published; {hint}"
     return f"{name}: {getattr(error, 'evalue', error)}"
+
+
+def missing_module_hint(error: BaseException, notebook: Path) -> str:
+    """What to do if the `error` in a person's own `notebook` is a missing module; else nothing."""
+    if getattr(error, "ename", "") != "ModuleNotFoundError":
+        return ""
+    return f"; install it, or if it is your own, put it beside {notebook.name}"
 
 # %% ../../nbs/5_training/03_runner.ipynb #1cd5e9f6
 MAX_FAILED = 20
@@ -291,9 +305,11 @@ def run_notebook(
     data: Path,
     progress: bool = False,
     registry: Registry | None = None,
+    beside: Path | None = None,
 ) -> bytes:
     """Execute `notebook` into `staged`; returns its executed copy. `registry` keeps a failed one.
 
+    Modules of a person's own are found in the directory `beside`, if there is one.
     Raises `RetrainError` if a cell fails or the kernel dies, `KeyboardInterrupt` with a message.
     """
     from papermill import PapermillExecutionError
@@ -302,9 +318,11 @@ def run_notebook(
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         executed = Path(folder) / NOTEBOOK_FILE
         try:
-            execute_notebook(notebook, parameters, staged, executed, progress, data)
+            inputs = kernel_inputs(parameters, staged, data, beside)
+            execute_notebook(notebook, inputs, executed, progress)
         except (PapermillExecutionError, RuntimeError, KeyboardInterrupt) as error:
             why = failure_reason(error, stderr_tail(executed.parent))
+            why += missing_module_hint(error, notebook) if beside else ""
             if registry and executed.is_file():
                 why += f" ({failed_copy_message(registry, executed)})"
             stopped = why.startswith(STOPPED)
