@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_COLUMNS', 'ENOUGH_ROWS', 'unknown_column', 'column_name_error', 'column_name_issues', 'choose_columns',
            'ColumnVerdict', 'type_issues', 'judge_column', 'clean_columns', 'point_issues', 'judge_columns',
-           'why_not_judged', 'write_notes', 'middle_row', 'example_values', 'make_table', 'nothing_left', 'all_issues',
-           'read_table', 'load_table']
+           'why_not_judged', 'write_notes', 'middle_row', 'example_values', 'with_gaps', 'make_table', 'nothing_left',
+           'all_issues', 'read_table', 'load_table']
 
 # %% ../../nbs/1_data/05_tables.ipynb #0435a5fd
 from collections import Counter
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 # %% ../../nbs/1_data/05_tables.ipynb #8fb6aef4
@@ -280,6 +281,12 @@ def example_values(row: NDArray[np.float64], features: Sequence[Feature]) -> tup
         for code, feature in zip(row, features, strict=True)
     )
 
+# %% ../../nbs/1_data/05_tables.ipynb #0084287c
+def with_gaps(feature: Feature, choices: Choices) -> Feature:
+    """`feature` with the numbers that were chosen as marks, if it may be missing."""
+    numbers = tuple(mark.strip() for mark in choices.missing if NUMBER.fullmatch(mark.strip()))
+    return changed(feature, marks=numbers) if numbers and feature.missing else feature
+
 # %% ../../nbs/1_data/05_tables.ipynb #e924ce32
 def make_table(
     columns: Sequence[ColumnVerdict],
@@ -290,7 +297,7 @@ def make_table(
     file: str,
 ) -> Table:
     """The table of good `columns` and the target that was `found`, from the file `source`."""
-    features = tuple(column.feature for column in columns if column.feature)
+    features = tuple(with_gaps(column.feature, choices) for column in columns if column.feature)
     X = np.column_stack([column.codes for column in columns if column.codes is not None]) + 0.0
     marks = missing_marks(choices) if any(feature.missing for feature in features) else ()
     contract = Contract(

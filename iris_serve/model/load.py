@@ -24,7 +24,7 @@ from ..forest.format import decode
 from ..forest.trees import ForestError
 from .atomic import ArtifactError, read_artifact_file, sha256
 from .card import CARD_FILE, Card, check_model, decode_card, library_versions
-from .estimator import input_for, plain_classes, use_one_thread
+from .estimator import ask_estimator, plain_classes, use_one_thread
 from .save import FOREST_FILE, MODEL_FILE
 
 # %% ../../nbs/3_model/03_load.ipynb #b999a85d
@@ -212,9 +212,9 @@ def call_estimator(
 
     Raises `UnanswerableError` if it cannot.
     """
-    X = input_for(estimator, np.array(rows, dtype=np.float64), of)
+    X = np.array(rows, dtype=np.float64)
     try:
-        return plain(getattr(estimator, verb)(X))
+        return plain(ask_estimator(estimator, verb, X, of))
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         what = f"the model has no answer to {'this row' if len(rows) == 1 else 'these rows'}"
         raise UnanswerableError(f"{what} ({type(error).__name__})") from error
