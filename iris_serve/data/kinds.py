@@ -49,7 +49,7 @@ def find_code(value: object, feature: Feature) -> float | None:
 
 # %% ../../nbs/1_data/07_kinds.ipynb #0e0eec77
 def counts_as_missing(value: object, feature: Feature) -> bool:
-    """True if `value` is a number that marks a gap, or an unknown category that is taken for one."""
+    """True if `value` marks a gap, or is an unknown category that the contract takes for one."""
     if feature.gaps and type(value) in (int, float) and value in feature.gaps:
         return True
     if feature.unknown != "missing" or feature.kind != "category":

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PANDAS_MARKS', 'DTYPES', 'ENOUGH_ROWS', 'pandas_frame', 'is_text', 'dtype_for', 'text_column', 'with_columns',
            'as_read', 'categorical_places', 'with_categories', 'Reading', 'ways', 'readings', 'misfit', 'telling_rows',
-           'cannot_answer', 'try_readings', 'choose_reading']
+           'cannot_answer', 'try_readings', 'choose_reading', 'differing_answers', 'check_reading']
 
 # %% ../../nbs/5_training/16_fitted_frame.ipynb #1a2d2a2b
 import re
@@ -151,10 +151,11 @@ def with_categories(table: Table, places: Collection[int]) -> Table:
 # %% ../../nbs/5_training/16_fitted_frame.ipynb #6efb158a
 @dataclass(frozen=True)
 class Reading:
-    """A way to read a file, in words, and the `table` that it gives."""
+    """A way to read a file, in words, and the `table` that it gives; maybe pandas' own `frame`."""
 
     how: str
     table: Table
+    frame: "DataFrame | None" = None
 
     def sees(self) -> Any:
         """What an estimator sees of the table."""
@@ -168,7 +169,7 @@ def ways(file: Path, table: Table) -> Iterator[Reading]:
     if frame is not None:
         texts = [name for name in table.contract.names if is_text(frame[name])]
         names = [f.name for f in table.contract.features if f.name in texts and f.values]
-        yield Reading("as pandas reads it", as_read(table, frame, texts, PANDAS_MARKS))
+        yield Reading("as pandas reads it", as_read(table, frame, texts, PANDAS_MARKS), frame)
         yield Reading("with numbers by hand", as_read(table, frame, names, PANDAS_MARKS))
         yield Reading("with more marks", as_read(table, frame, [], table.contract.marks))
         raw = pandas_frame(file, table, dtype=str, keep_default_na=False)
@@ -184,7 +185,7 @@ def readings(estimator: Any, file: Path, table: Table) -> list[Reading]:
         return [Reading("as an array", table)]
     places, found = categorical_places(estimator), list[Reading]()
     for way in ways(file, table):
-        reading = Reading(way.how, with_categories(way.table, places) if places else way.table)
+        reading = replace(way, table=with_categories(way.table, places)) if places else way
         if all(reading.sees() != other.sees() for other in found):
             found.append(reading)
     return found
@@ -239,17 +240,45 @@ def try_readings(
     return tried
 
 
-def choose_reading(estimator: Any, found: list[Reading], known: Callable[[Table], Table]) -> Table:
-    """The table that `estimator` was fitted on, the likeliest of those in which it fits best.
+def choose_reading(
+    estimator: Any, found: list[Reading], known: Callable[[Table], Table]
+) -> Reading:
+    """How the table was read that `estimator` was fitted on, the likeliest of those that fit best.
 
-    `known` makes of a table the one with the estimator's classes. Raises `EstimatorError`.
+    `known` makes of its table the one with the estimator's classes. Raises `EstimatorError`.
     """
     if len(found) == 1:
-        return known(found[0].table)
+        return replace(found[0], table=known(found[0].table))
     tried = try_readings(estimator, found, known)
     fits = [(fit, place) for place, fit in enumerate(tried) if isinstance(fit, float)]
     if fits:
-        return known(found[min(fits)[1]].table)
+        best = found[min(fits)[1]]
+        return replace(best, table=known(best.table))
     error = next((e for e in tried if isinstance(e, EstimatorError)), tried[0])
     assert isinstance(error, Exception)  # there is no misfit
     raise error if isinstance(error, EstimatorError) else cannot_answer(estimator, error)
+
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #5680e73f
+def differing_answers(estimator: Any, reading: Reading) -> int:
+    """About how many rows `estimator` answers otherwise with the frame of pandas itself."""
+    frame, table = reading.frame, reading.table
+    if frame is None or not all(f.dtype != "category" for f in table.contract.features):
+        return 0
+    frame = frame.set_axis(own_columns(estimator) or table.contract.names, axis=1)
+    verb = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = np.asarray(getattr(estimator, verb)(frame))
+        found = np.asarray(ask_estimator(estimator, verb, table.X, table.contract))
+    same = np.isclose(found, wanted, 1e-9, 1e-12) if found.dtype.kind == "f" else found == wanted
+    return int((~same.reshape(len(table), -1).all(axis=1)).sum())
+
+
+def check_reading(estimator: Any, reading: Reading) -> None:
+    """Raise `EstimatorError` if the service would answer otherwise than pandas' frame says."""
+    if differing := differing_answers(estimator, reading):
+        kind, rows = type(estimator).__name__, f"{differing} of {len(reading.table)} rows"
+        raise EstimatorError(
+            f"{kind} answers {rows} otherwise when it is asked with the data frame that pandas "
+            "makes of the file: write the frame that it was fitted on by to_csv, and name that file"
+        )

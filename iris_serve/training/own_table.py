@@ -33,7 +33,7 @@ from iris_serve.model.estimator import (
     plain_class,
     plain_classes,
 )
-from .fitted_frame import choose_reading, readings
+from .fitted_frame import check_reading, choose_reading, readings
 from .model_file import EstimatorError, task_of
 
 # %% ../../nbs/5_training/13_own_table.ipynb #9b99b306
@@ -232,4 +232,6 @@ def table_for(
     """The table in `file` as `estimator` knows it; raises as `read_own_table` and `fitting` do."""
     read = read_own_table(estimator, file, target, features)
     found = readings(estimator, file, read)
-    return choose_reading(estimator, found, partial(fitting, estimator))
+    reading = choose_reading(estimator, found, partial(fitting, estimator))
+    check_reading(estimator, reading)
+    return reading.table
