@@ -254,9 +254,10 @@ def choose_reading(
     if fits:
         best = found[min(fits)[1]]
         return replace(best, table=known(best.table))
-    error = next((e for e in tried if isinstance(e, EstimatorError)), tried[0])
-    assert isinstance(error, Exception)  # there is no misfit
-    raise error if isinstance(error, EstimatorError) else cannot_answer(estimator, error)
+    errors = [error for error in tried if isinstance(error, Exception)]
+    raise next(
+        (e for e in errors if isinstance(e, EstimatorError)), cannot_answer(estimator, errors[0])
+    )
 
 # %% ../../nbs/5_training/16_fitted_frame.ipynb #5680e73f
 def differing_answers(estimator: Any, reading: Reading) -> int:
