@@ -172,7 +172,8 @@ def ways(file: Path, table: Table) -> Iterator[Reading]:
         yield Reading("as pandas reads it", as_read(table, frame, texts, PANDAS_MARKS), frame)
         yield Reading("with numbers by hand", as_read(table, frame, names, PANDAS_MARKS))
         yield Reading("with more marks", as_read(table, frame, [], table.contract.marks))
-        raw = pandas_frame(file, table, dtype=str, keep_default_na=False)
+        parquet = open_file(file)[0].typed  # which has no marks
+        raw = None if parquet else pandas_frame(file, table, dtype=str, keep_default_na=False)
         if raw is not None and names:
             whole = frame.assign(**{name: raw[name] for name in names})
             yield Reading("without marks in texts", as_read(table, whole, names, ()))
