@@ -104,9 +104,9 @@ def rows_of(frame):
     return json.loads(frame.to_json(orient="records"))
 
 
-def written(tmp_path, frame, **options):
+def written(tmp_path, frame, na_rep="", **options):
     """`frame` as pandas reads it from a file that it wrote."""
-    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.to_csv(tmp_path / "rows.csv", index=False, na_rep=na_rep)
     return pd.read_csv(tmp_path / "rows.csv", **options)
 
 
@@ -224,17 +224,18 @@ def test_texts_that_pandas_keeps_are_categories_and_gaps_are_gaps_elsewhere(ask,
     assert marks.json["predictions"] == wanted
 
 
-def test_a_constant_for_gaps_stands_beside_numbers_with_gaps(ask, tmp_path):
+@pytest.mark.parametrize("gap", ["", "NA"])
+def test_a_constant_for_gaps_stands_beside_numbers_with_gaps(ask, tmp_path, gap):
     frame = cabins().replace({"work": {" ": None, "?": None, "-": None}})
     frame.loc[::9, "age"] = None
-    frame = written(tmp_path, frame)
+    frame = written(tmp_path, frame, na_rep=gap)
     filled = make_pipeline(SimpleImputer(strategy="constant", fill_value="NA"), OneHotEncoder())
     model = make_pipeline(
         make_column_transformer((filled, ["work"]), (SimpleImputer(), ["age"])),
         LogisticRegression(max_iter=999),
     ).fit(frame, frame["y"])
     own = frame[["work", "age"]]
-    service = ask(model, frame)
+    service = ask(model, None)
     assert np.allclose(service.probabilities(rows_of(own)), model.predict_proba(frame), 1e-12)
 
 
@@ -284,7 +285,7 @@ def test_what_fits_no_reading_is_refused_and_leads_on(ask, tmp_path):
     frame = written(tmp_path, cabins())
     model = make_pipeline(OneHotEncoder(), LogisticRegression())
     model.fit(frame[["work"]].replace("cook", "baker"), frame["y"])
-    with pytest.raises(EstimatorError, match="cannot answer the table.*as pandas"):
+    with pytest.raises(EstimatorError, match=r"cannot answer the table.*as pandas\.read_csv gives"):
         ask(model, frame)
 
 
@@ -319,7 +320,7 @@ def test_boosters_that_learned_from_categories_are_served(ask, tmp_path, library
     )
     found = np.array(service.probabilities(rows_of(own)))
     assert np.array_equal(found, np.asarray(model.predict_proba(own)))
-    assert library in service.card.versions
+    assert any(name.startswith(library) for name in service.card.versions)
 
 
 # Numbers that mean a gap
