@@ -27,11 +27,9 @@ class Feature(
 ):
     """One column of a row: its name, and the lowest and highest value observed, in `unit`.
 
-    `values` are the spellings of a category, the one with code 0 first; of a boolean that of false
-    and that of true. `missing` values are accepted or not; an `unknown` category is refused or
-    counts as missing. In this column, `marks` mean a missing value besides those of the contract,
-    and the numbers among them do so in JSON as well. `dtype` is what a column of the data frame
-    has to be called in pandas, if it isn't what it usually is.
+    `values` are the spellings of a category in order of code; of a boolean, false before true.
+    `missing` values are accepted or not; an `unknown` category is refused or counts as missing.
+    Here `marks` mean a gap, the numbers among them in JSON too. `dtype` is pandas' name for it.
     """
 
     name: str
@@ -48,8 +46,7 @@ class Feature(
     @cached_property
     def gaps(self) -> frozenset[float]:
         """The numbers among the `marks`, if a value may be missing."""
-        numbers = [float(mark) for mark in self.marks if DECIMAL.fullmatch(mark)]
-        return frozenset(numbers if self.missing else ())
+        return frozenset(float(m) for m in self.marks if self.missing and DECIMAL.fullmatch(m))
 
     @cached_property
     def codes(self) -> dict[Value, float]:

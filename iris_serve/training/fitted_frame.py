@@ -40,7 +40,7 @@ PANDAS_MARKS = (
     *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #b991a967
 def pandas_frame(file: Path, table: Table, **options: Any) -> "DataFrame | None":
     """The rows of `table` as pandas reads them from `file`; None if it reads other ones."""
     import pandas as pd
@@ -66,7 +66,7 @@ def is_text(series: "Series[Any]") -> bool:
     different = series.dropna().unique()
     return len(different) > 0 and all(isinstance(value, str) for value in different)
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #731704ff
 def dtype_for(series: "Series[Any]", feature: Feature) -> str:
     """What a column of `feature` has to be called to be as `series`; empty if it is already."""
     texts = any(isinstance(value, str) for value in feature.values)
@@ -79,7 +79,7 @@ def text_column(series: "Series[Any]") -> tuple[NDArray[np.float64], Feature, st
     """The codes in a column of texts, shape (rows,), its feature, and what is said about it."""
     return find_feature(series_cells(str(series.name), series.astype(object)), Choices())
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #bce3945b
 def with_columns(
     table: Table, columns: dict[str, tuple[NDArray[np.float64], Feature, str]]
 ) -> Table:
@@ -99,14 +99,11 @@ def with_columns(
     contract = changed(contract, features=tuple(features), example=example)
     return replace(table, X=X, contract=contract, columns=tuple(notes))
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #51032504
 def as_read(
     table: Table, frame: "DataFrame", texts: Collection[str], marks: tuple[str, ...]
 ) -> Table:
-    """`table` with the columns `texts` as they are in `frame`, and the types of all.
-
-    In the `texts`, a gap is what `marks` say; in other columns it may also be what it was.
-    """
+    """`table` with its `texts` as they are in `frame`, and all types; `marks` are gaps in these."""
     read = with_columns(table, {name: text_column(frame[name]) for name in texts})
     more = tuple(mark for mark in table.contract.marks if mark not in marks)
     features = [
@@ -132,7 +129,7 @@ def categorical_places(estimator: Any) -> list[int]:
     known = getattr(booster, "pandas_categorical", None) or []
     return places if len(known) == len(places) else []
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #2d61cbcb
 def with_categories(table: Table, places: Collection[int]) -> Table:
     """`table` with the columns at these `places` as categories of pandas."""
     columns = {}
@@ -162,7 +159,7 @@ class Reading:
         features = [changed(feature, marks=()) for feature in self.table.contract.features]
         return features, np.nan_to_num(self.table.X, nan=np.inf).tobytes()
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #8ba6cbd0
 def ways(file: Path, table: Table) -> Iterator[Reading]:
     """The ways to read `file`, whose own reading is `table`, the likeliest first."""
     frame = pandas_frame(file, table)
@@ -179,7 +176,7 @@ def ways(file: Path, table: Table) -> Iterator[Reading]:
             yield Reading("without marks in texts", as_read(table, whole, names, ()))
     yield Reading("as split() gives it", table)
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #fc29a1a5
 def readings(estimator: Any, file: Path, table: Table) -> list[Reading]:
     """The different ways to read `file` for `estimator`, the likeliest first."""
     if not hasattr(input_for(estimator, table.X[:1], table.contract), "columns"):
@@ -216,7 +213,7 @@ def telling_rows(found: Collection[Reading]) -> NDArray[np.intp]:
     every = np.arange(0, len(gaps[0]), max(1, len(gaps[0]) // ENOUGH_ROWS))
     return np.union1d(differ[:ENOUGH_ROWS], every)
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #b62a15fa
 def cannot_answer(estimator: Any, error: Exception) -> EstimatorError:
     """The error for an `estimator` that raises `error` when it is asked about its table."""
     asked = "an array of numbers"
@@ -240,7 +237,7 @@ def try_readings(
             tried.append(error)
     return tried
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #6b63e857
 def choose_reading(
     estimator: Any, found: list[Reading], known: Callable[[Table], Table]
 ) -> Reading:
@@ -275,7 +272,7 @@ def differing_answers(estimator: Any, reading: Reading) -> int:
     same = np.isclose(found, wanted, 1e-9, 1e-12) if found.dtype.kind == "f" else found == wanted
     return int((~same.reshape(len(table), -1).all(axis=1)).sum())
 
-
+# %% ../../nbs/5_training/16_fitted_frame.ipynb #d611a9c3
 def check_reading(estimator: Any, reading: Reading) -> None:
     """Raise `EstimatorError` if the service would answer otherwise than pandas' frame says."""
     if differing := differing_answers(estimator, reading):
