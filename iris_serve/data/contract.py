@@ -51,8 +51,7 @@ class Feature(
     @cached_property
     def codes(self) -> dict[Value, float]:
         """The code of each of the `values` that is a text or a number."""
-        codes = zip(self.values, map(float, range(len(self.values))), strict=True)
-        return {value: code for value, code in codes if not isinstance(value, bool)}
+        return {v: float(i) for i, v in enumerate(self.values) if not isinstance(v, bool)}
 
     @cached_property
     def loose_codes(self) -> dict[str, float]:
