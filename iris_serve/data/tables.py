@@ -119,7 +119,7 @@ class ColumnVerdict:
     feature: Feature | None = None
     issues: FileIssues = field(default_factory=FileIssues)
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #107ad2f0
 def type_issues(column: Cleaned) -> FileIssues:
     """The issue with a column that cannot be learned from, whatever its cells are."""
     cells, issues, problem = column.cells, FileIssues(), ""
@@ -178,7 +178,7 @@ def clean_columns(
         columns[name] = clean
     return columns
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #4899377e
 def point_issues(
     content: Content, columns: Mapping[str, Cleaned], names: Collection[str]
 ) -> FileIssues:
@@ -227,7 +227,7 @@ def why_not_judged(name: str, drop: Collection[str]) -> str:
     unnamed = why_misleading(ColumnCells(name, np.empty(0))) if NO_NAME.fullmatch(name) else None
     return unnamed or "not among the features"
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #b3649792
 def write_notes(
     names: Sequence[str],
     target: str,
@@ -269,7 +269,7 @@ def middle_row(X: NDArray[np.float64], features: Sequence[Feature]) -> int:
         distance += np.nan_to_num(away)
     return int(np.lexsort((distance, gaps))[0]) * step
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #f72c161a
 def example_values(row: NDArray[np.float64], features: Sequence[Feature]) -> tuple[Any, ...]:
     """The coded `row` as the values that JSON would have; None where one is missing."""
     return tuple(

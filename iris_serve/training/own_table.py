@@ -54,7 +54,7 @@ def named_columns(estimator: Any) -> list[str] | None:
     counted = own == [f"Column_{i}" for i in range(len(own or ()))]
     return None if counted else own
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #1e888b61
 def find_columns(own: Sequence[str], names: Sequence[str], target: str) -> list[str]:
     """The table's `names` of an estimator's `own` columns; or `EstimatorError`."""
     pairs = {name: find_column(name, names) for name in own}
@@ -106,7 +106,7 @@ def told_left_out(notes: Sequence[ColumnNote]) -> tuple[ColumnNote, ...]:
     why = "the estimator does not use it"
     return tuple(ColumnNote(n.name, n.kind, why) if n.kind == "left out" else n for n in notes)
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #a263c2e9
 def read_own_table(
     estimator: Any, file: Path, target: str, features: Sequence[str] | None = None
 ) -> Table:
@@ -148,7 +148,7 @@ def class_key(value: Value) -> str:
     value = plain_class(value)
     return str(value).strip().lower() if isinstance(value, (bool, str)) else repr(value)
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #8a84a07a
 def truth_of(values: Sequence[Value]) -> tuple[Value, Value] | None:
     """Which of two `values` means false and which true; None if that isn't clear."""
     if len(values) == 2 and {class_key(value) for value in values} == {"0", "1"}:
@@ -178,7 +178,7 @@ def is_plausible(estimator: Any, table: Table) -> bool:
     shares = [(np.mean(y[answers == c] == c), np.mean(y == c)) for c in set(found)]
     return all(bool(share >= usual) for share, usual in shares)
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #7b0cf7f9
 def classes_error(estimator: Any, table: Table) -> EstimatorError:
     """The error for an `estimator` and a `table` whose classes cannot be paired."""
     own, there = known_classes(estimator)[:8], list(table.contract.classes)[:8]
@@ -225,7 +225,7 @@ def fitting(estimator: Any, table: Table) -> Table:
     check_numbers(estimator, own.contract)
     return align_classes(estimator, own) if task == "classes" else own
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #8f406765
 def table_for(
     estimator: Any, file: Path, target: str, features: Sequence[str] | None = None
 ) -> Table:
