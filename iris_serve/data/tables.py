@@ -67,9 +67,6 @@ def column_name_error(name: str, used: int, names: Sequence[str]) -> str | None:
     return None
 
 # %% ../../nbs/1_data/05_tables.ipynb #0ed89632
-MAX_COLUMNS = 1000
-
-
 def column_name_issues(
     names: Sequence[str], target: str, chosen: Sequence[str], choices: Choices
 ) -> FileIssues:
@@ -83,6 +80,9 @@ def column_name_issues(
     if target in (*choices.drop, *choices.categories):
         issues.add(None, target, None, "it is the target; `task` says what it holds")
     return issues
+
+# %% ../../nbs/1_data/05_tables.ipynb #0fc8112b
+MAX_COLUMNS = 1000
 
 # %% ../../nbs/1_data/05_tables.ipynb #015a3048
 def choose_columns(

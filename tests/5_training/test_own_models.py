@@ -125,7 +125,7 @@ def test_only_the_columns_that_a_pipeline_uses_are_asked_and_the_others_are_name
     card = read_card(registry.path(1))
     assert card.contract.names == ["sex", "age", "port"]
     left = [note.name for note in card.columns if note.kind == "left out"]
-    assert left == ["name", "pclass", "alone", "fare"]
+    assert left == ["name", "pclass", "alone", "fare", "berth", "cabin"]
     one = passengers[passengers["port"].isna()][:1]
     row = {"sex": one["sex"].item(), "age": one["age"].item(), "port": None}
     answers, warned = served(registry, [row if row["age"] == row["age"] else row | {"age": None}])
