@@ -150,6 +150,8 @@ def use_one_thread(estimator: Any) -> Any:
     for part in nested_estimators(estimator):
         if vars(part).get("n_jobs", 1) != 1:
             part.n_jobs = 1
+        if "_Booster" in vars(part):  # LightGBM, which prints whatever it thinks
+            part.set_params(verbose=-1)
         if hasattr(part, "get_booster"):  # XGBoost's threads are those of its booster
             with suppress(Exception):  # which is there only after fitting
                 part.get_booster().set_param("nthread", 1)
