@@ -343,6 +343,7 @@ def test_a_number_that_marks_gaps_is_one_in_every_format(tmp_path):
         for row in ([-9, 2.0], [-9.0, 2.0], {"a": -9, "b": 2.0}):
             answer = client.post("/predict?detail=true", json={"features": row}).json
             assert answer["probabilities"] == wanted["probabilities"]
+            assert "-9 marked a gap in training and counts as missing" in str(answer["notes"])
         lines = client.post("/predict", data="a,b\n-9,2\n", content_type="text/csv").json
         many = client.post(
             "/v1/models/own:predict", json={"instances": [[-9, 2.0], [None, 2.0]]}
