@@ -193,6 +193,16 @@ def test_a_parquet_file_gives_its_types(ask, tmp_path):
     assert [feature.dtype for feature in table.contract.features] == ["int16", "float32"]
 
 
+def test_rows_without_an_answer_do_not_hide_the_types(ask, tmp_path):
+    frame = cabins().astype({"y": object})
+    frame.loc[::8, "y"] = "?"
+    frame = written(tmp_path, frame)
+    known = frame[frame["y"] != "?"]
+    model = make_pipeline(FunctionTransformer(spell), forgetting(), LogisticRegression())
+    service = ask(model.fit(known[["deck"]], known["y"].astype(int)), None)
+    assert service.card.contract.features[0].dtype == "int64"
+
+
 # Gaps
 
 
