@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_COLUMNS', 'LEAVE_OUT', 'ENOUGH_ROWS', 'unknown_column', 'column_name_error', 'column_name_issues',
            'choose_columns', 'ColumnVerdict', 'type_issues', 'judge_column', 'clean_columns', 'point_issues',
-           'judge_columns', 'why_not_judged', 'write_notes', 'middle_row', 'example_values', 'make_table',
+           'judge_columns', 'why_not_judged', 'write_notes', 'middle_row', 'example_values', 'with_gaps', 'make_table',
            'nothing_left', 'all_issues', 'read_table', 'load_table']
 
 # %% ../../nbs/1_data/05_tables.ipynb #0435a5fd
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 # %% ../../nbs/1_data/05_tables.ipynb #8fb6aef4
@@ -66,9 +67,6 @@ def column_name_error(name: str, used: int, names: Sequence[str]) -> str | None:
     return None
 
 # %% ../../nbs/1_data/05_tables.ipynb #0ed89632
-MAX_COLUMNS = 1000
-
-
 def column_name_issues(
     names: Sequence[str], target: str, chosen: Sequence[str], choices: Choices
 ) -> FileIssues:
@@ -85,6 +83,9 @@ def column_name_issues(
     if target in (*choices.drop, *choices.categories):
         issues.add(None, target, None, "it is the target; `task` says what it holds")
     return issues
+
+# %% ../../nbs/1_data/05_tables.ipynb #0fc8112b
+MAX_COLUMNS = 1000
 
 # %% ../../nbs/1_data/05_tables.ipynb #015a3048
 def choose_columns(
@@ -121,7 +122,7 @@ class ColumnVerdict:
     feature: Feature | None = None
     issues: FileIssues = field(default_factory=FileIssues)
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #107ad2f0
 LEAVE_OUT = "; leave the column out with `drop`"
 
 
@@ -183,7 +184,7 @@ def clean_columns(
         columns[name] = clean
     return columns
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #4899377e
 def point_issues(
     content: Content, columns: Mapping[str, Cleaned], names: Collection[str]
 ) -> FileIssues:
@@ -232,7 +233,7 @@ def why_not_judged(name: str, drop: Collection[str]) -> str:
     unnamed = why_misleading(ColumnCells(name, np.empty(0))) if NO_NAME.fullmatch(name) else None
     return unnamed or "not among the features"
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #b3649792
 def write_notes(
     names: Sequence[str],
     target: str,
@@ -274,7 +275,7 @@ def middle_row(X: NDArray[np.float64], features: Sequence[Feature]) -> int:
         distance += np.nan_to_num(away)
     return int(np.lexsort((distance, gaps))[0]) * step
 
-
+# %% ../../nbs/1_data/05_tables.ipynb #f72c161a
 def example_values(row: NDArray[np.float64], features: Sequence[Feature]) -> tuple[Any, ...]:
     """The coded `row` as the values that JSON would have; None where one is missing."""
     return tuple(
@@ -286,6 +287,12 @@ def example_values(row: NDArray[np.float64], features: Sequence[Feature]) -> tup
         for code, feature in zip(row, features, strict=True)
     )
 
+# %% ../../nbs/1_data/05_tables.ipynb #0084287c
+def with_gaps(feature: Feature, choices: Choices) -> Feature:
+    """`feature` with the numbers that were chosen as marks, if it may be missing."""
+    numbers = tuple(mark.strip() for mark in choices.missing if NUMBER.fullmatch(mark.strip()))
+    return changed(feature, marks=numbers) if numbers and feature.missing else feature
+
 # %% ../../nbs/1_data/05_tables.ipynb #e924ce32
 def make_table(
     columns: Sequence[ColumnVerdict],
@@ -296,7 +303,7 @@ def make_table(
     file: str,
 ) -> Table:
     """The table of good `columns` and the target that was `found`, from the file `source`."""
-    features = tuple(column.feature for column in columns if column.feature)
+    features = tuple(with_gaps(column.feature, choices) for column in columns if column.feature)
     X = np.column_stack([column.codes for column in columns if column.codes is not None]) + 0.0
     marks = missing_marks(choices) if any(feature.missing for feature in features) else ()
     contract = Contract(

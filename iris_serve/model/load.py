@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOT_INSTALLED', 'Ask', 'ROW_ERRORS', 'VersionPredictor', 'read_model_files', 'read_verified', 'check_versions',
-           'unpickle', 'open_verified', 'open_model', 'Predictor', 'ForestPredictor', 'NumberForestPredictor', 'finite',
-           'UnanswerableError', 'fails', 'first_failing', 'no_answer', 'call_estimator', 'EstimatorPredictor',
-           'make_predictor']
+           'library_remedy', 'unpickle', 'open_verified', 'open_model', 'Predictor', 'ForestPredictor',
+           'NumberForestPredictor', 'finite', 'UnanswerableError', 'fails', 'first_failing', 'no_answer',
+           'call_estimator', 'EstimatorPredictor', 'make_predictor']
 
 # %% ../../nbs/3_model/03_load.ipynb #16116d76
 import io
@@ -21,12 +21,13 @@ import numpy as np
 
 from ..data.contract import Contract, Value
 from ..data.rows import in_feature_order
+from ..data.wording import join_names
 from ..forest import Forest
 from ..forest.format import decode
 from ..forest.trees import ForestError
 from .atomic import ArtifactError, read_artifact_file, sha256
 from .card import CARD_FILE, Card, check_model, decode_card, library_versions
-from .estimator import input_for, plain_classes, use_one_thread
+from .estimator import ask_estimator, plain_classes, use_one_thread
 from .save import FOREST_FILE, MODEL_FILE
 
 # %% ../../nbs/3_model/03_load.ipynb #b999a85d
@@ -77,6 +78,18 @@ def check_versions(card: Card) -> None:
                 f"install {name} {then}, or retrain with 'python -m iris_serve retrain'"
             )
 
+# %% ../../nbs/3_model/03_load.ipynb #8dc36855
+def library_remedy(card: Card) -> str:
+    """What to do if the pickle of `card` cannot be opened here."""
+    here = library_versions(card.versions)
+    others = [
+        f"{name} {then}"
+        for name, then in card.versions.items()
+        if name not in library_versions() and here.get(name) != then
+    ]
+    what = join_names(others) if others else "what it needs"
+    return f"install {what}, or name its directory in PYTHONPATH"
+
 # %% ../../nbs/3_model/03_load.ipynb #30ec9de3
 def unpickle(model: bytes, card: Card) -> Any:
     """The estimator in the bytes `model`, which `read_verified` has checked.
@@ -98,8 +111,9 @@ def unpickle(model: bytes, card: Card) -> Any:
         raise
     except Exception as error:  # a pickle may need what is not installed here
         why = f"{type(error).__name__}: {error}"
-        remedy = "install what it needs, or name its directory in PYTHONPATH"
-        raise ArtifactError(f"{MODEL_FILE} cannot be opened here: {why}; {remedy}") from None
+        raise ArtifactError(
+            f"{MODEL_FILE} cannot be opened here: {why}; {library_remedy(card)}"
+        ) from None
     return estimator
 
 # %% ../../nbs/3_model/03_load.ipynb #f3c4e440
@@ -207,7 +221,7 @@ class UnanswerableError(ValueError):
     """Rows that the contract accepts and for which the estimator has no answer."""
 
 
-Ask = Callable[[Any], Any]  # answers rows that are an array or a data frame
+Ask = Callable[[Any], Any]  # answers rows
 
 # %% ../../nbs/3_model/03_load.ipynb #a3e2fb76
 def fails(ask: Ask, X: Any) -> bool:
@@ -255,17 +269,15 @@ def call_estimator(
     Raises `UnanswerableError` if the rows are such that it cannot, else what the estimator raises.
     """
 
-    def rows_for(rows: list[list[float]]) -> Any:
-        return input_for(estimator, np.array(rows, dtype=np.float64), of)
-
     def ask(X: Any) -> Any:
-        return plain(getattr(estimator, verb)(X))
+        return plain(ask_estimator(estimator, verb, X, of))
 
-    X = rows_for(rows)
+    X = np.array(rows, dtype=np.float64)
     try:
         return ask(X)
     except Exception as error:
-        refused = no_answer(ask, X, rows_for([in_feature_order(of.example, of)]), error)
+        example = np.array([in_feature_order(of.example, of)], dtype=np.float64)
+        refused = no_answer(ask, X, example, error)
         if refused is None:
             raise
         raise refused from error

@@ -380,7 +380,7 @@ def detailed_answers(
     contract, room = predictor.contract, MAX_NOTES
     details_of = class_details if contract.task == "classes" else number_details
     details = details_of(asked.rows, answers, predictor)
-    lenient = any(feature.unknown == "missing" for feature in contract.features)
+    lenient = any(f.unknown == "missing" or f.gaps for f in contract.features)
     given = asked.given if lenient and asked.given else [None] * len(details)
     for i, (detail, row) in enumerate(zip(details, asked.rows, strict=True)):
         where = (*asked.where, i) if asked.many else asked.where

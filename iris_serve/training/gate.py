@@ -26,7 +26,7 @@ from ..data.table import Table
 from ..forest import Forest
 from ..model.atomic import ArtifactError
 from ..model.card import Card, read_card
-from ..model.estimator import input_for, plain_classes
+from ..model.estimator import ask_estimator, plain_classes
 from ..model.load import open_model, open_verified, read_model_files
 from iris_serve.model.scores import (
     LOWER_IS_BETTER,
@@ -121,8 +121,9 @@ def model_answers(model: Any, X: NDArray[np.float64], contract: Contract) -> lis
     """What `model` answers to each row of `X`, shape (rows, features), as plain Python values."""
     if not len(X):
         return []
-    rows = X if isinstance(model, Forest) else input_for(model, X, contract)
-    return plain_classes(model.predict(rows))
+    forest = isinstance(model, Forest)
+    answers = model.predict(X) if forest else ask_estimator(model, "predict", X, contract)
+    return plain_classes(answers)
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,21 @@
 
 # %% auto #0
 __all__ = ['check_column_names', 'find_column', 'named_columns', 'find_columns', 'counted_columns', 'check_numbers',
-           'learned_marks', 'told_left_out', 'own_words', 'read_own_table', 'take_own', 'class_key', 'truth_of',
-           'pair_classes', 'is_plausible', 'classes_error', 'align_classes', 'frame_of', 'differing_answers', 'fitting',
-           'table_for']
+           'told_left_out', 'own_words', 'read_own_table', 'take_own', 'class_key', 'truth_of', 'pair_classes',
+           'is_plausible', 'classes_error', 'align_classes', 'fitting', 'table_for']
 
 # %% ../../nbs/5_training/13_own_table.ipynb #e2994bae
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace as changed
 
-from ..data.columns import DEFAULTS, MARKS, Choices, boolean_values
+from ..data.columns import DEFAULTS, Choices, boolean_values
 from ..data.contract import Contract, Value
 from ..data.files import TableError
 from ..data.formats import open_file
@@ -31,11 +30,11 @@ from iris_serve.model.estimator import (
     count_features,
     input_for,
     known_classes,
-    nested_estimators,
     own_columns,
     plain_class,
     plain_classes,
 )
+from .fitted_frame import check_reading, choose_reading, readings
 from .model_file import EstimatorError, task_of
 
 # %% ../../nbs/5_training/13_own_table.ipynb #d08393e3
@@ -65,7 +64,7 @@ def named_columns(estimator: Any) -> list[str] | None:
     counted = own == [f"Column_{i}" for i in range(len(own or ()))]
     return None if counted else own
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #1e888b61
 def find_columns(
     own: Sequence[str], names: Sequence[str], target: str, named: bool = False
 ) -> list[str]:
@@ -118,16 +117,6 @@ def check_numbers(estimator: Any, contract: Contract) -> None:
         )
 
 # %% ../../nbs/5_training/13_own_table.ipynb #2882ecf5
-def learned_marks(estimator: Any) -> tuple[str, ...]:
-    """The marks for a missing value that `estimator` has learned as a category."""
-    found = set[str]()
-    for part in nested_estimators(estimator):
-        categories = getattr(part, "categories_", None)
-        for values in categories if isinstance(categories, list) else ():
-            found |= {value.strip() for value in values if isinstance(value, str)}
-    return tuple(mark for mark in MARKS if mark in found)
-
-
 def told_left_out(notes: Sequence[ColumnNote]) -> tuple[ColumnNote, ...]:
     """The `notes` on a table's columns, where each that is left out was no column to learn from."""
     why = "the estimator does not use it"
@@ -142,7 +131,7 @@ def own_words(error: TableError) -> TableError:
     ]
     return TableError(error.source, issues, error.more)
 
-# %% ../../nbs/5_training/13_own_table.ipynb #c85b1b24
+# %% ../../nbs/5_training/13_own_table.ipynb #a263c2e9
 def read_own_table(
     estimator: Any,
     file: Path,
@@ -155,8 +144,7 @@ def read_own_table(
     `features` name the columns that may be among them, and `choices` say what the estimator
     cannot. Raises `EstimatorError`, and what `read_table` does.
     """
-    task, present = task_of(estimator) or "auto", learned_marks(estimator)
-    choices = changed(choices, task=task, present=present)
+    choices = changed(choices, task=task_of(estimator) or "auto")
     names = list(features or [name for name in open_file(file)[0].names if name != target])
     if (own := named_columns(estimator)) is not None:
         chosen = find_columns(own, names, target, features is not None)
@@ -192,7 +180,7 @@ def class_key(value: Value) -> str:
     value = plain_class(value)
     return str(value).strip().lower() if isinstance(value, (bool, str)) else repr(value)
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #8a84a07a
 def truth_of(values: Sequence[Value]) -> tuple[Value, Value] | None:
     """Which of two `values` means false and which true; None if that isn't clear."""
     if len(values) == 2 and {class_key(value) for value in values} == {"0", "1"}:
@@ -222,7 +210,7 @@ def is_plausible(estimator: Any, table: Table) -> bool:
     shares = [(np.mean(y[answers == c] == c), np.mean(y == c)) for c in set(found)]
     return all(bool(share >= usual) for share, usual in shares)
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #7b0cf7f9
 def classes_error(estimator: Any, table: Table) -> EstimatorError:
     """The error for an `estimator` and a `table` whose classes cannot be paired."""
     own, there = known_classes(estimator)[:8], list(table.contract.classes)[:8]
@@ -256,37 +244,6 @@ def align_classes(estimator: Any, table: Table) -> Table:
         raise classes_error(estimator, table)
     return aligned
 
-# %% ../../nbs/5_training/13_own_table.ipynb #bfad4014
-def frame_of(file: Path, target: str, table: Table) -> Any:
-    """The rows of `table` as pandas reads them from `file`; None if it reads other ones."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-        frame = frame[frame[target].notna()][table.contract.names]
-    except (ImportError, KeyError, ValueError):
-        return None
-    return frame if len(frame) == len(table) else None
-
-
-def differing_answers(estimator: Any, file: Path, target: str, table: Table) -> int:
-    """About how many rows `estimator` answers otherwise with the frame that pandas reads."""
-    own = named_columns(estimator)
-    frame = None if own is None else frame_of(file, target, table)
-    if frame is None:
-        return 0
-    asked = input_for(estimator, table.X, table.contract)
-    verb = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            wanted = np.asarray(getattr(estimator, verb)(frame.set_axis(own, axis=1)))
-        except Exception:  # fitted on something else than the file as it is
-            return 0
-        found = np.asarray(getattr(estimator, verb)(asked))
-    same = np.isclose(found, wanted, 1e-9, 1e-12) if found.dtype.kind == "f" else found == wanted
-    return int((~same.reshape(len(table), -1).all(axis=1)).sum())
-
 # %% ../../nbs/5_training/13_own_table.ipynb #1f4c118c
 def fitting(estimator: Any, table: Table) -> Table:
     """`table` as `estimator` knows it: its columns, and its classes; or `EstimatorError`."""
@@ -300,7 +257,7 @@ def fitting(estimator: Any, table: Table) -> Table:
     check_numbers(estimator, own.contract)
     return align_classes(estimator, own) if task == "classes" else own
 
-
+# %% ../../nbs/5_training/13_own_table.ipynb #8f406765
 def table_for(
     estimator: Any,
     file: Path,
@@ -309,12 +266,8 @@ def table_for(
     choices: Choices = DEFAULTS,
 ) -> Table:
     """The table in `file` as `estimator` knows it; raises as `read_own_table` and `fitting` do."""
-    table = fitting(estimator, read_own_table(estimator, file, target, features, choices))
-    if differing := differing_answers(estimator, file, target, table):
-        kind, rows = type(estimator).__name__, f"{differing} of {len(table)} rows"
-        raise EstimatorError(
-            f"{kind} answers {rows} otherwise when it is asked with the data frame that "
-            "pandas.read_csv makes of the file. Here numbers are floats, and marks as ? and - are "
-            "missing values: change these columns in the file, and fit it on that"
-        )
-    return table
+    read = read_own_table(estimator, file, target, features, choices)
+    found = readings(estimator, file, read, choices)
+    reading = choose_reading(estimator, found, partial(fitting, estimator))
+    check_reading(estimator, reading)
+    return reading.table

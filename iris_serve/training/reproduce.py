@@ -98,7 +98,7 @@ def environment_changes(card: Card) -> list[str]:
     """What differs between this environment and the one where the version of `card` was made."""
     now = source_digest(own=card.notebook is not None)
     code = ["code: the source that trains is another"] if card.source != now else []
-    here = library_versions()
+    here = library_versions(card.versions)
     libraries = [
         f"library: {name} was {card.versions.get(name)}, is {here.get(name)}"
         for name in sorted(here | card.versions)
