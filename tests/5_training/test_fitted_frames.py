@@ -3,6 +3,7 @@
 import json
 import warnings
 from functools import partial
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from iris_serve.cli.settings import Settings
-from iris_serve.data.columns import MARKS, Choices
+from iris_serve.data.columns import DEFAULTS, MARKS, Choices
 from iris_serve.data.tables import read_table
 from iris_serve.model.card import read_card
 from iris_serve.registry.registry import Registry
@@ -59,10 +60,10 @@ def forgetting():
 class Asked:
     """The service with one added estimator."""
 
-    def __init__(self, folder, estimator, file, target="y", features=None):
+    def __init__(self, folder, estimator, file, target="y", features=None, choices=DEFAULTS):
         self.registry = Registry(folder / "models", "own")
         joblib.dump(estimator, folder / "own.pkl")
-        read = partial(table_for, file=file, target=target, features=features)
+        read = partial(table_for, file=file, target=target, features=features, choices=choices)
         add(self.registry, folder / "own.pkl", read)
         self.card = read_card(self.registry.path(1))
         app = make_app(Settings(models=str(folder / "models"), name="own", access_log="off"))
@@ -88,7 +89,7 @@ def ask(tmp_path):
     made = []
 
     def added(estimator, frame, **options):
-        file = tmp_path / "rows.csv"
+        file = frame if isinstance(frame, Path) else tmp_path / "rows.csv"
         if isinstance(frame, pd.DataFrame):
             frame.to_csv(file, index=False)
         made.append(Asked(tmp_path, estimator, file, **options))
@@ -374,3 +375,80 @@ def test_a_linear_model_answers_whole_numbers_as_before(ask, tmp_path):
     service = ask(model, frame)
     found = [answer.json["prediction"] for answer in service.each(rows_of(frame[["deck", "age"]]))]
     assert np.allclose(found, model.predict(frame[["deck", "age"]]), 1e-12)
+
+
+# What is said by --missing and --categories
+
+
+def test_a_text_that_is_said_to_be_a_gap_is_one_in_texts_and_among_numbers(ask, tmp_path):
+    frame = cabins().replace({"work": {"?": "unasked", " ": "cook", "-": "cook"}})
+    frame["age"] = frame["age"].astype(object)
+    frame.loc[::30, "age"] = "unasked"
+    frame = written(tmp_path, frame)
+    own = pd.read_csv(tmp_path / "rows.csv", na_values="unasked")[["deck", "work", "age"]]
+    model = make_pipeline(
+        make_column_transformer(
+            (make_pipeline(FunctionTransformer(spell), forgetting()), ["deck", "work"]),
+            (SimpleImputer(), ["age"]),
+        ),
+        LogisticRegression(max_iter=999),
+    ).fit(own, frame["y"])
+    service = ask(model, frame, choices=Choices(missing=(" unasked",)))
+    deck, work, age = service.card.contract.features
+    assert (work.values, work.missing, age.kind, age.missing) == (
+        ("clerk", "cook"),
+        True,
+        "number",
+        True,
+    )
+    assert (deck.dtype, "unasked" in service.card.contract.marks) == ("int64", True)
+    assert np.allclose(service.probabilities(rows_of(own)), model.predict_proba(own), 1e-12)
+    text = frame[["deck", "work", "age"]].to_csv(index=False)
+    many = service.client.post("/predict", data=text, content_type="text/csv")
+    assert many.json["predictions"] == model.predict(own).tolist()
+
+
+def test_what_is_said_to_be_a_gap_is_none_of_the_categories_even_if_the_model_knows_it(
+    ask, tmp_path
+):
+    frame = written(tmp_path, cabins().replace({"work": {" ": "cook", "-": "cook"}}))
+    model = make_pipeline(forgetting(), LogisticRegression()).fit(frame[["work"]], frame["y"])
+    known = ask(model, frame).card.contract.features[0]
+    (tmp_path / "models").rename(tmp_path / "before")
+    said = ask(model, frame, choices=Choices(missing=("?",))).card.contract.features[0]
+    assert (known.values, said.values) == (("?", "clerk", "cook"), ("clerk", "cook"))
+    assert (known.missing, said.missing) == (False, True)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_number_that_is_said_to_be_a_gap_is_one_for_an_added_model(ask, tmp_path, ending):
+    frame = cabins()[["deck", "age", "y"]]
+    frame.loc[::7, "deck"] = -9
+    frame.loc[::10, "age"] = -9
+    file = tmp_path / f"own.{ending}"
+    frame.to_csv(file, index=False) if ending == "csv" else frame.to_parquet(file)
+    own = frame[["deck", "age"]].replace(-9, np.nan)
+    model = make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression(max_iter=999))
+    model.fit(own, frame["y"])
+    service = ask(model, file, choices=Choices(missing=("-9",)))
+    assert ["-9" in feature.marks for feature in service.card.contract.features] == [True, True]
+    assert [feature.low > 0 for feature in service.card.contract.features] == [True, True]
+    wanted = model.predict_proba(own)
+    assert np.allclose(service.probabilities(rows_of(frame[["deck", "age"]])), wanted, 1e-12)
+    assert np.allclose(service.probabilities(rows_of(own)), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+def test_numbers_that_are_said_to_be_names_have_the_type_that_the_estimator_saw(
+    ask, tmp_path, kind
+):
+    frame = written(tmp_path, cabins())
+    own = frame[["deck"]].astype(kind)
+    model = make_pipeline(FunctionTransformer(spell), forgetting(), LogisticRegression())
+    model.fit(own, frame["y"])
+    service = ask(model, frame, choices=Choices(categories=("deck",)))
+    (deck,) = service.card.contract.features
+    assert (deck.kind, deck.values) == ("category", (101, 102, 103, 104, 105))
+    assert np.allclose(service.probabilities(rows_of(own)), model.predict_proba(own), 1e-12)
+    (refused,) = service.each([{"deck": 909}])
+    assert (refused.status_code, "deck" in refused.get_data(as_text=True)) == (400, True)
