@@ -166,14 +166,13 @@ def own_reader(
 
     Raises `FileNotFoundError` if there is none, and `TableError` if it lacks a column of a name.
     """
-    from iris_serve.data.columns import Choices
-    from iris_serve.model.train import split_names
+    from iris_serve.model.train import Params, split_names
     from iris_serve.training.own_table import check_column_names, table_for
 
     file, columns = Path(expand_home(data)), split_names(features) or None
     if not file.exists():
         raise FileNotFoundError(f"there is no file {shorten(data, 200)}")
-    choices = Choices(missing=split_names(missing), categories=split_names(categories))
+    choices = Params(missing=missing, categories=categories).choices()
     check_column_names(file, target, columns, choices)
     return partial(table_for, file=file, target=target, features=columns, choices=choices)
 

@@ -452,3 +452,18 @@ def test_numbers_that_are_said_to_be_names_have_the_type_that_the_estimator_saw(
     assert np.allclose(service.probabilities(rows_of(own)), model.predict_proba(own), 1e-12)
     (refused,) = service.each([{"deck": 909}])
     assert (refused.status_code, "deck" in refused.get_data(as_text=True)) == (400, True)
+
+
+@pytest.mark.parametrize("encoder", [OneHotEncoder(), forgetting()])
+def test_a_mark_that_is_said_to_be_none_is_a_category_beside_gaps(ask, tmp_path, encoder):
+    frame = cabins()
+    frame["work"] = frame["work"].replace({"?": "NA", " ": "", "-": "DE"})
+    frame.loc[::9, "age"] = None
+    frame = written(tmp_path, frame, keep_default_na=False, na_values=[""])
+    own = frame[["work", "age"]]
+    columns = make_column_transformer((encoder, ["work"]), (SimpleImputer(), ["age"]))
+    model = make_pipeline(columns, LogisticRegression(max_iter=999)).fit(own, frame["y"])
+    service = ask(model, frame, choices=Choices(present=("NA",)))
+    work, age = service.card.contract.features
+    assert (work.values, work.missing, age.missing) == (("DE", "NA", "clerk", "cook"), True, True)
+    assert np.allclose(service.probabilities(rows_of(own)), model.predict_proba(own), 1e-12)
