@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'NO_CODE', 'NOT_DIVIDED', 'BEGUN', 'Report', 'in_its_place', 'check_python', 'check_unfinished', 'Workspace',
-           'write_and_judge', 'RunRows', 'TrainingRun', 'begin', 'run_begun', 'rows_of', 'table', 'split', 'keep']
+           'write_and_judge', 'RunRows', 'check_own', 'TrainingRun', 'imports_name', 'begin', 'run_begun', 'rows_of',
+           'table', 'split', 'keep']
 
 # %% ../nbs/5_training/08_notebook.ipynb #f03024d1
+import ast
 import atexit
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,15 @@ from .model.train import fit, fit_target, with_one_thread
 # %% ../nbs/5_training/08_notebook.ipynb #268421ae
 from .registry.registry import Registry, stage
 from .training import report
-from .training.gate import judge
-from .training.kept import check_estimator_kind, check_kept
-from iris_serve.training.own import (
+from iris_serve.training.executed import (
     History,
     OwnCode,
+    check_values,
     executed_cells,
-    imports_name,
-    running_parameters,
+    remember,
 )
+from .training.gate import judge
+from .training.kept import check_estimator_kind, check_kept
 from .training.parameters import Parameters, notebook_parameters
 from iris_serve.training.retrain import (
     check_task,
@@ -89,7 +91,7 @@ def in_its_place(interpreter: str) -> Path:
     """The `interpreter` in the directory where it really is."""
     return Path(interpreter).parent.resolve() / Path(interpreter).name
 
-
+# %% ../nbs/5_training/08_notebook.ipynb #4f72cd5d
 def check_python() -> None:
     """Raise `RuntimeError` if this is not the Python of the runner that started this notebook."""
     if in_its_place(os.environ.get(PYTHON, sys.executable)) != in_its_place(sys.executable):
@@ -160,14 +162,13 @@ NOT_DIVIDED = (
 
 # %% ../nbs/5_training/08_notebook.ipynb #3cca0e3a
 class RunRows:
-    """The rows of a run, and what is fitted to them."""
+    """The rows of a run, and what is fitted to them; its `history` has the code, if it is known."""
 
     _table: Table | None = None
     _forest: Any = None
     _divided = False
 
     def __init__(self, workspace: Workspace, history: History | None = None) -> None:
-        """`history` has the code that the notebook executes, if that is known."""
         self._workspace, self.parameters = workspace, workspace.parameters
         self._history = history
 
@@ -179,6 +180,7 @@ class RunRows:
 
     def split(self) -> tuple[Table, Table]:
         """The rows to learn from, and the rows held out."""
+        check_values(self._history)
         self._divided = True
         return divide(self.parameters, self.table())
 
@@ -197,30 +199,33 @@ class RunRows:
         return fit(estimator, train)
 
 # %% ../nbs/5_training/08_notebook.ipynb #trainrun
+def check_own(estimator: Any, table: Table, own: OwnCode | None) -> None:
+    """Raise an error that says why an `estimator` that `own` code has fitted can't be kept."""
+    check_kept(estimator, table)
+    with_one_thread(estimator)
+    if own is None:
+        raise RuntimeError(f"{type(estimator).__name__} can't be made again: {NO_CODE}")
+
+# %% ../nbs/5_training/08_notebook.ipynb #d7b8eb31
 class TrainingRun(RunRows):
     """One run of a training notebook, seen from inside."""
 
     _report: Report | None = None
     _own: OwnCode | None = None
 
-    def _check_own(self, estimator: Any, table: Table) -> None:
-        if estimator is not self._forest:
-            check_kept(estimator, table)
-            with_one_thread(estimator)
-            if self._own is None:
-                raise RuntimeError(f"{type(estimator).__name__} can't be made again: {NO_CODE}")
-
     def keep(self, estimator: Any) -> Report:
         """Score the fitted `estimator`, write it, and compare it with the current version.
 
         Raises `TypeError` or `ValueError` if it can't be kept, and says what it lacks.
         """
+        check_values(self._history)
         table = self.divided_table()
         if self._report or (self._workspace.folder / CARD_FILE).exists():
             raise RuntimeError(f"this run has kept a model already; {AGAIN}")
         fits_forest = estimator is self._forest
         self._own = self._history.code(fits_forest) if self._history else None
-        self._check_own(estimator, table)
+        if not fits_forest:
+            check_own(estimator, table, self._own)
         self._report = write_and_judge(estimator, table, self._workspace, self._own)
         return self._report
 
@@ -232,6 +237,16 @@ class TrainingRun(RunRows):
         self._workspace.publish(table, self._own)
         if self._history:
             self._history.close()
+
+# %% ../nbs/5_training/08_notebook.ipynb #5fd5e6e6
+def imports_name(cells: Sequence[str], name: str) -> bool:
+    """Is `name` imported at the top of one of `cells`?"""
+    for code in cells:
+        with suppress(SyntaxError):
+            found = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+            if any(name == (alias.asname or alias.name) for node in found for alias in node.names):
+                return True
+    return False
 
 # %% ../nbs/5_training/08_notebook.ipynb #0121afd6
 BEGUN: list[TrainingRun] = []  # the last run is the one that the notebook is in
@@ -246,15 +261,14 @@ def begin(variables: Mapping[str, object] | None = None) -> TrainingRun:
     if not isinstance(variables, Mapping):
         raise TypeError("begin needs the notebook's variables: begin(globals())")
     history = None
-    if executed_cells(variables):
+    if any(executed_cells(variables)):
         history = History(variables, BEGUN[-1]._history if BEGUN else None)
-        parameters: Parameters = running_parameters(variables, history.cells())
+        parameters: Parameters = remember(history)
     else:
         parameters = notebook_parameters(variables)
     if BEGUN:
         BEGUN[-1]._workspace.leftovers.close()
     BEGUN[:] = [TrainingRun(Workspace(parameters), history)]
-    # A parameter is called split, too. What was imported above it is put back.
     if isinstance(variables, dict) and imports_name(executed_cells(variables), "split"):
         variables["split"] = split
     return BEGUN[-1]
@@ -272,7 +286,7 @@ def rows_of(rows: Table) -> tuple[Any, NDArray[Any]]:
     """What an estimator is fitted on: the features of `rows`, and what it has to answer."""
     return estimator_input(rows.X, rows.contract), fit_target(rows)
 
-
+# %% ../nbs/5_training/08_notebook.ipynb #82ea6749
 def table() -> tuple[Any, NDArray[Any]]:
     """`X` and `y` of the table that the parameters name.
 

@@ -41,6 +41,8 @@ def passengers() -> pd.DataFrame:
     frame["fare"] = rng.gamma(2, 15, n).round(2)
     chance = 0.6 * (frame["sex"] == "female") + 0.1 * (3 - frame["pclass"])
     frame["survived"] = (rng.random(n) < chance + 0.1).astype(int)
+    frame["berth"] = rng.choice(["?", "-", "A", "B"], n)
+    frame["cabin"] = rng.integers(101, 109, n)
     return frame
 
 
@@ -70,10 +72,11 @@ class Model:
     framed: bool = False
     served: str = "from a pickle"
     words: str = ""
+    types: tuple[tuple[str, str], ...] = ()
 
     def rows(self, frame: pd.DataFrame) -> Any:
-        """What the model is fitted on, and asked with."""
-        own = frame[list(self.columns)]
+        """What the model is fitted on, and asked with; some columns have `types` made by hand."""
+        own = frame[list(self.columns)].astype(dict(self.types))
         return own if self.framed else own.to_numpy(np.float64)
 
 
@@ -326,6 +329,49 @@ def by_name() -> Iterator[Model]:
     )
 
 
+def as_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each value as a text."""
+    return frame.astype(str)
+
+
+def by_types() -> Iterator[Model]:
+    """Pipelines to which it matters what pandas calls a column, and what it takes for missing."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+    some = partial(Model, table="passengers", target="survived", framed=True)
+    encoder = partial(OneHotEncoder, handle_unknown="ignore")
+    texts = partial(FunctionTransformer, as_texts)
+    line, forest = LogisticRegression, partial(RandomForestClassifier, 20, random_state=0)
+    own = ("cabin", "berth", "pclass")
+    yield some("types, whole numbers", fitted(make_pipeline(OneHotEncoder(), line())), columns=own)
+    yield some("types, texts of numbers", fitted(make_pipeline(texts(), encoder(), line())),
+               columns=own)  # fmt: skip
+    yield some("types, texts, forest", fitted(make_pipeline(texts(), encoder(), forest())),
+               columns=own)  # fmt: skip
+    yield some("types, floats by hand", fitted(make_pipeline(texts(), encoder(), line())),
+               columns=("cabin",), types=(("cabin", "float64"),))  # fmt: skip
+    filled = make_pipeline(SimpleImputer(strategy="constant", fill_value="NA"), encoder())
+    gaps = make_column_transformer((filled, ["port"]), (SimpleImputer(), ["age"]))
+    yield some("gaps, a constant beside numbers", fitted(make_pipeline(gaps, line())),
+               columns=("port", "age"))  # fmt: skip
+    marks = make_column_transformer((OneHotEncoder(), ["berth"]), (SimpleImputer(), ["age"]))
+    yield some("gaps, marks that are texts", fitted(make_pipeline(marks, line())),
+               columns=("berth", "age"))  # fmt: skip
+    boosting = partial(HistGradientBoostingClassifier, max_iter=9)
+    yield some("categories from the types", fitted(boosting(categorical_features="from_dtype")),
+               columns=("sex", "port", "age"), types=KINDS)  # fmt: skip
+    yield some("categories by name", fitted(boosting(categorical_features=["sex", "port"])),
+               columns=("sex", "port", "age"))  # fmt: skip
+
+
+KINDS = (("sex", "category"), ("port", "category"))
+
+
 def boosters() -> Iterator[Model]:
     """XGBoost and LightGBM, where they are installed."""
     try:
@@ -350,6 +396,30 @@ def boosters() -> Iterator[Model]:
             framed=framed,
         )
         yield Model(f"LGBMClassifier{title}", fitted(quiet), framed=framed)
+    some = partial(Model, table="passengers", framed=True)
+    made: dict[str, tuple[Any, Any]] = {
+        "XGB": (
+            xgboost.XGBClassifier(n_estimators=9, enable_categorical=True),
+            xgboost.XGBRegressor(n_estimators=9, enable_categorical=True),
+        ),
+        "LGBM": (
+            lightgbm.LGBMClassifier(n_estimators=9, verbose=-1),
+            lightgbm.LGBMRegressor(n_estimators=9, verbose=-1),
+        ),
+    }
+    numbered = (*KINDS, ("pclass", "category"))
+    for name, (classes, number) in made.items():
+        own = ("sex", "age", "port", "pclass")
+        yield some(f"{name}Classifier, categories", fitted(classes), target="survived",
+                   columns=own, types=KINDS)  # fmt: skip
+        yield some(f"{name}Classifier, numbers as categories", fitted(classes), target="survived",
+                   columns=own, types=numbered)  # fmt: skip
+        yield some(f"{name}Regressor, categories", fitted(number), target="fare",
+                   columns=own, types=KINDS)  # fmt: skip
+        yield some(f"{name}Regressor, gaps", fitted(number), target="fare",
+                   columns=("age", "pclass"))  # fmt: skip
+    yield Model("LGBMRegressor", fitted(made["LGBM"][1]), target="petal_width",
+                columns=tuple(MEASURES[:3]))  # fmt: skip
     yield Model(
         "XGBClassifier, names of classes",
         fitted(xgboost.XGBClassifier(n_estimators=5), lambda y: y.astype("category").cat.codes),
@@ -387,7 +457,16 @@ def refused() -> Iterator[Model]:
 
 def all_models() -> list[Model]:
     """The models to try, in the order of the lines."""
-    groups = (own_classes, classifiers, regressors, around_forests, by_name, boosters, refused)
+    groups = (
+        own_classes,
+        classifiers,
+        regressors,
+        around_forests,
+        by_name,
+        by_types,
+        boosters,
+        refused,
+    )
     return [model for group in groups for model in group()]
 
 

@@ -142,6 +142,8 @@ def made_rows(card: "Card") -> dict[str, str]:
     rows = {"parameters": ", ".join(f"{name} {value}" for name, value in chosen.items())}
     if card.notebook:
         rows["notebook"] = f"your own, the sha256 of its code {card.notebook.sha256}"
+        for name, digest in card.notebook.modules.items():
+            rows["notebook"] += f"; beside it {name}, sha256 {digest}"
     if card.estimator:
         found = card.estimator.parameters.items()
         told = ", ".join(f"{name} {value}" for name, value in found)
@@ -313,13 +315,13 @@ def verify(settings: Settings, version: str | None) -> None:
 @click.command()
 @click.argument("version")
 @click.option("--data", metavar="FILE", help="The table, if it is not kept with the version.")
-@click.option("--trust", is_flag=True, help="Execute a notebook that no record vouches for.")
+@click.option("--trust", is_flag=True, help="Execute a notebook that nothing vouches for.")
 @with_settings()
 def reproduce(settings: Settings, version: str, data: str | None, trust: bool) -> None:
     """Make VERSION again from what was recorded, and compare the two.
 
     Says what differs, and exits with 1 if anything does; or that they are identical. The notebook
-    in VERSION is executed if its digest is recorded; any other one only with --trust.
+    in VERSION is executed if it is ours, or if a promotion vouches for it; else only with --trust.
 
     \b
     Examples:

@@ -155,15 +155,26 @@ def sample(name: str, file: Path | None) -> None:
     click.echo(f"python -m iris_serve retrain --name {name} {told}")
 
 # %% ../../nbs/9_cli/06_training_commands.ipynb #c93eb988
-def own_reader(data: str, target: str, features: str | None) -> "Callable[[Any], Table]":
-    """A function that reads the columns of an estimator from the table in the file `data`."""
-    from iris_serve.model.train import split_names
-    from iris_serve.training.own_table import table_for
+def own_reader(
+    data: str,
+    target: str,
+    features: str | None = None,
+    missing: str | None = None,
+    categories: str | None = None,
+) -> "Callable[[Any], Table]":
+    """A function that reads the columns of an estimator from the table in the file `data`.
+
+    Raises `FileNotFoundError` if there is none, and `TableError` if it lacks a column of a name.
+    """
+    from iris_serve.model.train import Params, split_names
+    from iris_serve.training.own_table import check_column_names, table_for
 
     file, columns = Path(expand_home(data)), split_names(features) or None
     if not file.exists():
         raise FileNotFoundError(f"there is no file {shorten(data, 200)}")
-    return partial(table_for, file=file, target=target, features=columns)
+    choices = Params(missing=missing, categories=categories).choices()
+    check_column_names(file, target, columns, choices)
+    return partial(table_for, file=file, target=target, features=columns, choices=choices)
 
 
 def print_left_out(registry: "Registry", run: "Run") -> None:
@@ -183,12 +194,14 @@ WHEN = "auto promotes only the first version [auto]."
 @click.option("--data", metavar="FILE", required=True, help="CSV or Parquet table of such rows.")
 @click.option("--target", metavar="COLUMN", required=True, help="The column that it predicts.")
 @click.option("--features", metavar="A,B,…", help="Its other columns, in order [its own].")
+@click.option("--missing", metavar="A,B,…", help="More texts that stand for a missing value.")
+@click.option("--categories", metavar="A,B,…", help="Its columns of numbers that are names.")
 @click.option(
     "--promote", type=click.Choice(["auto", "never", "always"]), default="auto", help=WHEN
 )
 @with_settings()
 def add(
-    settings: Settings, file: Path, data: str, target: str, features: str | None, promote: str
+    settings: Settings, file: Path, data: str, target: str, promote: str, **columns: str | None
 ) -> None:
     """Add a classifier or regressor that was fitted elsewhere.
 
@@ -203,6 +216,6 @@ def add(
     from iris_serve.training.import_model import add as import_model
 
     registry = registry_of(settings)
-    run = import_model(registry, file, own_reader(data, target, features), promote)
+    run = import_model(registry, file, own_reader(data, target, **columns), promote)
     print_left_out(registry, run)
     print_report(registry, run)

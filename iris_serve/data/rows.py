@@ -205,12 +205,12 @@ def range_notes(row: Sequence[float], contract: Contract) -> list[tuple[int, str
 
 # %% ../../nbs/1_data/02_rows.ipynb #78ebc901
 def unknown_notes(given: Any, contract: Contract) -> list[tuple[int, str]]:
-    """For each category of the valid row `given` that counts as missing, the same as above."""
+    """For each value of the valid row `given` that counts as missing, the same as above."""
     notes = []
     for i, feature in enumerate(contract.features):
-        if feature.unknown == "missing":
+        if feature.unknown == "missing" or feature.gaps:
             value = given[feature.name] if isinstance(given, dict) else given[i]
             if counts_as_missing(value, feature):
-                shown = show_value(value)
-                notes.append((i, f"{shown} was not seen in training and counts as missing"))
+                why = "marked a gap" if value in feature.gaps else "was not seen"
+                notes.append((i, f"{show_value(value)} {why} in training and counts as missing"))
     return notes

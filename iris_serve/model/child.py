@@ -69,7 +69,7 @@ def expand_home(path: str) -> str:
 HABITS = ("PYTHONSTARTUP", "PYTHONINSPECT", "MPLBACKEND")
 HABITS_OF = ("IPYTHON", "JUPYTER_", "JPY_")  # how the names of further ones begin
 
-
+# %% ../../nbs/3_model/09_child.ipynb #e7851a78
 def kernel_environment(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
     """`environment` for a kernel that keeps its files in `folder`, without a person's habits."""
     kept = {

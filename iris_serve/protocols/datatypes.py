@@ -88,7 +88,9 @@ def datatype_error(value: object, datatype: str) -> str | None:
     if datatype not in RANGES:
         return None
     low, high = RANGES[datatype]
-    if not low <= value <= high or value != int(value):  # Python compares these exactly
+    if value != int(value):
+        return f"must be a whole number, as {datatype} holds integers; decimals are sent as FP64"
+    if not low <= value <= high:  # Python compares these exactly
         return f"must be a whole number from {low} to {high}, the range of {datatype}"
     return None
 

@@ -13,6 +13,7 @@ __all__ = ['FEATURES_TENSOR', 'QUESTION_KEYS', 'table_name_error', 'rows_from_ta
 import uuid
 from collections.abc import Sequence
 from functools import lru_cache
+from math import nan
 from typing import Any
 
 from msgspec import Struct
@@ -94,10 +95,10 @@ def column_tensor_issues(tensors: Sequence[Tensor], features: Sequence[str]) -> 
     return issues + [Issue(("inputs",), f"{name} is missing", name) for name in missing]
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #a86e3221
-def tensor_codes(values: list[Any], feature: Feature) -> list[float]:
+def tensor_codes(values: Sequence[Any], feature: Feature) -> list[float]:
     """The valid `values` of `feature` as the numbers that a model reads, NaN for missing ones."""
     if feature.kind == "number":
-        return values
+        return [nan if v in feature.gaps else v for v in values] if feature.gaps else list(values)
     codes = {value: encode_value(value, feature) for value in set(values)}
     return [codes[value] for value in values]
 
@@ -113,9 +114,13 @@ def rows_from_columns(tensors: Sequence[Tensor], features: Sequence[Feature]) ->
 def rows_from_tensors(tensors: Sequence[Tensor], features: Sequence[Feature]) -> list[list[float]]:
     """The rows (rows, features) in `tensors`, a table or columns. Raises `TensorError`."""
     first = tensors[0]
-    if len(tensors) == 1 and is_table(first.name, first.shape, features):
-        return rows_from_table(first, [feature.name for feature in features])
-    return rows_from_columns(tensors, features)
+    if not (len(tensors) == 1 and is_table(first.name, first.shape, features)):
+        return rows_from_columns(tensors, features)
+    rows = rows_from_table(first, [feature.name for feature in features])
+    if not any(feature.gaps for feature in features):
+        return rows
+    columns = map(tensor_codes, zip(*rows, strict=True), features)
+    return [list(row) for row in zip(*columns, strict=True)]
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #f54f7891
 class RequestedOutput(Struct, frozen=True):

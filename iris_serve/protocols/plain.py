@@ -107,7 +107,7 @@ def plain_question(
     body: bytes, header: str | None, contract: Contract, limits: Limits
 ) -> PlainQuestion | None:
     """The plain question in `body`; None if it isn't one, or if anything is wrong with it."""
-    parts = split_plain(body, header) if contract.numeric else None
+    parts = split_plain(body, header) if contract.plain else None
     if parts is None:
         return None
     try:

@@ -51,6 +51,7 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One promotion: since `when`, `alias` points at `version`, whose card has the sha256 `card`.
 
     `previous` is the version before; `rollback` says that the promotion before was taken back.
+    `notebook` is the sha256 of the executed notebook that the version had then, if it had one.
     """
 
     alias: str = "current"
@@ -61,6 +62,7 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     who: str = "unknown"
     why: str
     rollback: bool = False
+    notebook: str | msgspec.UnsetType = msgspec.UNSET
 
 # %% ../../nbs/4_registry/02_records.ipynb #76fe0452
 def one_line(text: str, most: int = 500) -> str:

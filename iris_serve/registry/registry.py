@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Expected', 'NAME_PATTERN', 'NoModelError', 'ConflictError', 'check_name', 'Registry', 'model_names', 'events_folder',
-           'event_numbers', 'read_event', 'alias_names', 'history', 'promoted_cards', 'stage', 'publish',
+           'event_numbers', 'read_event', 'alias_names', 'history', 'promotions', 'promoted_cards', 'stage', 'publish',
            'check_unchanged', 'add_event', 'promote', 'no_promotion', 'current', 'aliases', 'replace_run',
            'recorded_card', 'open_version', 'open_predictor']
 
 # %% ../../nbs/4_registry/01_registry.ipynb #add230a2
 import os
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,14 +153,19 @@ def history(registry: Registry, alias: str = "current") -> list[Event]:
     return [read_event(registry, alias, number) for number in event_numbers(registry, alias)]
 
 # %% ../../nbs/4_registry/01_registry.ipynb #b5384f02
-def promoted_cards(registry: Registry) -> dict[int, list[str]]:
-    """For each version that was ever promoted, the digests of its card in all those events."""
-    found: dict[int, list[str]] = {}
+def promotions(registry: Registry) -> Iterator[Event]:
+    """All events of all aliases that can be read."""
     for alias in alias_names(registry):
         for number in event_numbers(registry, alias):
             with suppress(ArtifactError):
-                event = read_event(registry, alias, number)
-                found.setdefault(event.version, []).append(event.card)
+                yield read_event(registry, alias, number)
+
+
+def promoted_cards(registry: Registry) -> dict[int, list[str]]:
+    """For each version that was ever promoted, the digests of its card in all those events."""
+    found: dict[int, list[str]] = {}
+    for event in promotions(registry):
+        found.setdefault(event.version, []).append(event.card)
     return found
 
 # %% ../../nbs/4_registry/01_registry.ipynb #455463cc
@@ -259,6 +265,7 @@ def promote(
         who=user_name(),
         why=one_line(why),
         rollback=rollback,
+        notebook=read_run(path).notebook or msgspec.UNSET,
     )
     return add_event(registry, event, expected, after)
 

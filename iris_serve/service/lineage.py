@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_LISTED', 'PAGE_HEADERS', 'document_or_trouble', 'to_plain', 'models_document', 'alias_document', 'trusted_run',
-           'run_document', 'model_document', 'trusted_card', 'version_document', 'recorded_page', 'document_response',
-           'make_lineage']
+           'run_document', 'trusted_card', 'served_document', 'model_document', 'version_document', 'recorded_page',
+           'document_response', 'make_lineage']
 
 # %% ../../nbs/6_service/13_lineage.ipynb #8f5236a6
 import os
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from ..model.atomic import ArtifactError, read_artifact_file, sha256
 from ..model.card import CARD_FILE, Card, decode_card
+from ..model.save import how_served
 from ..registry.records import PAGE_FILE, Run, check_notebook, read_run
 from iris_serve.registry.registry import (
     NoModelError,
@@ -76,24 +77,6 @@ def run_document(registry: Registry, version: int) -> dict[str, Any]:
     """The run record of `version`, as it stands in the list of versions."""
     return {"run": to_plain(trusted_run(registry, version))}
 
-# %% ../../nbs/6_service/13_lineage.ipynb #11a6885f
-def model_document(versions: Versions) -> dict[str, Any]:
-    """What `GET /models/{name}` tells: the versions with their runs, the aliases, and the links."""
-    registry = versions.registry
-    link = f"{registry.name}/versions"
-    return {
-        "name": registry.name,
-        "versions": [
-            {"version": str(v), "link": f"{link}/{v}"}
-            | document_or_trouble(partial(run_document, registry, v))
-            for v in registry.versions()[-MAX_LISTED:]
-        ],
-        "aliases": {
-            alias: document_or_trouble(partial(alias_document, registry, alias))
-            for alias in alias_names(registry)
-        },
-    }
-
 # %% ../../nbs/6_service/13_lineage.ipynb #88df69b8
 def trusted_card(registry: Registry, version: int) -> tuple[Card, Run]:
     """The card and the run record of `version`; raises `NoModelError` or `UntrustedError`."""
@@ -105,9 +88,33 @@ def trusted_card(registry: Registry, version: int) -> tuple[Card, Run]:
             raise ArtifactError(f"{path / CARD_FILE} is not the card that the run record names")
         return decode_card(data, path), run
 
+# %% ../../nbs/6_service/13_lineage.ipynb #a52f3e95
+def served_document(registry: Registry, version: int) -> dict[str, Any]:
+    """How `version` is served, as it stands in the list of versions."""
+    return {"served": how_served(trusted_card(registry, version)[0])}
+
+# %% ../../nbs/6_service/13_lineage.ipynb #11a6885f
+def model_document(versions: Versions) -> dict[str, Any]:
+    """What `GET /models/{name}` tells: the versions with their runs, the aliases, and the links."""
+    registry = versions.registry
+    link = f"{registry.name}/versions"
+    return {
+        "name": registry.name,
+        "versions": [
+            {"version": str(v), "link": f"{link}/{v}"}
+            | document_or_trouble(partial(served_document, registry, v))
+            | document_or_trouble(partial(run_document, registry, v))
+            for v in registry.versions()[-MAX_LISTED:]
+        ],
+        "aliases": {
+            alias: document_or_trouble(partial(alias_document, registry, alias))
+            for alias in alias_names(registry)
+        },
+    }
+
 # %% ../../nbs/6_service/13_lineage.ipynb #e34aa0e1
 def version_document(versions: Versions, version: int) -> dict[str, Any]:
-    """What `GET /models/{name}/versions/{v}` tells: the card, the run, and the links."""
+    """What `GET /models/{name}/versions/{v}` tells: how it's served, card, run, and links."""
     card, run = trusted_card(versions.registry, version)
     link = str(version)
     page = (versions.registry.path(version) / PAGE_FILE).is_file()
@@ -115,6 +122,7 @@ def version_document(versions: Versions, version: int) -> dict[str, Any]:
     return {
         "name": versions.registry.name,
         "version": str(version),
+        "served": how_served(card),
         "card": to_plain(card),
         "run": to_plain(run),
         "links": {"self": link, "notebook": notebook, "predict": f"{link}/predict"},

@@ -22,7 +22,8 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntity
 from werkzeug.wsgi import get_input_stream
 
 from ..data.contract import Contract
-from ..model.load import Predictor
+from ..model.load import Predictor, UnanswerableError
+from ..registry.records import one_line
 from .access import Policy, admit, check_rate, cross_origin, preflight
 from .access_log import Observer, RequestInfo, request_id, valid_traceparent
 from .bodies import LINED, inflate, is_compressed, media_type
@@ -186,9 +187,12 @@ def error_response(
         plain = uses_plain_errors(current_app, request.path)
     form = plain_error_reply if plain else problem_reply
     reply = form(error, predictor, expected, example)
+    what = f"no answer to {request.method} {request.path}"
     if reply.status == 500:
-        what = f"no answer to {request.method} {request.path}"
         current_app.logger.error(what, exc_info=error)
+    elif isinstance(error, UnanswerableError):
+        why = f"{type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ else ""
+        current_app.logger.warning(f"{what}: {error}; {one_line(why)}")
     return to_response(reply)
 
 # %% ../../nbs/6_service/03_request.ipynb #c9ac16c7

@@ -26,7 +26,7 @@ from ..data.table import Table
 from ..forest import Forest
 from ..model.atomic import ArtifactError
 from ..model.card import Card, read_card
-from ..model.estimator import input_for, plain_classes
+from ..model.estimator import ask_estimator, plain_classes
 from ..model.load import open_model, open_verified, read_model_files
 from iris_serve.model.scores import (
     LOWER_IS_BETTER,
@@ -64,10 +64,14 @@ def mcnemar_p(gained: int, lost: int) -> float:
 FEW_ROWS, FEW_PAIRS = 300, 6
 
 
-def weak_evidence(rows: int, pairs: int) -> str:
-    """Why `rows` rows, `pairs` of which only one model has right, prove little; else nothing."""
+def weak_evidence(rows: int, pairs: int, numbers: bool = False) -> str:
+    """Why `rows` rows, in `pairs` of which one model is better, prove little; else nothing.
+
+    If the answers are `numbers`, the better one comes nearer; else it alone is right.
+    """
     few = f"fewer than {FEW_ROWS} rows" if rows < FEW_ROWS else ""
-    agree = f"fewer than {FEW_PAIRS} rows that only one has right" if pairs < FEW_PAIRS else ""
+    better = "in which one comes nearer" if numbers else "that only one has right"
+    agree = f"fewer than {FEW_PAIRS} rows {better}" if pairs < FEW_PAIRS else ""
     return " and ".join(reason for reason in (few, agree) if reason)
 
 # %% ../../nbs/5_training/04_gate.ipynb #2953f47c
@@ -117,8 +121,9 @@ def model_answers(model: Any, X: NDArray[np.float64], contract: Contract) -> lis
     """What `model` answers to each row of `X`, shape (rows, features), as plain Python values."""
     if not len(X):
         return []
-    rows = X if isinstance(model, Forest) else input_for(model, X, contract)
-    return plain_classes(model.predict(rows))
+    forest = isinstance(model, Forest)
+    answers = model.predict(X) if forest else ask_estimator(model, "predict", X, contract)
+    return plain_classes(answers)
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,8 @@ def describe_evidence(comparison: Comparison) -> str:
     """How often luck alone would do as much as was found, and why that may prove little."""
     p = comparison.p_value
     often = f"{p:.1%}" if p >= 0.001 else "less than 0.1%"
-    few = weak_evidence(comparison.rows, comparison.gained + comparison.lost)
+    pairs, numbers = comparison.gained + comparison.lost, comparison.mae_now is not None
+    few = weak_evidence(comparison.rows, pairs, numbers)
     return f"luck alone does as much in {often} of cases{f'; weak evidence: {few}' if few else ''}"
 
 

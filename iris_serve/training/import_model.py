@@ -19,11 +19,11 @@ from ..data.split import split
 from ..data.table import Table
 from ..model.atomic import ArtifactError
 from ..model.card import Card, make_card
-from ..model.estimator import input_for, own_columns
+from ..model.estimator import input_for
 from ..model.load import open_model
 from ..model.save import write_artifact
 from ..model.scores import score
-from ..registry.records import Run, one_line, read_run
+from ..registry.records import Run, read_run
 from iris_serve.registry.registry import (
     ConflictError,
     Registry,
@@ -33,6 +33,7 @@ from iris_serve.registry.registry import (
     replace_run,
     stage,
 )
+from .fitted_frame import cannot_answer
 from .model_file import EstimatorError, check_servable, open_estimator
 from .own_table import fitting
 
@@ -61,11 +62,7 @@ def make_added_card(estimator: Any, name: str, table: Table) -> Card:
     except (ArtifactError, EstimatorError):
         raise
     except Exception as error:  # foreign code may raise anything
-        asked = "an array of numbers"
-        if own_columns(estimator) is not None:
-            asked = "a data frame, as pandas.read_csv gives it"
-        why = f"it cannot answer the table: {one_line(str(error))}"
-        raise EstimatorError(f"{why}; it is asked with {asked}: fit it on that") from None
+        raise cannot_answer(estimator, error) from None
 
 # %% ../../nbs/5_training/07_import_model.ipynb #b8dfb903
 SEEN = "its estimator may have seen the held-out rows"

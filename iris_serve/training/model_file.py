@@ -24,7 +24,7 @@ from ..registry.records import one_line
 class EstimatorError(ValueError):
     """A file that holds no estimator that can be served; the message says what to do."""
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #8e4b543e
 def read_model_file(file: Path) -> bytes:
     """The bytes of `file`; raises `OSError` if there is none, or if it cannot be read."""
     if not file.is_file():
@@ -45,7 +45,7 @@ FORMATS = {
     ".pt": "PyTorch, whose models are not served",
 }
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #159e5f21
 def check_format(file: Path, data: bytes) -> None:
     """Raise `EstimatorError` if the bytes `data` of `file` are in another library's format."""
     suffix = file.suffix.lower()
@@ -66,7 +66,7 @@ def other_version(name: str, then: str) -> EstimatorError:
         f"scikit-learn=={then} here, or fit it again under {now}"
     )
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #ac866ca0
 def check_written_by(file: Path, data: bytes) -> None:
     """Raise `EstimatorError` if the bytes `data` of `file` were written by another scikit-learn."""
     found = {version.decode() for version in WRITTEN_BY.findall(data)}
@@ -132,7 +132,7 @@ def places_of_estimators(found: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, BaseEstimator):
             yield f"[{key!r}]", type(value).__name__
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #2a07975b
 def not_an_estimator(name: str, found: Any) -> EstimatorError:
     """The error for a file called `name` that holds `found`, which is no estimator."""
     kind = f"{type(found).__name__}, which is no scikit-learn estimator"
@@ -170,7 +170,7 @@ def task_of(estimator: Any) -> Literal["classes", "number"] | None:
     except (AttributeError, TypeError):  # it may only look like an estimator
         return None
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #f609b810
 def remedy_for(estimator: Any) -> str:
     """What to do with an `estimator` that predicts neither classes nor a number."""
     if hasattr(estimator, "labels_") or hasattr(estimator, "fit_predict"):
@@ -185,7 +185,7 @@ def reads_text(estimator: Any) -> str | None:
             return type(part).__name__
     return None
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #316a116c
 def count_targets(estimator: Any) -> int:
     """How many answers `estimator` gives to a row."""
     classes = getattr(estimator, "classes_", None)
@@ -205,7 +205,7 @@ def is_fitted(estimator: Any) -> bool:
     except (NotFittedError, AttributeError, TypeError):
         return False
 
-
+# %% ../../nbs/5_training/12_model_file.ipynb #1030e6f8
 def check_servable(estimator: Any) -> None:
     """Raise `EstimatorError` unless `estimator` is a fitted classifier or regressor for a row."""
     kind = type(estimator).__name__

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VOUCH', 'Reproduction', 'find_data', 'environment_changes', 'as_then', 'result_changes', 'with_recorded_format',
            'recipe_main', 'follow_recipe', 'is_importable', 'outdated_imports', 'check_executable', 'make_again',
-           'recorded_notebook', 'recorded_parameters', 'reproduce']
+           'kept_cells', 'as_executed', 'named_notebook', 'is_promoted', 'check_promoted', 'check_promoted_notebook',
+           'recorded_notebook', 'vouched_notebook', 'prepare_notebook', 'recorded_parameters', 'reproduce']
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #52294092
 import json
@@ -13,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,14 +27,25 @@ from ..data.table import fingerprint
 from ..data.wording import join_names
 from ..forest.format import decode, encode
 from ..model.atomic import ArtifactError, sha256
-from ..model.card import Card, library_versions, read_card, source_digest
+from iris_serve.model.card import (
+    Card,
+    OwnNotebook,
+    code_digest,
+    library_versions,
+    read_card,
+    source_digest,
+)
 from ..model.child import python_command
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.scores import ClassScores
 from ..model.train import Params
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
 from ..registry.records import NOTEBOOK_FILE, Run, check_notebook, read_records, read_run
-from ..registry.registry import Registry, promoted_cards, stage
+from ..registry.registry import Registry, promoted_cards, promotions, stage
+from .beside import check_modules, read_modules, write_modules
 from .common_rows import kept_data, load_recorded
+from .executed import as_notebook, is_ours
 from .own import OwnParameters, read_own
 from .parameters import Parameters
 from .retrain import build, read_data
@@ -85,7 +98,7 @@ def environment_changes(card: Card) -> list[str]:
     """What differs between this environment and the one where the version of `card` was made."""
     now = source_digest(own=card.notebook is not None)
     code = ["code: the source that trains is another"] if card.source != now else []
-    here = library_versions()
+    here = library_versions(card.versions)
     libraries = [
         f"library: {name} was {card.versions.get(name)}, is {here.get(name)}"
         for name in sorted(here | card.versions)
@@ -112,7 +125,7 @@ def result_changes(card: Card, again: Card) -> list[str]:
     now, then = again.files, card.files
     differing = [what for file, what in files.items() if now.get(file) != then.get(file)]
     for part in ("metrics", "golden", "contract", "parameters", "estimator", "notebook"):
-        unsaid = part == "estimator" and card.estimator is None
+        unsaid = part in ("estimator", "notebook") and getattr(card, part) is None
         if getattr(card, part) != getattr(again, part) and not unsaid:
             differing.append("the golden rows" if part == "golden" else f"the {part}")
     return [f"result: {what} differ{'' if what.endswith('s') else 's'}" for what in differing]
@@ -183,46 +196,149 @@ def check_executable(notebook: Path) -> None:
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #b265cafe
 def make_again(
-    notebook: Path | None, parameters: Parameters, data: Path, staged: Path, progress: bool = False
+    notebook: Path | None,
+    parameters: Parameters,
+    data: Path,
+    staged: Path,
+    progress: bool = False,
+    beside: Path | None = None,
 ) -> None:
-    """Fill `staged` by the recorded `notebook`, else by the recipe. Raises `RetrainError`."""
+    """Fill `staged` by the recorded `notebook`, else by the recipe. Raises `RetrainError`.
+
+    Modules of the notebook are in the directory `beside`, if it has some.
+    """
     if notebook is None:
         follow_recipe(parameters, data, staged)
-        return
-    check_executable(notebook)
-    check_extra()
-    run_notebook(notebook, parameters, staged, data, progress)
+    else:
+        run_notebook(notebook, parameters, staged, data, progress, beside=beside)
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #0982e1d3
+def kept_cells(notebook: Path) -> tuple[list[str], int]:
+    """The code of each cell of an executed `notebook`, and which of them is tagged `parameters`.
+
+    Raises `ArtifactError` if it is no notebook.
+    """
+    found, tagged = list[str](), 0
+    try:
+        for cell in json.loads(notebook.read_bytes())["cells"]:
+            tags, code = cell.get("metadata", {}).get("tags", []), "".join(cell["source"])
+            failed = any(out["output_type"] == "error" for out in cell.get("outputs", ()))
+            skipped = failed or "injected-parameters" in tags or cell["cell_type"] != "code"
+            if code.strip() and not skipped:
+                tagged = len(found) if "parameters" in tags else tagged
+                found.append(code)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ArtifactError(f"{notebook} is no notebook") from None
+    return found, tagged
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #1e8cdf10
+def as_executed(code: str) -> str:
+    """The `code` of a cell as IPython keeps it, with calls in place of magics."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    with suppress(SyntaxError):
+        code = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
+    return code
+
+
+def named_notebook(notebook: Path, note: OwnNotebook) -> bytes:
+    """A notebook of those cells of the kept `notebook` that the card's `note` names.
+
+    Raises `ArtifactError` if there are none.
+    """
+    codes, tagged = kept_cells(notebook)
+    executed = [as_executed(code) for code in codes]
+    for end in range(1, len(codes) + 1):
+        if code_digest(executed[:end]) == note.sha256:
+            return as_notebook(codes[:end], tagged)
+    raise ArtifactError(f"{notebook} is not the notebook that its card names")
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #436802ad
+def is_promoted(registry: Registry, version: int) -> bool:
+    """Does a promotion name the card of `version`? Raises `ArtifactError` if it names another."""
+    promoted = promoted_cards(registry).get(version, ())
+    read_records(registry.path(version), promoted)
+    return bool(promoted)
+
+
+def check_promoted(registry: Registry, version: int) -> None:
+    """Raise `ArtifactError` unless a promotion of `registry` names the card of `version`."""
+    if not is_promoted(registry, version):
+        raise ArtifactError(
+            f"no promotion of this registry names version {version}, so it may be from anywhere"
+        )
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #b7cac8ce
+def check_promoted_notebook(registry: Registry, version: int, run: Run) -> None:
+    """Raise `ArtifactError` unless a promotion of `version` names the notebook of its `run`."""
+    named = [e.notebook for e in promotions(registry) if e.version == version]
+    if run.notebook is None or run.notebook not in named:
+        raise ArtifactError(f"no promotion of version {version} names its notebook")
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #6f45b1ef
-VOUCH = (
-    "it is a program, and would be executed: read it, and if you trust it, add --trust "
-    "(trust=True in Python)"
-)
+def recorded_notebook(path: Path, run: Run, card: Card, trust: bool = False) -> Path | None:
+    """The notebook kept in `path` that made the version of `card`; None if there was none.
 
-
-def recorded_notebook(
-    registry: Registry, version: int, run: Run, card: Card, trust: bool = False
-) -> Path | None:
-    """The notebook that made `version` by the record `run`; None if there was none.
-
-    Raises `ArtifactError` if it is not there, and without `trust` if no record vouches for it.
+    With `trust`, it needs no record. Raises `ArtifactError` if it is not there.
     """
-    path = registry.path(version)
     notebook, needed = path / NOTEBOOK_FILE, run.notebook or card.notebook
     if not needed and not (trust and notebook.is_file()):
         return None
     if not notebook.is_file():
-        raise ArtifactError(f"version {version} was made by a notebook, which is not kept with it")
-    if trust:
-        return notebook
-    if run.notebook is None:
-        raise ArtifactError(f"no record names the {NOTEBOOK_FILE} of version {version}; {VOUCH}")
+        what = f"version {path.name} was made by a notebook"
+        raise ArtifactError(f"{what}, which is not kept with it")
+    return notebook
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #d35ea3d1
+VOUCH = (
+    "its notebook is a program, and would be executed: read it, and if you trust it, add --trust "
+    "(trust=True in Python)"
+)
+
+
+def vouched_notebook(
+    registry: Registry, version: int, run: Run, card: Card, notebook: Path
+) -> bytes:
+    """The `notebook` that made `version`, as far as there is evidence for it.
+
+    Raises `ArtifactError` if there is none.
+    """
     try:
-        read_records(path, promoted_cards(registry).get(version, ()))
-        check_notebook(path, run)
+        is_promoted(registry, version)  # or there is another card
+        check_notebook(registry.path(version), run)
+        if card.notebook is None and is_ours(kept_cells(notebook)[0]):
+            return notebook.read_bytes()
+        check_promoted(registry, version)
+        if card.notebook is None:
+            check_promoted_notebook(registry, version, run)
+            return notebook.read_bytes()
+        return named_notebook(notebook, card.notebook)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; {VOUCH}") from None
-    return notebook
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #7c8be780
+def prepare_notebook(
+    registry: Registry, version: int, run: Run, card: Card, folder: Path, trust: bool = False
+) -> tuple[Path | None, Path | None]:
+    """The notebook that made `version`, in `folder`, and the directory with its modules.
+
+    Both are None if there was none. Raises `ArtifactError` if it is not there, or differs, or if
+    without `trust` nothing vouches for it, and `RetrainError` if it can't be executed here.
+    """
+    path = registry.path(version)
+    kept, beside = recorded_notebook(path, run, card, trust), None
+    if kept is None:
+        return None, None
+    check_executable(kept)
+    check_extra()
+    data = kept.read_bytes() if trust else vouched_notebook(registry, version, run, card, kept)
+    (folder / NOTEBOOK_FILE).write_bytes(data)
+    if card.notebook and card.notebook.modules:
+        modules = read_modules(path)
+        if not trust:
+            check_modules(modules, card.notebook)
+        beside = write_modules(modules, folder / ".beside")
+    return folder / NOTEBOOK_FILE, beside
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #387cbc41
 def recorded_parameters(card: Card, notebook: Path | None) -> Parameters:
@@ -250,7 +366,7 @@ def reproduce(
     """Make `version` of the model `name` again from what was recorded, and compare.
 
     `data` is the data file, if no copy was kept; `progress` shows how far a notebook is; with
-    `trust`, a notebook is executed that no record vouches for.
+    `trust`, a notebook is executed that nothing vouches for.
     Raises `NoModelError` if there is no such version, `ArtifactError` if its records or its
     notebook are damaged, and `RetrainError` if there is no recipe for it, if its notebook belongs
     to an earlier iris_serve, or if the run fails now.
@@ -262,11 +378,11 @@ def reproduce(
         raise RetrainError(f"version {version} was added, not trained here: there is no recipe")
     found, wrong = find_data(path, card, card.parameters, data)
     before = [wrong] * bool(wrong) + environment_changes(card)
-    notebook = recorded_notebook(registry, version, run, card, trust)
-    if wrong:
-        return Reproduction(name, version, False, tuple(before))
-    parameters = recorded_parameters(card, notebook)
     with TemporaryDirectory() as folder, stage(Registry(Path(folder), name)) as staged:
-        make_again(notebook, parameters, found, staged, progress)
+        notebook, beside = prepare_notebook(registry, version, run, card, Path(folder), trust)
+        if wrong:
+            return Reproduction(name, version, False, tuple(before))
+        parameters = recorded_parameters(card, notebook)
+        make_again(notebook, parameters, found, staged, progress, beside)
         after = result_changes(card, with_recorded_format(read_card(staged), card, staged))
     return Reproduction(name, version, True, tuple(before + after))

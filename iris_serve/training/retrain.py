@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_TOLD', 'ORDER', 'MAX_KEPT_DATA', 'Tell', 'Show', 'read_data', 'check_task', 'divide', 'validate_run',
            'describe_columns', 'describe_table', 'keep_data', 'score_run', 'silent', 'tell_reading', 'recorded_params',
-           'write_model', 'fit_model', 'build', 'new_record', 'with_verdict', 'publish_and_promote', 'show_nothing',
-           'train', 'check_kept_model', 'retrain']
+           'write_model', 'fit_model', 'build', 'new_record', 'with_verdict', 'tell_before_publishing',
+           'publish_and_promote', 'show_nothing', 'train', 'check_kept_model', 'retrain']
 
 # %% ../../nbs/5_training/01_retrain.ipynb #2d83c236
 from collections.abc import Callable
@@ -34,14 +34,17 @@ from ..registry.records import Run
 from iris_serve.registry.registry import (
     ConflictError,
     Registry,
+    event_numbers,
     promote,
     publish,
     replace_run,
     stage,
 )
+from .beside import keep_modules
 from .common_rows import kept_name
+from .executed import OwnCode
 from .gate import Verdict, judge
-from .own import FOREST, OwnCode
+from .own import FOREST
 from iris_serve.training.parameters import (
     METRICS,
     Parameters,
@@ -210,6 +213,7 @@ def write_model(
     tell("freezing, and writing the model")
     frozen = freeze_or_reason(estimator, table.contract)
     note = own.note(parameters) if own else None
+    keep_modules(own.modules if own else {}, folder)
     card = make_card(name, params, table, metrics, estimator, frozen, note)
     return write_artifact(folder, estimator, card, frozen)
 
@@ -245,6 +249,14 @@ def with_verdict(run: Run, verdict: Verdict) -> Run:
     )
 
 # %% ../../nbs/5_training/01_retrain.ipynb #f7fca3ae
+def tell_before_publishing(registry: Registry, card: Card, tell: Tell) -> None:
+    """Say how the version of this `card` will be served, if not frozen, and what comes next."""
+    if FOREST_FILE not in card.files:
+        tell(f"{card.name} will be served {how_served(card)}")
+    if event_numbers(registry, "current"):
+        tell("comparing with the current version")
+
+# %% ../../nbs/5_training/01_retrain.ipynb #08a9d34b
 def publish_and_promote(
     registry: Registry,
     staged: Path,
@@ -254,14 +266,12 @@ def publish_and_promote(
     notebook: bytes | None = None,
     tell: Tell = silent,
 ) -> Run:
-    """Publish the artifact in `staged`, made from `table` by `run`; promote it if it is good.
+    """Publish what `run` made of `table` in `staged`; promote it if it is good.
 
     `notebook` is kept with it, if there is one. Returns the record, with version and verdict.
     """
-    place, card = staged, read_card(staged)
-    if FOREST_FILE not in card.files:
-        tell(f"{card.name} will be served {how_served(card)}")
-    tell("comparing with the current version")
+    place = staged
+    tell_before_publishing(registry, read_card(staged), tell)
     while True:
         verdict = judge(registry, place, table, parameters.promote, parameters.min_score)
         run = with_verdict(run, verdict)
@@ -319,8 +329,8 @@ def retrain(
 ) -> Run:
     """Execute the retraining notebook and publish what it made; returns its run record.
 
-    `notebook` is one of your own, and `parameters` are then its `own_parameters`. `progress` shows
-    papermill's bar; `tell` and `show` are as for `train`.
+    `notebook` is one of your own, which may import modules beside it, and `parameters` are then
+    its `own_parameters`. `progress` shows papermill's bar; `tell` and `show` are as for `train`.
     Raises what `validate_run` does before anything runs; `RetrainError` if the extra is missing,
     a cell fails, or the data file was changed meanwhile. No version is added then, and the
     notebook of a cell that failed is kept in the registry's directory `failed`.
@@ -330,10 +340,10 @@ def retrain(
     tell_reading(parameters, tell)
     table, file = validate_run(parameters), Path(parameters.data)
     show(table)
-    chosen = notebook or retraining_notebook()
+    chosen, beside = notebook or retraining_notebook(), notebook.parent if notebook else None
     with stage(registry) as staged:
         data = keep_data(table, file, staged)
-        executed = run_notebook(chosen, parameters, staged, data, progress, registry)
+        executed = run_notebook(chosen, parameters, staged, data, progress, registry, beside)
         check_kept_model(staged, chosen.name)
         if read_card(staged).data.sha256 != fingerprint(table):
             raise RetrainError(f"{file.name} was changed during the run")

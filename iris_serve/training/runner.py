@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
-           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'stderr_tail', 'injected_values',
-           'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook', 'strip_paths',
-           'failure_reason', 'trim_failed', 'keep_failed', 'failed_copy_message', 'run_notebook']
+           'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'kill_kernel', 'own_kernels', 'stderr_tail',
+           'injected_values', 'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook',
+           'strip_paths', 'failure_reason', 'missing_module_hint', 'trim_failed', 'keep_failed', 'failed_copy_message',
+           'check_temporary', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -26,6 +29,7 @@ from ..model.atomic import ArtifactError, reject_symlink, write_new_file
 from ..model.child import kernel_environment, python_command, usable_home
 from ..registry.records import NOTEBOOK_FILE, one_line
 from ..registry.registry import Registry
+from .beside import BESIDE, LOOK_BESIDE
 from .own import OwnParameters
 from .parameters import FIELDS, Parameters, file_name
 
@@ -48,16 +52,22 @@ class RetrainError(RuntimeError):
 
 
 def check_extra() -> None:
-    """Raise `RetrainError` if the extra `retrain` is not installed in full."""
+    """Raise `RetrainError` if the extra `retrain` is not installed in full, or is broken."""
     if missing := missing_extra():
         raise RetrainError(
             f"retraining needs {', '.join(missing)}: pip install 'iris_serve[retrain]'"
         )
+    try:
+        import_module("soupsieve")  # for nbconvert
+    except Exception as error:  # of a class that cannot be imported either
+        what = f"nbconvert needs soupsieve, which fails under this Python ({type(error).__name__})"
+        raise RetrainError(f"{what}: pip install 'soupsieve<3'") from None
 
 # %% ../../nbs/5_training/03_runner.ipynb #be2e0cfc
 def write_kernel_spec(folder: Path, environment: dict[str, str]) -> None:
     """Describe a kernel called `here` in `folder`: this very Python, with `environment` added."""
     program = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+    program = LOOK_BESIDE + program
     options = ("--log-level=ERROR", "--HistoryManager.hist_file=:memory:", "-f")
     spec = {
         "argv": python_command(program, *options, "{connection_file}"),
@@ -73,8 +83,11 @@ def write_kernel_spec(folder: Path, environment: dict[str, str]) -> None:
 KERNEL_LOG = "kernel.log"
 
 
-def kernel_manager_class(folder: Path) -> Any:
-    """A manager class for the kernel described in `folder`; the kernel's log is written there."""
+def kernel_manager_class(folder: Path, made: list[Any]) -> Any:
+    """A manager class for the kernel described in `folder`; the kernel's log is written there.
+
+    Each manager is added to those `made`.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -84,6 +97,7 @@ def kernel_manager_class(folder: Path) -> Any:
         def __init__(self, **options: Any) -> None:
             own = {"kernel_name": "here", "kernel_spec_manager": specs}
             super().__init__(**options | own | {"connection_file": str(folder / "kernel.json")})
+            made.append(self)
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             environment = kernel_environment(os.environ, folder)
@@ -92,6 +106,28 @@ def kernel_manager_class(folder: Path) -> Any:
                 await super().start_kernel(**options | own)
 
     return Here
+
+# %% ../../nbs/5_training/03_runner.ipynb #73cfb564
+def kill_kernel(manager: Any) -> None:
+    """Kill the kernel of `manager`, if it lives, and wait until it is gone."""
+    process = getattr(manager.provisioner, "process", None)
+    if process is None or process.poll() is not None:
+        return
+    with suppress(OSError, AttributeError):  # where there are no groups of processes
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+@contextmanager
+def own_kernels(folder: Path) -> Iterator[Any]:
+    """A manager class as above; of its kernels none is left when this ends."""
+    made = list[Any]()
+    try:
+        yield kernel_manager_class(folder, made)
+    finally:
+        for manager in made:
+            kill_kernel(manager)
 
 # %% ../../nbs/5_training/03_runner.ipynb #906f4020
 def stderr_tail(folder: Path) -> str:
@@ -116,15 +152,17 @@ def injected_values(parameters: Parameters) -> dict[str, Any]:
 
 # %% ../../nbs/5_training/03_runner.ipynb #80002afe
 def kernel_inputs(
-    parameters: Parameters, staged: Path, data: Path
+    parameters: Parameters, staged: Path, data: Path, beside: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What papermill injects, and what the environment says, for a run that fills `staged`.
 
-    `data` is where the data file is; it is left out for the built-in table, which has none.
+    `data` is where the data file is; it is left out for the built-in table, which has none. Modules
+    are found in the directory `beside`, if there is one.
     """
     staged, injected = staged.resolve(), injected_values(parameters)
     environment = {STAGED: str(staged), PYTHON: sys.executable}
     environment["IRIS_SERVE_MODELS"] = str(staged.parent.parent)
+    environment |= {BESIDE: str(beside.resolve())} if beside else {}
     if parameters.data != "iris":
         environment[DATA] = str(data.resolve())
         injected["data"] = file_name(parameters.data)
@@ -154,18 +192,21 @@ def with_doubled_braces(path: Path) -> str:
 
 
 def execute_notebook(
-    notebook: Path, parameters: Parameters, staged: Path, executed: Path, progress: bool, data: Path
+    notebook: Path,
+    inputs: tuple[dict[str, Any], dict[str, str]],
+    executed: Path,
+    progress: bool = False,
 ) -> None:
-    """Run `notebook` so that it fills `staged`; its executed copy becomes the file `executed`.
+    """Run `notebook` with its `kernel_inputs`; its executed copy becomes the file `executed`.
 
     The kernel is described, and its log kept, in the directory of `executed`.
     """
     import papermill
 
-    injected, environment = kernel_inputs(parameters, staged, data)
+    injected, environment = inputs
     write_kernel_spec(executed.parent, environment)
     logging.getLogger("asyncio").addFilter(is_news)
-    with quiet("papermill"):
+    with quiet("papermill"), own_kernels(executed.parent) as manager_class:
         papermill.execute_notebook(
             with_doubled_braces(notebook),
             with_doubled_braces(executed),
@@ -173,7 +214,7 @@ def execute_notebook(
             progress_bar=progress,
             kernel_name="python3",  # for a notebook that names none, or one that isn't here
             language="python",
-            kernel_manager_class=kernel_manager_class(executed.parent),
+            kernel_manager_class=manager_class,
         )
 
 # %% ../../nbs/5_training/03_runner.ipynb #9fbf7b16
@@ -202,6 +243,13 @@ def failure_reason(error: BaseException, tail: str = "") -> str:
         hint = f"the last line of its log: {tail}" if tail else "was there enough memory?"
         return f"the kernel died, and nothing was published; {hint}"
     return f"{name}: {getattr(error, 'evalue', error)}"
+
+
+def missing_module_hint(error: BaseException, notebook: Path) -> str:
+    """What to do if the `error` in a person's own `notebook` is a missing module; else nothing."""
+    if getattr(error, "ename", "") != "ModuleNotFoundError":
+        return ""
+    return f"; install it, or if it is your own, put it beside {notebook.name}"
 
 # %% ../../nbs/5_training/03_runner.ipynb #1cd5e9f6
 MAX_FAILED = 20
@@ -240,6 +288,15 @@ def failed_copy_message(registry: Registry, executed: Path) -> str:
         why = getattr(error, "strerror", None) or error
         return f"the executed notebook could not be kept: {why}"
 
+# %% ../../nbs/5_training/03_runner.ipynb #dfb1d384
+def check_temporary(folder: str) -> None:
+    """Raise `RetrainError` if `folder`, for temporary files, has a name that is not UTF-8."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        what = "the directory for temporary files has a name that is not UTF-8"
+        raise RetrainError(f"{what}: name another one in TMPDIR") from None
+
 # %% ../../nbs/5_training/03_runner.ipynb #eea07d8e
 def run_notebook(
     notebook: Path,
@@ -248,19 +305,24 @@ def run_notebook(
     data: Path,
     progress: bool = False,
     registry: Registry | None = None,
+    beside: Path | None = None,
 ) -> bytes:
     """Execute `notebook` into `staged`; returns its executed copy. `registry` keeps a failed one.
 
+    Modules of a person's own are found in the directory `beside`, if there is one.
     Raises `RetrainError` if a cell fails or the kernel dies, `KeyboardInterrupt` with a message.
     """
     from papermill import PapermillExecutionError
 
-    with TemporaryDirectory() as folder:
+    check_temporary(gettempdir())
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         executed = Path(folder) / NOTEBOOK_FILE
         try:
-            execute_notebook(notebook, parameters, staged, executed, progress, data)
+            inputs = kernel_inputs(parameters, staged, data, beside)
+            execute_notebook(notebook, inputs, executed, progress)
         except (PapermillExecutionError, RuntimeError, KeyboardInterrupt) as error:
             why = failure_reason(error, stderr_tail(executed.parent))
+            why += missing_module_hint(error, notebook) if beside else ""
             if registry and executed.is_file():
                 why += f" ({failed_copy_message(registry, executed)})"
             stopped = why.startswith(STOPPED)

@@ -517,7 +517,7 @@ def test_two_columns_with_the_same_name_are_refused_and_not_renamed(refused):
         ("kind", ["sise"], "sise", "did you mean size?"),
         ("KIND", ["size"], "KIND", "did you mean kind?"),
         ("kind", ["size", "size"], "size", "named more than once"),
-        ("kind", ["size", "kind"], "kind", "named more than once"),
+        ("kind", ["size", "kind"], "kind", "it is the target, and so it cannot be a feature too"),
         ("kind", [], None, "1 to 1000 features are needed, got 0"),
         (None, None, None, "the target column must be named (columns: size, weight, kind)"),
     ],

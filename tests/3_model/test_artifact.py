@@ -575,6 +575,56 @@ def test_an_estimator_that_fails_has_no_answer(error):
         assert "secret" not in str(refusal.value)
 
 
+class Odd:
+    """An estimator that raises `error` for each row that begins with -1."""
+
+    def __init__(self, error):
+        self.error, self.asked = error, 0
+
+    def predict(self, rows):
+        self.asked += len(rows)
+        if (rows[:, 0] == -1).any():
+            raise self.error
+        return np.ones(len(rows))
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError, OwnError, ValueError])
+@pytest.mark.parametrize("place", [0, 1, 500, 998])
+def test_the_first_row_that_an_estimator_fails_on_is_named_whatever_it_raises(error, place):
+    odd, rows = Odd(error("secret")), [FLOWER] * 999
+    rows[place] = rows[998] = [-1.0, *FLOWER[1:]]
+    words = f"no answer to these rows ({error.__name__}); the first is row {place}, counted from 0"
+    predictor = EstimatorPredictor(odd, "odd", 1, iris().contract, "")
+    with pytest.raises(UnanswerableError, match=re.escape(words)) as refusal:
+        predictor.predict(rows)
+    assert "secret" not in str(refusal.value)
+    assert odd.asked <= 3 * len(rows)
+
+
+def test_a_failure_that_is_not_the_rows_fault_stays_what_it_is():
+    contract, bad = iris().contract, [-1.0, *FLOWER[1:]]
+    for error in (MemoryError(), FileNotFoundError("gone")):
+        with pytest.raises(type(error)):
+            EstimatorPredictor(Odd(error), "odd", 1, contract, "").predict([bad])
+    broken = msgspec.structs.replace(contract, example=(-1.0, *contract.example[1:]))
+    with pytest.raises(RuntimeError, match="no library"):
+        EstimatorPredictor(Odd(RuntimeError("no library")), "odd", 1, broken, "").predict([bad])
+
+    first = Odd(RuntimeError("for a moment"))
+
+    def once(rows):
+        first.predict, error = lambda rows: np.ones(len(rows)), first.error
+        raise error
+
+    first.predict = once
+    with pytest.raises(RuntimeError, match="for a moment"):
+        EstimatorPredictor(first, "odd", 1, contract, "").predict([FLOWER])
+
+
 @pytest.mark.parametrize("answer", [np.nan, np.inf])
 def test_a_number_that_is_not_finite_is_no_answer(answer):
     contract = msgspec.structs.replace(iris().contract, classes=(), labels=())

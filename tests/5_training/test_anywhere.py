@@ -257,3 +257,105 @@ def test_a_tilde_without_a_home_is_refused_in_a_line():
     done = run(sys.executable, "-m", "iris_serve", "versions", "--models=~nobody-has-this/x")
     assert done.returncode == 2
     assert done.stderr.strip().endswith(b"there is no home directory to put for ~")
+
+
+OWN = (
+    "C = 1.0",
+    "from sklearn.linear_model import LogisticRegression\n"
+    "from mine_helpers import weight\n"
+    "from iris_serve.notebook import begin, keep, split\nbegin(globals())",
+    "X_train, X_test, y_train, y_test = split()",
+    "model = LogisticRegression(C=weight(C), max_iter=1000).fit(X_train, y_train)",
+    "keep(model)",
+)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A notebook of a person's own, and a module beside it."""
+    cells = [new_code_cell(code) for code in OWN]
+    cells[0].metadata["tags"] = ["parameters"]
+    (tmp_path / "work").mkdir()
+    write(new_notebook(cells=cells), tmp_path / "work" / "mine.ipynb")
+    (tmp_path / "work" / "mine_helpers.py").write_text("def weight(C):\n    return C * 10\n")
+    return tmp_path / "work" / "mine.ipynb"
+
+
+COMMAND = ("-P", "-m", "iris_serve")
+
+
+@pytest.mark.parametrize("home", [None, "/"])
+def test_a_user_without_name_and_home_retrains_and_makes_again_a_notebook_of_ones_own(
+    own, tmp_path, home
+):
+    tmp_path.chmod(0o777)
+    python = (*as_nobody(), sys.executable, *COMMAND)
+    words = ("retrain", "--notebook", own, "-p", "C", "0.5")
+    done = run(*python, *words, HOME=home)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert Path("models/iris/1/card.json").stat().st_uid == NOBODY
+    done = run(*python, "reproduce", "1", HOME=home)
+    assert done.stdout == b"iris version 1: identical\n", done.stderr.decode()[-3000:]
+
+
+def read_only_root(*writable):
+    """The words before a command that see nothing writable but the directories `writable`."""
+    if os.name != "posix" or os.getuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("only root can give a process a root that is read-only, by unshare")
+    binds = "".join(f"mount --bind '{place}' '{place}' && " for place in writable)
+    again = "".join(f"&& mount -o remount,bind,rw '{place}' " for place in writable)
+    script = f'{binds}mount -o remount,bind,ro / {again}&& exec "$@"'
+    words = ("unshare", "--mount", "sh", "-c", script, "sh")
+    if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounts can't be changed here, so there is no read-only root")
+    if subprocess.run([*words, "touch", "/writable"], capture_output=True, check=False).returncode:
+        return words
+    Path("/writable").unlink(missing_ok=True)
+    pytest.skip("the root stays writable here")
+
+
+def test_a_run_needs_no_more_than_the_models_and_the_temporary_directory(own, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "scratch").mkdir()
+    python = (*read_only_root(tmp_path / "models", tmp_path / "scratch"), sys.executable, *COMMAND)
+    where = {"TMPDIR": str(tmp_path / "scratch"), "HOME": None}
+    for words in (
+        ("retrain", "-p", "n_estimators", "2"),
+        ("retrain", "--notebook", own, "-p", "promote", "always"),
+    ):
+        done = run(*python, *words, **where)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+    for version in ("1", "2"):
+        done = run(*python, "reproduce", version, **where)
+        assert done.stdout == f"iris version {version}: identical\n".encode(), done.stderr
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["Agg", "TkAgg", "module://backend_interagg", "nonsense"])
+def test_the_callers_backend_changes_no_report(short, backend):
+    notebook, _ = retrained(short, MPLBACKEND=backend)
+    assert pictures(notebook) == 1
+
+
+def test_a_notebook_of_ones_own_is_found_at_a_path_with_an_odd_name(own, tmp_path):
+    shutil.move(own.parent, tmp_path / ODD)
+    done = run(sys.executable, *COMMAND, "retrain", "--notebook", tmp_path / ODD / own.name)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert list(read_card(Registry(Path("models")).path(1)).notebook.modules) == ["mine_helpers.py"]
+
+
+def test_bare_papermill_needs_the_kernel_named_where_the_notebook_names_none(own):
+    command = (sys.executable, "-m", "papermill", own.name, "out.ipynb", "-p", "C", "0.5")
+    os.chdir(own.parent)
+    done = run(*command)
+    assert (done.returncode, b"No kernel name found" in done.stderr) == (1, True)
+    done = run(*command, "-k", "python3")
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    for text in ("README.md", "nbs/index.ipynb", "nbs/tour.ipynb", "nbs/5_training/14_own.ipynb"):
+        assert "papermill mine.ipynb out.ipynb -k python3 -p C 0.5" in (ROOT / text).read_text()
+
+
+def test_the_readme_names_the_extra_that_the_chapters_need():
+    text = (ROOT / "README.md").read_text()
+    assert "`[dev]`" in text
+    assert "No module named fastcore" in text

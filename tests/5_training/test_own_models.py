@@ -125,7 +125,7 @@ def test_only_the_columns_that_a_pipeline_uses_are_asked_and_the_others_are_name
     card = read_card(registry.path(1))
     assert card.contract.names == ["sex", "age", "port"]
     left = [note.name for note in card.columns if note.kind == "left out"]
-    assert left == ["name", "pclass", "alone", "fare"]
+    assert left == ["name", "pclass", "alone", "fare", "berth", "cabin"]
     one = passengers[passengers["port"].isna()][:1]
     row = {"sex": one["sex"].item(), "age": one["age"].item(), "port": None}
     answers, warned = served(registry, [row if row["age"] == row["age"] else row | {"age": None}])
@@ -213,6 +213,12 @@ def test_what_serves_from_a_pickle_says_so_in_the_same_words_everywhere(tmp_path
         assert (done.returncode, done.stderr, words in done.stdout) == (0, "", True)
     shown = subprocess.run([*command, "show", "1", "--json", *models], capture_output=True)
     assert json.loads(shown.stdout)["served"].startswith(words)
+    app = make_app(Settings(models=str(tmp_path / "models"), access_log="off"))
+    client = app.test_client()
+    (listed,) = client.get("/models/iris").json["versions"]
+    assert listed["served"] == client.get("/models/iris/versions/1").json["served"]
+    assert listed["served"] == json.loads(shown.stdout)["served"]
+    app.extensions["live"].stop()
 
 
 # Files that cannot be served
@@ -324,15 +330,15 @@ def test_zero_and_one_the_other_way_round_are_refused(tmp_path):
     assert_refused(tmp_path, estimator, frame, "knows the classes")
 
 
-def test_a_step_that_makes_texts_of_whole_numbers_is_refused_and_never_wrong(tmp_path):
+def test_a_step_that_makes_texts_of_whole_numbers_is_never_wrong(tmp_path):
     frame = groups(classes=2).assign(x=np.arange(200) * 0.1, z=lambda f: (f.y == "a") + 101)
     texts = FunctionTransformer(pd.DataFrame.astype, kw_args={"dtype": "str"})
     encode = make_pipeline(texts, OneHotEncoder(handle_unknown="ignore"))
     columns = make_column_transformer((encode, ["z"]), remainder="passthrough")
     estimator = make_pipeline(columns, LogisticRegression()).fit(frame[["x", "z"]], frame.y)
-    assert_refused(
-        tmp_path, estimator, frame, "rows otherwise when it is asked with the data frame"
-    )
+    answers, _ = served(added_from(tmp_path, estimator, frame), frame[["x", "z"]].values.tolist())
+    wanted = estimator.predict(frame[["x", "z"]]).tolist()
+    assert answers == [(200, {"prediction": answer}) for answer in wanted]
 
 
 def test_a_scaler_of_columns_that_no_tree_uses_does_not_stop_the_freezing(tmp_path):

@@ -108,7 +108,9 @@ def test_another_library_is_named(wines, library):
     card = read_card(path)
     older = msgspec.structs.replace(card, versions=card.versions | {library: "1.0"})
     (path / CARD_FILE).write_bytes(to_json(older))
-    with pytest.raises(ArtifactError, match=r"is not the card that run\.json describes; it is"):
+    with pytest.raises(
+        ArtifactError, match=r"is not the card that run\.json describes; its notebook is"
+    ):
         reproduce(wines, "wine", 1)
     (found,) = reproduce(wines, "wine", 1, trust=True).differences
     assert found.startswith(f"library: {library} was 1.0, is ")
@@ -128,7 +130,9 @@ def test_another_result_is_named_and_the_recorded_notebook_is_what_runs(wines):
         reproduce(wines, "wine", 1)
     changed = msgspec.structs.replace(run, notebook=sha256(other))
     (path / "run.json").write_bytes(to_json(changed))
-    again = reproduce(wines, "wine", 1)
+    with pytest.raises(ArtifactError, match="no promotion of version 1 names its notebook; its"):
+        reproduce(wines, "wine", 1)
+    again = reproduce(wines, "wine", 1, trust=True)
     assert "result: the model file differs" in again.differences
     assert card == read_card(path)
 
@@ -210,3 +214,18 @@ def test_a_version_of_a_file_with_another_ending_is_made_again(tmp_path, ending)
     path = Registry(tmp_path / "m", "pets").path(1)
     assert (path / f"data{ending}").read_bytes() == other.read_bytes()
     assert reproduce(tmp_path / "m", "pets", 1).identical
+
+
+def test_a_notebook_of_another_release_is_executed_if_its_promotion_names_it(wines):
+    registry = Registry(wines, "wine")
+    path, run = registry.path(1), read_run(registry.path(1))
+    text = (path / "retrain.ipynb").read_text()
+    earlier = text.replace("forest = run.fit(train)", "forest = run.fit(train)  # as it was once")
+    assert earlier != text
+    (path / "retrain.ipynb").write_text(earlier)
+    other = msgspec.structs.replace(run, notebook=sha256(earlier.encode()))
+    (path / "run.json").write_bytes(to_json(other))
+    with pytest.raises(ArtifactError, match="no promotion of version 1 names its notebook"):
+        reproduce(wines, "wine", 1)
+    promote(registry, 1, "it was promoted by that release")
+    assert reproduce(wines, "wine", 1).identical

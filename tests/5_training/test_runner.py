@@ -163,3 +163,56 @@ except KeyboardInterrupt as error:
     assert err == ""
     assert Registry(models).versions() == [1]
     assert sorted(p.name for p in (models / "iris").iterdir()) == ["1", "aliases", "failed"]
+
+
+def test_ctrl_c_while_the_kernel_starts_leaves_no_kernel_and_no_other_error(models, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import nbclient.client
+import iris_serve.training.retrain as r
+def press(client):
+    print(client.km.provisioner.process.pid)
+    raise KeyboardInterrupt
+nbclient.client.NotebookClient.start_new_kernel_client = press
+try:
+    r.retrain(Path(sys.argv[1]), r.Parameters(n_estimators=2))
+except KeyboardInterrupt as error:
+    print(error)
+"""
+    own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code, models]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+    kernel, told = done.stdout.splitlines()
+    assert told.startswith("stopped, and nothing was published"), done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(kernel), 0)
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+    assert Registry(models).versions() == [1]
+
+
+def test_a_soupsieve_that_this_python_cannot_import_is_named_before_anything_runs(tmp_path):
+    broken = "class SelectorSyntaxError(Exception): pass\nraise SelectorSyntaxError('position 0')"
+    (tmp_path / "soupsieve.py").write_text(broken)
+    own = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "iris_serve", "retrain", "--models", tmp_path / "models"]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+    assert done.stdout == ""
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("fails under this Python (SelectorSyntaxError): pip install 'soupsieve<3'")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes only there")
+def test_a_temporary_directory_that_is_not_utf_8_is_one_line(tmp_path):
+    odd = os.fsencode(tmp_path) + b"/M\xfcller"
+    os.mkdir(odd)
+    own = {b"PYTHONPATH": os.fsencode(ROOT), b"TMPDIR": odd}
+    command = [sys.executable, "-m", "iris_serve", "retrain", "--models", tmp_path / "models"]
+    done = subprocess.run(command, env=os.environb | own, capture_output=True)
+    assert done.returncode != 0
+    line = done.stderr.decode().splitlines()[-1]
+    assert line.endswith("has a name that is not UTF-8: name another one in TMPDIR")
+    assert b"Traceback" not in done.stderr
+    assert b"Executing" not in done.stderr
+    assert Registry(tmp_path / "models").versions() == []

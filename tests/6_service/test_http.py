@@ -400,6 +400,29 @@ def test_a_row_to_which_the_estimator_has_no_answer_is_a_400(models):
     assert_teaches(answer, 400, "the model has no answer to this row (ValueError)")
 
 
+class Fussy:
+    """An estimator of your own, which asserts that each flower is longer than nothing."""
+
+    def predict(self, rows):
+        if (rows[:, 0] <= 0).any():
+            raise AssertionError(f"a flower of\n{rows[:, 0].min()} cm")
+        return np.ones(len(rows), int)
+
+
+def test_a_row_that_an_estimator_fails_on_is_a_400_that_is_logged(caplog):
+    predictor = EstimatorPredictor(Fussy(), "iris", 1, iris().contract, "")
+    client = create_app(predictor).test_client()
+    rows = [[5, 1, 1, 1], [-5, 1, 1, 1]]
+    answer = client.post("/predict", json={"features": rows})
+    words = "no answer to these rows (AssertionError); the first is row 1, counted from 0"
+    assert_teaches(answer, 400, words)
+    assert b"a flower" not in answer.data
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("no answer to POST /predict: the model has")
+    assert record.getMessage().endswith("AssertionError: a flower of -5.0 cm")
+
+
 @dataclass(frozen=True)
 class Echo:
     """A predictor that answers with the row itself."""
@@ -492,3 +515,55 @@ def test_a_misspelt_key_gets_the_suggestion_that_it_always_got(client):
     assert_teaches(client.post("/predict", json={"feature": []}), 400, "did you mean features?")
     answer = client.post("/predict", json={"features": [6.1, 2.8, 4.7, 1.2], "details": True})
     assert_teaches(answer, 400, "details: unknown name; did you mean detail?")
+
+
+NAMED = {"sepal_length": 6.1, "sepal_width": 2.8, "petal_length": 4.7, "petal_width": 1.2}
+NO_ENVELOPE = 'the body must be an object with the key "features", got '
+
+
+@pytest.mark.parametrize(
+    ("body", "got", "shown"),
+    [
+        (NAMED, "a row; put it under that key", NAMED),
+        (NAMED | {"detail": True}, "a row; put it under that key", NAMED),
+        (NAMED | {"sepal_width": "2,8"}, "a row; put it under that key", NAMED),
+        ([NAMED], "a list of 1; put it under that key", [NAMED]),
+        ([[6.1, 2.8, 4.7, 1.2]] * 2, "a list of 2; put it", [[6.1, 2.8, 4.7, 1.2]]),
+        ([6.1, 2.8, 4.7, None], "a list of 4; put it", [6.1, 2.8, 4.7, 1.2]),
+    ],
+)
+def test_rows_without_an_envelope_are_shown_in_theirs(client, body, got, shown):
+    answer = client.post("/predict", json=body)
+    assert_teaches(answer, 400, NO_ENVELOPE + got)
+    assert answer.json["example"] == {"features": shown}
+
+
+SPLIT = {"columns": list(NAMED), "index": [0], "data": [[6.1, 2.8, 4.7, 1.2]]}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        SPLIT,
+        {"schema": {"fields": []}, "data": [NAMED]},
+        {name: [value] for name, value in NAMED.items()},
+        {name: {"0": value} for name, value in NAMED.items()},
+    ],
+)
+@pytest.mark.parametrize("key", [None, "features"])
+def test_a_table_of_pandas_is_told_how_a_data_frame_is_sent(client, table, key):
+    answer = client.post("/predict", json={key: table} if key else table)
+    assert_teaches(answer, 400, 'a data frame df is sent as {"features": df.to_dict("records")}')
+    assert [each["pointer"] for each in answer.json["errors"]] == [f"#/{key}" if key else "#"]
+
+
+def test_json_that_was_made_json_twice_is_told_so(client):
+    answer = client.post("/predict", json=GOOD.decode())
+    assert_teaches(answer, 400, "it is JSON in a string: with requests, write json=…")
+
+
+@pytest.mark.parametrize(("value", "detailed"), [("True", True), ("TRUE", True), ("False", False)])
+def test_details_are_asked_for_as_clients_of_python_write_it(client, value, detailed):
+    answer = client.post(f"/predict?detail={value}", data=GOOD)
+    assert answer.status_code == 200
+    assert ("notes" in answer.json) == detailed

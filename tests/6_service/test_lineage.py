@@ -177,6 +177,21 @@ def test_a_damaged_version_does_not_spoil_the_list(two):
     assert "version 2 cannot be trusted" in versions[1]["trouble"]
 
 
+def test_a_version_is_said_to_be_served_in_the_words_of_its_card(two):
+    card = two / "iris" / "2" / CARD_FILE
+    client = client_of(two)
+    versions = client.get("/models/iris").json["versions"]
+    assert [version["served"] for version in versions] == ["frozen"] * 2
+    assert client.get("/models/iris/versions/2").json["served"] == "frozen"
+    card.write_bytes(card.read_bytes().replace(b'"forest', b'"florist'))
+    first, second = client.get("/models/iris").json["versions"]
+    assert "served" in first
+    assert "trouble" not in first
+    assert "served" not in second
+    assert second["run"]["version"] == 2
+    assert "version 2 cannot be trusted" in second["trouble"]
+
+
 def test_a_wrong_question_to_a_version_is_explained_by_that_version(client):
     answer = client.post("/models/iris/versions/2/predict", data=b'{"features": [1]}')
     assert answer.status_code == 400

@@ -142,6 +142,7 @@ REFUSALS = {
     "deflate that is none": Refusal(400, NOT_COMPRESSED, b"\xff" * 9, headers=encoded("deflate")),
     "gzip cut short": Refusal(400, CUT, PACKED[:-9], headers=encoded("gzip")),
     "gzip and more": Refusal(400, CUT, PACKED + b"x", headers=encoded("gzip")),
+    "gzip, zeros and more": Refusal(400, CUT, PACKED + bytes(9) + b"x", headers=encoded("gzip")),
     "gzip, several members and more": Refusal(400, CUT, PACKED * 2 + b"x", headers=encoded("gzip")),
     "gzip, the second member cut short": Refusal(
         400, CUT, (PACKED * 2)[:-9], headers=encoded("gzip")
@@ -294,6 +295,16 @@ def test_a_compressed_body_may_have_several_members_wherever_they_meet(client, p
             assert send(client, path, sent).status_code == 200
 
 
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_zeros_behind_the_members_of_gzip_are_no_part_of_it(client, path):
+    body = json.dumps(ENDPOINTS[path]([ROW])).encode()
+    halves = gzip.compress(body[:9]), gzip.compress(body[9:])
+    for packed in (gzip.compress(body), bytes(512).join(halves)):
+        sent = Refusal(200, "", packed + bytes(10_240), JSON, encoded("gzip"))
+        assert gzip.decompress(sent.body) == body
+        assert send(client, path, sent).status_code == 200
+
+
 @pytest.mark.parametrize(("path", "kind"), LINED)
 def test_lines_in_several_members_need_a_length_since_a_cut_between_them_does_not_show(
     client, path, kind
@@ -314,7 +325,9 @@ def test_lines_without_their_content_type_are_told_how_to_announce_them_where_th
     client, path
 ):
     table = b"sepal_length,sepal_width,petal_length,petal_width\n6.1,2.8,4.7,1.2\n"
-    for body, kind in ((table, CSV), (LINES[CSV], CSV), (LINES[NDJSON] * 2, NDJSON)):
+    blanks = b"6.1 2.8 4.7 1.2"
+    lines = (table, CSV), (LINES[CSV], CSV), (blanks, CSV), (LINES[NDJSON] * 2, NDJSON)
+    for body, kind in lines:
         answer = client.post(path, data=body)
         told = f"-H 'Content-Type: {kind}'"
         reads_lines = (path, kind) in LINED
@@ -331,6 +344,9 @@ def test_lines_without_their_content_type_are_told_how_to_announce_them_where_th
         ("6,1;2,8;4,7;1,2\n", "separate them by commas, and write decimals with a point"),
         ("\n6.1\t2.8\t4.7\t1.2\n", "line 2: the cells are separated by tabs"),
         ("6.1|2.8|4.7|1.2\n", "the cells are separated by bars"),
+        ("6.1 2.8 4.7 1.2\n", "the cells are separated by blanks; separate them by commas"),
+        ("sepal_length sepal_width petal_length petal_width\n", "are separated by blanks"),
+        ("6,1  2,8  4,7  1,2\n", "separated by blanks; separate them by commas, and write dec"),
         ("sepal_length;sepal_width\n6.1;2.8\n", "the cells are separated by semicolons"),
         ('"6,1","2,8","4,7","1,2"\n', 'got the string "6,1"; write a decimal point'),
         ("6,1,2,8,4,7,1,2\n", "if these are decimal commas, write a decimal point"),

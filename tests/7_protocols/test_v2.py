@@ -507,7 +507,10 @@ WRONG = {
         "data[1] (sepal_width): must be a whole number from -9223372036854775808",
     ),
     "128 as INT8": ([ONE | {"datatype": "INT8", "data": [128, 1, 1, 1]}], "from -128 to 127"),
-    "a half as INT64": ([ONE | {"datatype": "INT64", "data": [0.5, 1, 1, 1]}], "a whole number"),
+    "a half as INT64": (
+        [ONE | {"datatype": "INT64", "data": [0.5, 1, 1, 1]}],
+        "must be a whole number, as INT64 holds integers; decimals are sent as FP64",
+    ),
     "70000 as FP16": ([ONE | {"datatype": "FP16", "data": [70000, 1, 1, 1]}], "range of FP16"),
     "no inputs": ([], "must be a list of at least one tensor"),
     "an input a list": ([[1]], "inputs[0]: must be an object"),

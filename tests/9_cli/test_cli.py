@@ -2,25 +2,34 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import fields
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from iris_serve.__main__ import main
 from iris_serve.cli.registry_commands import contract_rows
 from iris_serve.cli.settings import ENV_PREFIX, Settings, SettingsError, read_settings
+from iris_serve.cli.training_commands import add
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.table import iris
 from iris_serve.model.atomic import sha256
+from iris_serve.model.card import read_card
 from iris_serve.registry.registry import Registry, current, history, promote
 from iris_serve.training.parameters import Parameters
 
@@ -299,6 +308,71 @@ def test_add_prints_what_is_wrong_with_a_table_without_a_traceback(tmp_path, own
     assert "many" in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--target", "lable"), "did you mean label?"),
+        (("--features", "sepal_length,nope"), "nope"),
+        (("--features", "sepal_length,label"), "it is the target, and so it cannot be a feature"),
+        (("--categories", "petal"), "no such column"),
+    ],
+)
+def test_add_judges_the_names_before_it_opens_the_model(tmp_path, own, trap, words, told):
+    (tmp_path / "own.pkl").write_bytes(pickle.dumps(trap))
+    done = ask("add", *own, *words, "--models", tmp_path / "models")
+    assert done.exit_code == 2
+    assert told in done.output
+    assert not Path(trap.marker).exists()
+
+
+def test_add_says_that_features_leaves_a_column_out_and_not_that_the_table_lacks_it(tmp_path, own):
+    done = ask("add", *own, "--features", "sepal_width", "--models", tmp_path / "models")
+    assert done.exit_code == 2
+    assert "and --features names only sepal_width: leave --features away" in done.output
+    assert "the table has no such column" not in done.output
+
+
+def test_every_option_that_add_advises_is_one_that_it_has(tmp_path):
+    options = {name for each in add.params for name in each.opts}
+    frame = iris().frame().assign(born="1999-01-02", deck=["A", "B", "C"] * 50)
+    frame["petal_width"] = frame["petal_width"].astype(object)
+    frame.loc[3, "petal_width"] = "narrow"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    texts = OneHotEncoder(handle_unknown="ignore")
+    for names in (["petal_width", "sepal_width"], ["born", "sepal_width"]):
+        cells = frame[names].astype(str)
+        joblib.dump(
+            make_pipeline(texts, LogisticRegression()).fit(cells, frame["label"]),
+            tmp_path / "own.pkl",
+        )
+        words = "--data", tmp_path / "t.csv", "--target", "label", "--models", tmp_path / "models"
+        done = ask("add", tmp_path / "own.pkl", *words)
+        assert done.exit_code == 2
+        advised = re.findall(r"`(\w+)`", done.output)
+        assert {f"--{name}" for name in advised} <= options, done.output
+
+
+def test_add_takes_marks_for_a_missing_value_and_numbers_that_are_names(tmp_path):
+    frame = iris().frame().assign(deck=[101, 202, 303] * 50)
+    frame["petal_width"] = frame["petal_width"].astype(object)
+    frame.loc[3, "petal_width"] = "narrow"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    read = pd.read_csv(tmp_path / "t.csv", na_values=["narrow"])
+    columns = make_column_transformer(
+        (OneHotEncoder(), ["deck"]), (SimpleImputer(), ["petal_width"])
+    )
+    fitted = make_pipeline(columns, LogisticRegression(max_iter=999)).fit(read, read["label"])
+    joblib.dump(fitted, tmp_path / "own.pkl")
+    words = "--data", tmp_path / "t.csv", "--target", "label", "--models", tmp_path / "models"
+    done = ask("add", tmp_path / "own.pkl", *words)
+    assert "see `missing` and `categories`" in done.output
+    done = ask("add", tmp_path / "own.pkl", *words, "--missing", "narrow", "--categories", "deck")
+    assert done.exit_code == 0, done.output
+    width, deck = read_card(tmp_path / "models" / "iris" / "1").contract.features
+    assert (deck.kind, deck.values, deck.missing) == ("category", (101, 202, 303), False)
+    assert (width.kind, width.missing) == ("number", True)
 
 
 @pytest.mark.parametrize("differences", [[], ["data: another file", "library: numpy 1, and not 2"]])
