@@ -162,10 +162,7 @@ def create_app(
     observer: Observer | None = None,
     fast_lane: bool = True,
 ) -> Flask:
-    """A Flask application that answers with `predictor` whatever `policy` admits.
-
-    With `fast_lane`, plain questions are answered before Flask, in the same words.
-    """
+    """A Flask application, behind a `fast_lane`, that answers whatever `policy` admits."""
     app = ServiceApp("iris_serve", static_folder=None)
     app.url_map.converters["default"] = Segment
     app.url_map.merge_slashes = False  # a redirect to the right path would be HTML

@@ -29,8 +29,9 @@ from iris_serve.model.load import EstimatorPredictor
 from iris_serve.registry.registry import Registry, open_predictor
 from iris_serve.service.app import create_app
 from iris_serve.service.bodies import read_json
+from iris_serve.service.envelope import read_envelope
 from iris_serve.service.errors import BodyError
-from iris_serve.service.predict import read_envelope, tutorial_row
+from iris_serve.service.predict import tutorial_row
 from iris_serve.testing import Ruler
 
 
