@@ -385,9 +385,11 @@ class Race:
                 loads[title] = load(
                     running, question.path, bodies, connections, seconds, self.other
                 )
+            everyone = running.family()
             return {
                 "start": running.started,
-                "memory": memory(running.family()),
+                "memory": memory(everyone),
+                "largest": max(memory([process]) for process in everyone),
                 "loads": loads,
             }
 
@@ -416,9 +418,13 @@ def run_contest(race: Race, names: list[str], record: dict[str, Any]) -> None:
             continue
         pythons[contestant.name] = python
         kept = {"title": contestant.title, "versions": found, "start": [], "memory": []}
+        kept["largest"] = []
         record["contestants"][contestant.name] = kept | {"loads": {}}
     race.begun, longest = time.monotonic(), 0.0
-    print("\n    " + " ".join([f"{'':<20}    start  memory", *(f"{t:>21}" for t in SHORT)]))
+    print(
+        "\n    " + " ".join([f"{'':<20}    start  memory", *(f"{t:>21}" for t in SHORT)]),
+        flush=True,
+    )
     for number in range(1, race.plan.rounds + 1):
         began = time.monotonic()
         if race.left(SHARE) < longest:
@@ -449,6 +455,7 @@ def one_round(race: Race, number: int, pythons: dict[str, Path], record: dict[st
         kept = record["contestants"][contestant.name]
         kept["start"].append(round(found["start"], 3))
         kept["memory"].append(round(found["memory"], 1))
+        kept["largest"].append(round(found["largest"], 1))
         for title, result in found["loads"].items():
             add(kept["loads"].setdefault(title, {}), result)
 
@@ -539,7 +546,8 @@ def rows_of(case: Case, rows: dict[str, Rows]) -> Rows:
 
 def grow(race: Race, running: Running, case: Case, rows: Rows) -> Load:
     """Measure one point."""
-    name = f"growth {case.models if case.models in rows else case.asked} {case.rows}"
+    table = case.asked if case.models not in FEATURES or case.models == "models" else case.models
+    name = f"growth {table} {case.rows}"
     around = rows * (case.rows // len(rows) + 1) if case.rows > len(rows) else rows
     bodies = race.ask_file(name, TUTORIAL.bodies(around, case.rows))
     on = race.both if case.curve == "workers" else race.other
