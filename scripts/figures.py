@@ -23,6 +23,13 @@ ALONE = "1 row, 1 connection"
 OWN_ENGINE = ("fastapi", "flask", "mlserver", "bentoml", "litserve", "vetiver", "mlflow")
 
 
+def missing(record: dict[str, Any]) -> list[str]:
+    """What a record has to hold, and this one does not."""
+    needed = ("service", "constant", "flask_hello", "fastapi_forest", "fastapi")
+    gone = [name for name in needed if name not in record["contestants"]]
+    return gone + ["growth"] * ("growth" in record["left out"] or not record["growth"])
+
+
 def ratio(record: dict[str, Any], name: str, title: str) -> float | None:
     """How many times the requests of `name` the service answers: the median over all rounds."""
     both = [record["contestants"].get(one) for one in ("service", name)]
