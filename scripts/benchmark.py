@@ -585,19 +585,30 @@ def dump(record: dict[str, Any]) -> str:
 
 
 def table(record: dict[str, Any]) -> Iterator[str]:
-    """The medians, and the ratios to the service in the same round, as lines of Markdown."""
+    """The medians as lines of Markdown: requests a second, waits, and what the service has more.
+
+    The ratio in brackets counts requests by processor time.
+    """
     yield "| | start, s | memory, MB | " + " | ".join(SCENARIOS) + " |"
     yield "| --- | ---: | ---: |" + " ---: |" * len(SCENARIOS)
-    for name, kept in record["contestants"].items():
+    ours = record["contestants"].get("service", {}).get("loads")
+    for kept in record["contestants"].values():
         cells = [kept["title"], f"{median(kept['start']):.2f}", f"{median(kept['memory']):.0f}"]
         for title in SCENARIOS:
             found = kept["loads"][title]
-            ratio = figures.ratio(record, name, title)
-            cells.append(
-                f"{median(found['rate']):,.0f}/s, {median(found['p50']):.2f}/"
-                f"{median(found['p99']):.2f} ms{f', {ratio:.3g}×' if ratio else ''}"
-            )
+            cell = f"{median(found['rate']):,.0f}/s, {median(found['p50']):.2f}/"
+            cell += f"{median(found['p99']):.2f} ms"
+            cells.append(cell + (f", {times(ours[title], found)}" if ours else ""))
         yield "| " + " | ".join(cells) + " |"
+
+
+def times(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> str:
+    """How many times as much we answer, by the clock and (in brackets) by processor time."""
+    clock = [a / b for a, b in zip(ours["rate"], theirs["rate"], strict=True)]
+    used = [
+        max(b, 0.01) / max(a, 0.01) for a, b in zip(ours["server"], theirs["server"], strict=True)
+    ]
+    return f"{median(clock):.3g}× ({median(a * b for a, b in zip(clock, used, strict=True)):.3g}×)"
 
 
 def options() -> argparse.ArgumentParser:

@@ -30,18 +30,29 @@ def missing(record: dict[str, Any]) -> list[str]:
     return gone + ["growth"] * ("growth" in record["left out"] or not record["growth"])
 
 
-def ratio(record: dict[str, Any], name: str, title: str) -> float | None:
+def busy(record: dict[str, Any]) -> bool:
+    """True if other programs wanted the machine when the record was made."""
+    waiting: float = record["waiting before"]
+    return waiting > record["cores"] / 2
+
+
+def rates(record: dict[str, Any], name: str, title: str) -> list[float]:
+    """Requests a second in each round; on a busy machine, a second of processor time."""
+    load = record["contestants"][name]["loads"][title]
+    if not busy(record):
+        return list(load["rate"])
+    return [rate / max(used, 0.01) for rate, used in zip(load["rate"], load["server"], strict=True)]
+
+
+def ratio(record: dict[str, Any], name: str, title: str) -> float:
     """How many times the requests of `name` the service answers: the median over all rounds."""
-    both = [record["contestants"].get(one) for one in ("service", name)]
-    if None in both:
-        return None
-    rates = [one["loads"][title]["rate"] for one in both]
-    return median(service / other for service, other in zip(*rates, strict=True))
+    both = (rates(record, "service", title), rates(record, name, title))
+    return median(service / other for service, other in zip(*both, strict=True))
 
 
-def middle(record: dict[str, Any], name: str, title: str, figure: str = "rate") -> float:
-    """The median of a figure over all rounds."""
-    return median(record["contestants"][name]["loads"][title][figure])
+def middle(record: dict[str, Any], name: str, title: str) -> float:
+    """The median of the requests a second over all rounds."""
+    return median(rates(record, name, title))
 
 
 def two(number: float) -> str:
@@ -57,19 +68,20 @@ def sentences(record: dict[str, Any]) -> str:
     contestants = record["contestants"]
     peers = [name for name in OWN_ENGINE if name in contestants]
     fastest = max(peers, key=lambda name: middle(record, name, ONE))
-    beside = {name: ratio(record, name, ONE) or 0 for name in contestants}
+    beside = {name: ratio(record, name, ONE) for name in contestants}
     service = contestants["service"]
-    rows, wait = middle(record, "service", MANY) * 100, middle(record, "service", ALONE, "p50")
+    rows, wait = middle(record, "service", MANY) * 100, median(service["loads"][ALONE]["p50"])
     said = [
-        f"One worker on one core answered {two(middle(record, 'service', ONE))} requests a second "
-        f"with one row each over 16 connections, with its log and its counters: "
+        f"One worker on one core answered {two(middle(record, 'service', ONE))} requests "
+        f"{second(record)} with one row each over 16 connections, with its log and its counters"
+        f"{' (the machine was busy with other things)' * busy(record)}: "
         f"{two(100 * beside['constant'])} % of what the same server does with a constant reply, "
         f"{two(beside['flask_hello'])} times Flask's hello world on it, "
         f"{two(beside['fastapi_forest'])} times FastAPI with the same frozen forest, and "
         f"{two(beside[fastest])} times {contestants[fastest]['title']} with scikit-learn, "
-        f"the fastest of {len(peers)} others that were tried.",
-        f"With a hundred rows in each request it answered {two(rows)} rows a second, and a single "
-        f"client waited {two(wait)} ms for one row (median).",
+        f"the fastest of the {len(peers)} programs that ask scikit-learn.",
+        f"With a hundred rows in each request it answered {two(rows)} rows {second(record)}, and a "
+        f"single client waited {two(wait)} ms for one row (median).",
         f"Its first answer came {two(median(service['start']))} s after its start, and all its "
         f"processes together held {two(median(service['memory']))} MB.",
     ]
@@ -78,17 +90,16 @@ def sentences(record: dict[str, Any]) -> str:
             "## How fast it is",
             f"![Requests a second: {ONE}](essays/{PICTURE.name})",
             " ".join(said),
-            f"[The essay](essays/benchmark.ipynb) says how this was measured{quietly(record)}, and "
+            "[The essay](essays/benchmark.ipynb) says how this was measured, and "
             "shows latency, memory, starts and growth. `python scripts/benchmark.py` makes figures "
             "for your machine.",
         )
     )
 
 
-def quietly(record: dict[str, Any]) -> str:
-    """A few words where the figures are only provisional."""
-    busy = record["waiting before"] > record["cores"] / 2
-    return ", on a machine that was busy with other things" if busy else ""
+def second(record: dict[str, Any]) -> str:
+    """What the requests are counted by."""
+    return "a second of processor time" if busy(record) else "a second"
 
 
 def bar(title: str, rate: float, top: int, colour: str) -> str:
@@ -103,22 +114,24 @@ def bar(title: str, rate: float, top: int, colour: str) -> str:
 
 def picture(record: dict[str, Any]) -> str:
     """The picture of the README as SVG: requests a second, the most first."""
-    rates = {name: middle(record, name, ONE) for name in record["contestants"]}
-    order = sorted(rates, key=lambda name: -rates[name])
+    found = {name: middle(record, name, ONE) for name in record["contestants"]}
+    order = sorted(found, key=lambda name: -found[name])
     height = 60 + 26 * len(order)
-    colours = {"service": "#1f6feb", "constant": "#b8b8b8", "flask_hello": "#b8b8b8"}
+    colours = {"service": "#1f6feb", "fastapi_forest": "#66c2a5"}
+    colours |= dict.fromkeys(("constant", "flask_hello"), "#b8b8b8")
     bars = [
-        bar(record["contestants"][name]["title"], rates[name], 44 + 26 * i, colour)
+        bar(record["contestants"][name]["title"], found[name], 44 + 26 * i, colour)
         for i, name in enumerate(order)
         for colour in [colours.get(name, "#fc8d62")]
     ]
-    heading = f"Requests a second, {ONE}, one core (logarithmic)"
+    of_what = " of processor time" * busy(record)
+    heading = f"Requests a second{of_what}: {ONE} (logarithmic scale)"
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 {height}" width="680" '
         'font-family="sans-serif" font-size="14" fill="#222">'
     )
     ground = f'<rect width="680" height="{height}" fill="#fff"/>'
-    title = f'<text x="180" y="26" font-weight="bold">{heading}</text>'
+    title = f'<text x="20" y="26" font-weight="bold">{heading}</text>'
     return "\n".join((head, ground, title, *bars, "</svg>", ""))
 
 

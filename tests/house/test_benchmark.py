@@ -77,7 +77,7 @@ def test_right_answers_are_accepted_and_wrong_ones_named(name):
     with pytest.raises(load.LoadError, match="status 500: oh"):
         benchmark.compare(500, b"oh", QUESTIONS[name], ROWS, [0, 1])
     with pytest.raises(load.LoadError, match="not understood"):
-        benchmark.compare(200, b'"what?"', QUESTIONS[name], ROWS, [0, 1])
+        benchmark.compare(200, b"what?", QUESTIONS[name], ROWS, [0, 1])
 
 
 def test_fewer_answers_than_rows_are_wrong_answers():
@@ -151,7 +151,7 @@ def test_what_cannot_be_installed_is_left_out_with_the_reason(tmp_path, monkeypa
 
 @pytest.mark.skipif(NO_TOOLS, reason="there is no taskset, or no Linux")
 def test_a_process_that_ends_at_once_is_told_with_its_last_words(tmp_path):
-    program = [sys.executable, "-c", "print('one'); raise SystemExit('no model here')"]
+    program = [sys.executable, "-c", "print('one', flush=True); raise SystemExit('no model here')"]
     ended = pytest.raises(load.LoadError, match="it ended: no model here")
     with ended, load.Running(program, tmp_path, 0, load.cores()[0]) as running:
         running.wait("/predict", "{}")
@@ -195,11 +195,8 @@ def test_ctrl_c_ends_everything(tmp_path):
     kept = tmp_path / "record.json"
     command = [sys.executable, SCRIPT, "--only", "constant,service", "--to", kept]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    everyone = []
-    for line in process.stdout:
-        if line.startswith(" 1 "):
-            break
-    until(lambda: len(everyone := load.family(process.pid)) > 1 and everyone)
+    assert any(line.startswith(" 1 ") for line in process.stdout)
+    until(lambda: len(load.family(process.pid)) > 1)
     everyone = load.family(process.pid)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
