@@ -68,7 +68,7 @@ def family(leader: int) -> list[int]:
     """The process `leader`, all in its session, and all that descend from one of them."""
     table = {int(p.name): stat(int(p.name)) for p in Path("/proc").glob("[0-9]*")}
     alive = {process: words for process, words in table.items() if words and words[0] != "Z"}
-    found = {process for process, words in alive.items() if int(words[3]) == leader}
+    found = {process for process, words in alive.items() if leader in (process, int(words[3]))}
     while more := {p for p, words in alive.items() if int(words[1]) in found} - found:
         found |= more
     return sorted(found)

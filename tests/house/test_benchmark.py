@@ -195,12 +195,15 @@ def test_ctrl_c_ends_everything(tmp_path):
     kept = tmp_path / "record.json"
     command = [sys.executable, SCRIPT, "--only", "constant,service", "--to", kept]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    assert any(line.startswith(" 1 ") for line in process.stdout)
-    until(lambda: len(load.family(process.pid)) > 1)
-    everyone = load.family(process.pid)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    process.stdout.close()
+    try:
+        assert any(line.startswith(" 1 ") for line in process.stdout)
+        until(lambda: len(load.family(process.pid)) > 1)
+        everyone = load.family(process.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.stdout.close()
+        code = process.wait(30)
+    assert code == 130
     until(lambda: not any(words and words[0] != "Z" for words in map(load.stat, everyone)))
     assert not kept.exists()
 
