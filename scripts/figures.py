@@ -78,12 +78,13 @@ def sentences(record: dict[str, Any]) -> str:
         f"{two(100 * beside['constant'])} % of what the same server does with a constant reply, "
         f"{two(beside['flask_hello'])} times Flask's hello world on it, "
         f"{two(beside['fastapi_forest'])} times FastAPI with the same frozen forest, and "
-        f"{two(beside[fastest])} times {contestants[fastest]['title']} with scikit-learn, "
-        f"the fastest of the {len(peers)} programs that ask scikit-learn.",
+        f"{two(beside[fastest])} times the fastest of {len(peers)} programs that ask scikit-learn "
+        f"({contestants[fastest]['title']}).",
         f"With a hundred rows in each request it answered {two(rows)} rows {second(record)}, and a "
         f"single client waited {two(wait)} ms for one row (median).",
-        f"Its first answer came {two(median(service['start']))} s after its start, and all its "
-        f"processes together held {two(median(service['memory']))} MB.",
+        f"Its first answer came {two(median(service['start']))} s after its start; its worker held "
+        f"{two(median(service['largest']))} MB, and all its processes together "
+        f"{two(median(service['memory']))} MB.",
     ]
     return "\n\n".join(
         (
