@@ -274,6 +274,8 @@ def drain() -> bool:
         return True
     if length > MAX_DRAINED or not g.get("admitted") or "Expect" in request.headers:
         return False
+    if g.get("error") == BusyError.__name__ and 0 < length <= SMALL:
+        return False
     places = policy_of(current_app).calm.bodies
     with contextlib.suppress(HTTPException, OSError, BusyError), place_in(places, "bodies"):
         rest = get_input_stream(request.environ)

@@ -4,12 +4,9 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import resource
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from bad_bodies import GOOD
-from services import Service, free_port, until
+from services import Service, until
 
 from iris_serve.cli.server import CONNECTIONS
 from iris_serve.service.calm import BODIES, LARGE, SMALL
@@ -28,11 +25,12 @@ NGINX = Path(__file__).parents[2] / "nbs" / "9_cli" / "nginx.conf"
 ROW = [6.1, 2.8, 4.7, 1.2]
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 BODY_HALVES = {
-    "half a body": HEAD + b"Content-Length: 35\r\n\r\n" + GOOD[:10],
+    "half a body": HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD[:10],
     "half a body for a path that is none": (
         b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 35\r\n\r\n{"
     ),
-    "half a chunk": HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{",
+    "half a chunk": HEAD
+    + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{",
 }
 OTHER_HALVES = {
     "half a body for a public route": (
@@ -65,6 +63,17 @@ def clients(service, count, sent):
         for client in found:
             client.sendall(sent)
         yield found
+
+
+@contextlib.contextmanager
+def held(service, count, length):
+    """So many connections whose bodies are waited for, each of them in a place."""
+    head = HEAD + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % length
+    with clients(service, count, head) as opened:
+        for client in opened:
+            # The server asks for the body when the application has begun to read it.
+            assert client.recv(100).startswith(b"HTTP/1.1 100")
+        yield opened
 
 
 def answers_in(service, count=20, path="/healthz"):
@@ -104,11 +113,13 @@ def lives(process):
 def test_half_sent_requests_hold_up_nobody_else(trained, half):
     with Service(trained) as service:
         service.ready()
-        alone = max(rate(service, 300) for _ in range(3))
-        with clients(service, 200, HALVES[half]):
-            beside = max(rate(service, 300) for _ in range(3))
-            assert answers_in(service) < 1000
-        assert beside > alone / 4  # the measured ratio is in the essay; here it must only go on
+        ratios = []
+        while max(ratios, default=0) < 0.25:  # the full measure is the slow test below
+            assert len(ratios) < 10, ratios
+            alone = rate(service, 300)
+            with clients(service, 200, HALVES[half]):
+                ratios.append(rate(service, 300) / alone)
+                assert answers_in(service) < 1000
         assert answers_in(service) < 1000
 
 
@@ -146,29 +157,34 @@ def test_many_half_sent_requests_cost_less_than_a_tenth(trained, half, count, dr
 def test_beyond_the_bound_a_body_gets_503_and_health_goes_on(trained):
     with Service(trained) as service:
         service.ready()
-        with clients(service, BODIES, BODY_HALVES["half a body"]) as held:
-            refused = until(lambda: (said := service.ask())[0] == 503 and said)
-            assert "too many bodies that are waited for at once" in json.loads(refused[1])["detail"]
+        with held(service, BODIES, len(GOOD)) as waiting:
+            status, reply = service.ask()
+            assert status == 503
+            assert "too many bodies that are waited for at once" in json.loads(reply)["detail"]
             assert service.ask(None, "GET", "/healthz")[0] == 200
             with clients(service, 1, HEAD + b"Content-Length: 35\r\n\r\n") as (one,):
                 status, _, headers = status_of(one)
-                assert (status, headers["Retry-After"], headers["Connection"]) == (503, "1", "close")
+                assert (status, headers["Retry-After"], headers["Connection"]) == (
+                    503,
+                    "1",
+                    "close",
+                )
             status, body = service.ask(b"{}", path="/v2/models/iris/infer")
             assert (status, list(json.loads(body))) == (503, ["error"])
-            held[0].sendall(GOOD[10:])
-            assert status_of(held[0])[:2] == (200, b'{"prediction": 1}')
+            waiting[0].sendall(GOOD)
+            assert status_of(waiting[0])[:2] == (200, b'{"prediction": 1}')
             until(lambda: service.ask() == (200, b'{"prediction": 1}'))
         until(lambda: service.ask() == (200, b'{"prediction": 1}'))
 
 
 def test_half_sent_large_bodies_leave_small_questions_alone(trained):
-    large = HEAD + b"Content-Length: %d\r\n\r\n{" % (SMALL + 1)
+    big = json.dumps({"features": [ROW] * 5000}).encode()
     with Service(trained) as service:
         service.ready()
-        with clients(service, LARGE, large):
-            big = json.dumps({"features": [ROW] * 5000}).encode()
-            refused = until(lambda: (said := service.ask(big))[0] == 503 and said)
-            assert "too many large requests at once" in json.loads(refused[1])["detail"]
+        with held(service, LARGE, SMALL + 1):
+            status, reply = service.ask(big)
+            assert status == 503
+            assert "too many large requests at once" in json.loads(reply)["detail"]
             assert service.ask() == (200, b'{"prediction": 1}')
         assert until(lambda: (said := service.ask(big))[0] == 200 and said)
 
@@ -226,14 +242,16 @@ def test_a_worker_that_dies_again_and_again_is_started_again_and_the_other_goes_
         service.ready()
         first, other = until(lambda: len(found := service.children()) == 2 and found)
         for _ in range(3):
-            os.kill(first, signal.SIGKILL)
-            assert service.ask() == (200, b'{"prediction": 1}') if lives(other) else True
             known = {first, other}
+            os.kill(first, signal.SIGKILL)
+            until(lambda first=first: first not in service.children())
+            assert service.ask() == (200, b'{"prediction": 1}')
             (first,) = until(lambda known=known: set(service.children()) - known, 30)
             assert other in service.children()
         assert service.stop(signal.SIGTERM) == 0
         said = service.process.stderr.read()
-    assert "worker-1 is started again in 1 seconds" in said or "worker-2 is" in said
+    for seconds in (1, 2):
+        assert f"is started again in {seconds} seconds" in said
 
 
 def test_a_stop_is_heard_while_a_dead_worker_waits_for_its_turn(models):
