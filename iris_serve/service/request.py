@@ -27,7 +27,7 @@ from ..model.load import Predictor
 from .access import Policy, admit, check_rate, cross_origin, preflight
 from .access_log import Observer, RequestInfo, request_id
 from .bodies import LINED, inflate, is_compressed, media_type
-from .calm import SMALL, Calm, in_pieces, place_in
+from .calm import SMALL, Calm, in_pieces, place_in, turn_of
 from iris_serve.service.errors import (
     BodyError,
     BusyError,
@@ -132,7 +132,7 @@ def read_in_place(most: int, calm: Calm, large: bool) -> bytes:
     g.place.enter_context(place_in(calm.large, "large requests"))
     body = read_raw_body(most)
     g.turn = contextlib.ExitStack()
-    g.turn.enter_context(calm.turns)
+    g.turn.enter_context(turn_of(calm))
     return body
 
 # %% ../../nbs/6_service/03_request.ipynb #0dc833ba

@@ -4,9 +4,12 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -14,14 +17,15 @@ from pathlib import Path
 
 import pytest
 from bad_bodies import GOOD
-from services import Service, until
+from services import Service, free_port, until
 
 from iris_serve.cli.server import CONNECTIONS
 from iris_serve.service.calm import BODIES, LARGE, SMALL
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bounds and /proc are Linux's")
 
-NGINX = Path(__file__).parents[2] / "nbs" / "9_cli" / "nginx.conf"
+CHAPTER = Path(__file__).parents[2] / "nbs" / "9_cli" / "04_server.ipynb"
+PROXY = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 ROW = [6.1, 2.8, 4.7, 1.2]
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 BODY_HALVES = {
@@ -311,3 +315,60 @@ def test_a_killed_service_leaves_neither_its_port_nor_its_directory_to_the_next(
 def listening(port):
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     return any(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines[1:])
+
+
+def nginx_part():
+    """The part of a configuration that the chapter on the server shows."""
+    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    return re.search(r"```nginx\n(.*?)```", text, re.S)[1]
+
+
+@contextlib.contextmanager
+def nginx(folder, service):
+    """nginx in front of the service, as the chapter shows it; yields its port."""
+    port = free_port()
+    part = nginx_part().replace("127.0.0.1:5000", f"127.0.0.1:{service.port}")
+    part = part.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("10s", "1s")
+    paths = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    settings = folder / "nginx.conf"
+    settings.write_text(
+        f"daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
+        "events { worker_connections 1024; }\n"
+        f"http {{\naccess_log off;\n{paths}{part}}}\n"
+    )
+    if os.geteuid() == 0:
+        settings.write_text("user root;\n" + settings.read_text())
+    process = subprocess.Popen([PROXY, "-e", f"{folder}/error.log", "-c", settings, "-p", folder])
+    try:
+        until(lambda: listening(port))
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.skipif(
+    PROXY is None and not os.environ.get("CI"),
+    reason="there is no nginx (apt-get install nginx-light), and CI is not set",
+)
+def test_nginx_as_the_chapter_sets_it_up_keeps_slow_clients_away(trained, tmp_path):
+    body = json.dumps({"features": [ROW] * 10_000}).encode()
+    with Service(trained) as service:
+        service.ready()
+        with nginx(tmp_path, service) as port:
+            proxy = Service.__new__(Service)
+            proxy.port = port
+            assert proxy.ask() == (200, b'{"prediction": 1}')
+            status, reply = proxy.ask(body, path="/predict?detail=true")
+            assert (status, reply) == service.ask(body, path="/predict?detail=true")
+            assert proxy.ask((GOOD[:9], GOOD[9:])) == (200, b'{"prediction": 1}')
+            with clients(proxy, 40, BODY_HALVES["half a body"]) as slow:
+                with held(service, BODIES - 1, len(GOOD)):  # one place is left, and not taken
+                    assert proxy.ask() == (200, b'{"prediction": 1}')
+                for client in slow:
+                    answer = client.recv(1000)
+                    assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
