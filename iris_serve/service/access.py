@@ -14,9 +14,10 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .bodies import Limits
+from .calm import Calm
 from .errors import Headers, HeadersError, HostError
 from .keys import Getter, Key, authenticate
 from .rate_limit import RateLimit
@@ -209,7 +210,7 @@ def preflight(origin: str | None, method: str | None, origins: tuple[str, ...]) 
 
 # %% ../../nbs/6_service/08_access.ipynb #2702b319
 class Policy(Struct, frozen=True, kw_only=True):
-    """Who may ask, how much, how often.
+    """Who may ask, how much, how often, and how many at once.
 
     The service listens on `address`, if that is known. `hosts` are the names in a `Host` header
     that are right beside those of the loopback.
@@ -222,6 +223,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     origins: tuple[str, ...] = ()
     public: frozenset[str] = PUBLIC_ROUTES
     limits: Limits = Limits()
+    calm: Calm = field(default_factory=Calm)
 
 # %% ../../nbs/6_service/08_access.ipynb #c3a7ad10
 def admit(

@@ -23,10 +23,11 @@ from ..model.load import Predictor
 from .access import Policy, check_rate, cross_origin, host_allowed
 from .access_log import Observer, RequestInfo, request_id, valid_traceparent
 from .bodies import Limits
-from .errors import Headers, Reply, version_header
+from .calm import SMALL
+from .errors import Headers, Reply
 from .keys import authenticate
 from .live import Live
-from .request import BEGUN, Begun
+from .request import BEGUN, IN_PIECES, Begun
 
 # %% ../../nbs/6_service/16_lane.ipynb #b45bbcf7
 Environ = dict[str, Any]
@@ -83,12 +84,21 @@ def may_ask(environ: Environ, policy: Policy) -> str | None:
 HEADER_NAMES = {"authorization": "HTTP_AUTHORIZATION", "x-api-key": "HTTP_X_API_KEY"}
 
 # %% ../../nbs/6_service/16_lane.ipynb #44342617
-def read_whole(stream: Any, length: int) -> bytes:
-    """`length` bytes of the `stream`; less if it ends or breaks, which Flask finds as well."""
+def read_whole(stream: Any, length: int, places: list[None]) -> bytes:
+    """`length` bytes of the `stream`, read in one of the `places`.
+
+    Less if there is none, or if the stream ends or breaks, which Flask finds as well.
+    """
+    try:
+        place = places.pop()
+    except IndexError:
+        return b""
     try:
         return bytes(stream.read(length))
     except Exception:
         return b""
+    finally:
+        places.append(place)
 
 
 class Replayed:
@@ -208,13 +218,13 @@ class PlainAnswers(LaneSteps):
     ) -> list[bytes] | None:
         """The reply to a plain request; None if Flask has to give it."""
         policy, limits = self.policy, self.policy.limits
-        length = plain_length(environ, limits.body)
+        length = plain_length(environ, min(limits.body, SMALL))
         if not length or not short_headers(environ, limits.headers):
             return None
         begun = self.begin(hot, environ)
         if begun is None:
             return None
-        body = read_whole(environ["wsgi.input"], length)
+        body = read_whole(environ["wsgi.input"], length, policy.calm.bodies)
         reply = self.reply(hot, environ, body, begun) if len(body) == length else None
         if reply is None:
             environ["wsgi.input"], environ[BEGUN] = Replayed(body, environ["wsgi.input"]), begun
@@ -236,11 +246,12 @@ class FastLane(PlainAnswers):
         self.flask = app.wsgi_app
         self.hot: dict[str, HotPath] = app.extensions.setdefault("hot", {})
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The reply to the request in `environ`."""
         hot = self.hot.get(environ["PATH_INFO"])
         if hot is not None and environ["REQUEST_METHOD"] == "POST":
-            chunks = self.answer(hot, environ, start_response)
-            if chunks is not None:
-                return chunks
-        return as_list(self.flask(environ, start_response))
+            answer = self.answer(hot, environ, start_response)
+            if answer is not None:
+                return answer
+        chunks = self.flask(environ, start_response)
+        return chunks if IN_PIECES in environ else as_list(chunks)
