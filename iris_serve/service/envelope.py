@@ -93,8 +93,9 @@ def pandas_form(value: Any, names: Sequence[str]) -> str | None:
 def check_pandas(value: Any, names: Sequence[str]) -> None:
     """Raise `BodyError` if the body `value` is, or has under `features`, a table of pandas."""
     inner = value.get("features") if isinstance(value, dict) else None
-    for table, where in (value, ()), (inner, ("features",)):
-        if form := pandas_form(table, names):
+    around = [name for name in names if name not in ENVELOPE_KEYS]  # a feature may be called so
+    for table, columns, where in (value, around, ()), (inner, names, ("features",)):
+        if form := pandas_form(table, columns):
             what = f"{'must hold rows, got ' if where else NO_ENVELOPE}{form}, as pandas writes"
             how = 'a data frame df is sent as {"features": df.to_dict("records")}'
             raise BodyError([Issue(where, f"{what} a table; {how}")])
