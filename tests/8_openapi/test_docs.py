@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from browser import needs_browser, visiting
-from flask import request
 from services import Service, serving
 from test_openapi import CONTRACTS, First
+from werkzeug.datastructures import EnvironHeaders
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from iris_serve.openapi.docs import ASSET_TYPES, PAGE, SCRIPT, make_docs
@@ -148,8 +148,12 @@ def test_the_page_works_below_a_prefix_that_only_the_proxy_knows(client):
 def test_a_key_is_sent_and_forgotten_when_the_page_is_closed():
     app = make_test_app(CONTRACTS["iris"])
     sent = []
-    app.before_request(lambda: sent.append(dict(request.headers)))
-    with serving(app) as origin, visiting(origin) as visit:
+
+    def noting(environ, start_response):
+        sent.append(dict(EnvironHeaders(environ)))
+        return app(environ, start_response)
+
+    with serving(noting) as origin, visiting(origin) as visit:
         visit.page.goto(f"{origin}/docs")
         authorize(visit.page, "bearer", "a secret")
         operation = open_predict(visit.page)
