@@ -365,13 +365,7 @@ def check_loadable(path: Path, card_sha256: str) -> Card:
         open_elsewhere(path, card_sha256)
     return card
 
-# %% ../../nbs/9_cli/04_server.ipynb #d278d785
-NO_TEMPORARY = (
-    "no directory for temporary files can be written to; name a directory that can in "
-    "IRIS_SERVE_SHARED, for example /run/iris"
-)
-
-
+# %% ../../nbs/9_cli/04_server.ipynb #ba66e963
 def lock_directory(folder: Path) -> IO[bytes]:
     """Hold a lock on `folder` until the file that is returned is closed in all processes."""
     # It gets its name when it is locked, so that nobody takes it for one that is left.
@@ -398,6 +392,12 @@ def remove_left_behind(parent: Path) -> None:
             with (folder / "lock").open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../../nbs/9_cli/04_server.ipynb #d278d785
+NO_TEMPORARY = (
+    "no directory for temporary files can be written to; name a directory that can in "
+    "IRIS_SERVE_SHARED, for example /run/iris"
+)
 
 
 @contextlib.contextmanager
