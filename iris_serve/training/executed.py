@@ -239,10 +239,11 @@ def read_variables(cells: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 # %% ../../nbs/5_training/16_executed.ipynb #3471dbee
-def is_ours(code: Sequence[str]) -> bool:
-    """Is `code`, cell by cell, that with which the retraining notebook begins?"""
+def is_ours(code: Sequence[str], whole: bool = False) -> bool:
+    """Is `code`, cell by cell, that of the retraining notebook, from its beginning or `whole`?"""
     ours = notebook_code(json.loads(retraining_notebook().read_text(encoding="utf-8")))
-    return [text.strip("\n") for text in code] == [text.strip("\n") for text in ours[: len(code)]]
+    wanted = ours if whole else ours[: max(1, len(code))]
+    return [text.strip("\n") for text in code] == [text.strip("\n") for text in wanted]
 
 # %% ../../nbs/5_training/16_executed.ipynb #2f6a2e9f
 def check_begun(cells: Sequence[str], begun: int) -> None:
