@@ -41,11 +41,11 @@ from iris_serve.model.card import (
     source_digest,
 )
 from ..model.child import python_command
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.scores import ClassScores
 from ..model.train import Params
-
-# %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
 from ..registry.records import NOTEBOOK_FILE, RUN_FILE, Run, read_records, read_run
 from ..registry.registry import Registry, promoted_cards, promotions, stage
 from .beside import check_modules, read_modules, write_modules
