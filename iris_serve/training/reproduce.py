@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['VOUCH', 'Reproduction', 'find_data', 'environment_changes', 'as_then', 'result_changes', 'with_recorded_format',
-           'recipe_main', 'follow_recipe', 'is_importable', 'outdated_imports', 'check_executable', 'make_again',
-           'kept_cells', 'as_executed', 'named_notebook', 'is_promoted', 'check_promoted', 'check_promoted_notebook',
-           'recorded_notebook', 'vouched_notebook', 'prepare_notebook', 'recorded_parameters', 'reproduce']
+           'recipe_main', 'follow_recipe', 'KeptCell', 'kept_cells', 'is_importable', 'outdated_imports',
+           'check_executable', 'make_again', 'has_our_code', 'as_executed', 'named_notebook', 'is_promoted',
+           'check_promoted', 'check_promoted_notebook', 'recorded_notebook', 'vouched_notebook', 'prepare_notebook',
+           'recorded_parameters', 'reproduce']
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #52294092
 import json
@@ -14,38 +15,42 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import indent
+from typing import NamedTuple
 
 import msgspec
 
 from ..data.table import fingerprint
 from ..data.wording import join_names
 from ..forest.format import decode, encode
-from ..model.atomic import ArtifactError, sha256
+from ..model.atomic import ArtifactError, read_artifact_file, sha256
 from iris_serve.model.card import (
     Card,
     OwnNotebook,
     code_digest,
     library_versions,
     read_card,
+    retraining_notebook,
     source_digest,
 )
 from ..model.child import python_command
+
+# %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.scores import ClassScores
 from ..model.train import Params
-
-# %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
-from ..registry.records import NOTEBOOK_FILE, Run, check_notebook, read_records, read_run
+from ..registry.records import NOTEBOOK_FILE, RUN_FILE, Run, read_records, read_run
 from ..registry.registry import Registry, promoted_cards, promotions, stage
 from .beside import check_modules, read_modules, write_modules
 from .common_rows import kept_data, load_recorded
-from .executed import as_notebook, is_ours
+from .executed import as_notebook, is_ours, looks_injected
 from .own import OwnParameters, read_own
 from .parameters import Parameters
 from .retrain import build, read_data
@@ -168,6 +173,33 @@ def follow_recipe(parameters: Parameters, data: Path, staged: Path) -> None:
         ]
         raise RetrainError(lines[-1])
 
+# %% ../../nbs/5_training/06_reproduce.ipynb #0d32b438
+class KeptCell(NamedTuple):
+    """A code cell of a kept notebook: its `code`, its `tags`, and whether it has `failed`."""
+
+    code: str
+    tags: tuple[str, ...] = ()
+    failed: bool = False
+
+
+def kept_cells(data: bytes) -> list[KeptCell]:
+    """All code cells, but for empty ones, of the notebook in `data`.
+
+    Raises `ArtifactError` unless it is one of format 4, the only one that has its cells there.
+    """
+    try:
+        notebook, found = json.loads(data), list[KeptCell]()
+        if notebook["nbformat"] != 4 or "worksheets" in notebook:
+            raise ValueError
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code" and (code := "".join(cell["source"])).strip():
+                failed = any(out["output_type"] == "error" for out in cell.get("outputs", ()))
+                tags = tuple(cell.get("metadata", {}).get("tags", ()))
+                found.append(KeptCell(code, tags, failed))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ArtifactError(f"{NOTEBOOK_FILE} is no notebook of format 4") from None
+    return found
+
 # %% ../../nbs/5_training/06_reproduce.ipynb #ab0f2245
 def is_importable(module: str) -> bool:
     """Is there such a `module` in this version of the package?"""
@@ -177,17 +209,16 @@ def is_importable(module: str) -> bool:
         return False
 
 
-def outdated_imports(notebook: Path) -> list[str]:
-    """The modules that the recorded `notebook` imports and this package no longer has."""
-    cells = json.loads(notebook.read_bytes())["cells"]
-    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+def outdated_imports(data: bytes) -> list[str]:
+    """The modules that the recorded notebook in `data` imports and this package no longer has."""
+    code = "\n".join(cell.code for cell in kept_cells(data))
     found = re.findall(r"^[ \t]*(?:from|import)[ \t]+(iris_serve\.[\w.]+)", code, re.M)
     return sorted(module for module in set(found) if not is_importable(module))
 
 
-def check_executable(notebook: Path) -> None:
-    """Raise `RetrainError` if the recorded `notebook` belongs to an earlier iris_serve."""
-    if outdated := outdated_imports(notebook):
+def check_executable(data: bytes) -> None:
+    """Raise `RetrainError` if the recorded notebook in `data` is of an earlier iris_serve."""
+    if outdated := outdated_imports(data):
         raise RetrainError(
             f"this version was recorded by an earlier iris_serve (its notebook imports "
             f"{join_names(outdated, 3)}): to make it again, install that iris_serve; "
@@ -212,24 +243,15 @@ def make_again(
     else:
         run_notebook(notebook, parameters, staged, data, progress, beside=beside)
 
-# %% ../../nbs/5_training/06_reproduce.ipynb #0982e1d3
-def kept_cells(notebook: Path) -> tuple[list[str], int]:
-    """The code of each cell of an executed `notebook`, and which of them is tagged `parameters`.
-
-    Raises `ArtifactError` if it is no notebook.
-    """
-    found, tagged = list[str](), 0
-    try:
-        for cell in json.loads(notebook.read_bytes())["cells"]:
-            tags, code = cell.get("metadata", {}).get("tags", []), "".join(cell["source"])
-            failed = any(out["output_type"] == "error" for out in cell.get("outputs", ()))
-            skipped = failed or "injected-parameters" in tags or cell["cell_type"] != "code"
-            if code.strip() and not skipped:
-                tagged = len(found) if "parameters" in tags else tagged
-                found.append(code)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise ArtifactError(f"{notebook} is no notebook") from None
-    return found, tagged
+# %% ../../nbs/5_training/06_reproduce.ipynb #c8250aee
+def has_our_code(cells: Sequence[KeptCell]) -> bool:
+    """Are `cells`, each of them, those of the retraining notebook that is installed here?"""
+    left = list(cells)
+    for above, cell in pairwise(cells):
+        given = "injected-parameters" in cell.tags and looks_injected(cell.code)
+        if given and "parameters" in above.tags:
+            left.remove(cell)
+    return is_ours([cell.code for cell in left], whole=True)
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #1e8cdf10
 def as_executed(code: str) -> str:
@@ -241,17 +263,19 @@ def as_executed(code: str) -> str:
     return code
 
 
-def named_notebook(notebook: Path, note: OwnNotebook) -> bytes:
-    """A notebook of those cells of the kept `notebook` that the card's `note` names.
+def named_notebook(cells: Sequence[KeptCell], note: OwnNotebook) -> bytes:
+    """A notebook of exactly those of the kept `cells` that the card's `note` names.
 
     Raises `ArtifactError` if there are none.
     """
-    codes, tagged = kept_cells(notebook)
+    own = [cell for cell in cells if not (cell.failed or "injected-parameters" in cell.tags)]
+    tagged = [i for i, cell in enumerate(own) if "parameters" in cell.tags] or [0]
+    codes = [cell.code for cell in own]
     executed = [as_executed(code) for code in codes]
     for end in range(1, len(codes) + 1):
         if code_digest(executed[:end]) == note.sha256:
-            return as_notebook(codes[:end], tagged)
-    raise ArtifactError(f"{notebook} is not the notebook that its card names")
+            return as_notebook(codes[:end], tagged[-1])
+    raise ArtifactError(f"{NOTEBOOK_FILE} is not the notebook that its card names")
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #436802ad
 def is_promoted(registry: Registry, version: int) -> bool:
@@ -269,25 +293,24 @@ def check_promoted(registry: Registry, version: int) -> None:
         )
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #b7cac8ce
-def check_promoted_notebook(registry: Registry, version: int, run: Run) -> None:
-    """Raise `ArtifactError` unless a promotion of `version` names the notebook of its `run`."""
-    named = [e.notebook for e in promotions(registry) if e.version == version]
-    if run.notebook is None or run.notebook not in named:
+def check_promoted_notebook(registry: Registry, version: int, data: bytes) -> None:
+    """Raise `ArtifactError` unless a promotion of `version` names the notebook in `data`."""
+    if sha256(data) not in [e.notebook for e in promotions(registry) if e.version == version]:
         raise ArtifactError(f"no promotion of version {version} names its notebook")
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #6f45b1ef
-def recorded_notebook(path: Path, run: Run, card: Card, trust: bool = False) -> Path | None:
+def recorded_notebook(path: Path, run: Run, card: Card, trust: bool = False) -> bytes | None:
     """The notebook kept in `path` that made the version of `card`; None if there was none.
 
     With `trust`, it needs no record. Raises `ArtifactError` if it is not there.
     """
-    notebook, needed = path / NOTEBOOK_FILE, run.notebook or card.notebook
-    if not needed and not (trust and notebook.is_file()):
+    there, needed = (path / NOTEBOOK_FILE).is_file(), run.notebook or card.notebook
+    if not needed and not (trust and there):
         return None
-    if not notebook.is_file():
+    if not there:
         what = f"version {path.name} was made by a notebook"
         raise ArtifactError(f"{what}, which is not kept with it")
-    return notebook
+    return read_artifact_file(path, NOTEBOOK_FILE)
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #d35ea3d1
 VOUCH = (
@@ -296,23 +319,23 @@ VOUCH = (
 )
 
 
-def vouched_notebook(
-    registry: Registry, version: int, run: Run, card: Card, notebook: Path
-) -> bytes:
-    """The `notebook` that made `version`, as far as there is evidence for it.
+def vouched_notebook(registry: Registry, version: int, run: Run, card: Card, data: bytes) -> bytes:
+    """What may be executed for the notebook in `data` that made `version`.
 
-    Raises `ArtifactError` if there is none.
+    Raises `ArtifactError` if there is no evidence for it.
     """
     try:
         is_promoted(registry, version)  # or there is another card
-        check_notebook(registry.path(version), run)
-        if card.notebook is None and is_ours(kept_cells(notebook)[0]):
-            return notebook.read_bytes()
+        if run.notebook is not None and run.notebook != sha256(data):
+            raise ArtifactError(f"{NOTEBOOK_FILE} is not the notebook that {RUN_FILE} describes")
+        cells = kept_cells(data)
+        if card.notebook is None and has_our_code(cells):
+            return retraining_notebook().read_bytes()
         check_promoted(registry, version)
         if card.notebook is None:
-            check_promoted_notebook(registry, version, run)
-            return notebook.read_bytes()
-        return named_notebook(notebook, card.notebook)
+            check_promoted_notebook(registry, version, data)
+            return data
+        return named_notebook(cells, card.notebook)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; {VOUCH}") from None
 
@@ -331,7 +354,7 @@ def prepare_notebook(
         return None, None
     check_executable(kept)
     check_extra()
-    data = kept.read_bytes() if trust else vouched_notebook(registry, version, run, card, kept)
+    data = kept if trust else vouched_notebook(registry, version, run, card, kept)
     (folder / NOTEBOOK_FILE).write_bytes(data)
     if card.notebook and card.notebook.modules:
         modules = read_modules(path)

@@ -70,6 +70,8 @@ SET_AGAIN = "C was set again below begin(globals()), which has recorded 0.5"
         "globals().update(C=9)",
         "if (C := 3): pass",
         "C = 9\nC = 0.5",
+        "def f():\n    global C\n    C = 9\nf()\nC = 0.5",
+        "[(C := x) for x in (9, 0.5)]",
     ],
 )
 def test_a_parameter_that_is_set_again_in_a_run_is_refused_when_the_model_is_kept(cell):
@@ -79,6 +81,15 @@ def test_a_parameter_that_is_set_again_in_a_run_is_refused_when_the_model_is_kep
     last = done.stderr.strip().splitlines()[-1]
     assert SET_AGAIN in last
     assert "set it in the cell tagged 'parameters' alone" in last
+    assert Registry(Path("models")).versions() == []
+
+
+def test_a_function_above_begin_that_sets_a_parameter_counts_if_it_is_called_below():
+    begin = "def f():\n    global C\n    C = 9\n" + BEGIN
+    written((IRIS[0], begin, SPLIT, "f()\n" + LINE + "\nglobals().update(C=1.0)", "keep(model)"))
+    done = command("retrain", "--notebook", "mine.ipynb")
+    assert done.returncode == 1
+    assert "C was set again below begin(globals()), which has recorded 1.0" in done.stderr
     assert Registry(Path("models")).versions() == []
 
 
@@ -224,6 +235,30 @@ def test_a_module_beside_the_notebook_is_not_found_from_elsewhere():
     last = done.stderr.strip().splitlines()[-1]
     assert "No module named 'mine_helpers'" in last
     assert "if it is your own, put it beside mine.ipynb" in last
+
+
+@pytest.mark.parametrize("folder", ["lib", "work/lib"])
+def test_a_module_that_a_cell_finds_elsewhere_is_refused_both_ways(folder):
+    Path(folder).mkdir(parents=True)
+    Path(folder, "tools.py").write_text("Z = 2\n")
+    found = f"import sys\nsys.path.insert(0, {folder!r})\nimport tools\n"
+    written((*IRIS[:3], found + LINE.replace("C=C", "C=C * tools.Z"), "keep(model)"))
+    for done in (command("retrain", "--notebook", "mine.ipynb"), papermill()):
+        assert done.returncode == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert "the module tools is neither beside the notebook nor installed" in last
+        assert "put it beside the notebook" in last
+    assert Registry(Path("models")).versions() == []
+
+
+def test_a_file_that_a_magic_executes_is_refused_both_ways_with_the_cure():
+    Path("hlp.py").write_text("H = 5\n")
+    written((*IRIS[:3], "%run hlp.py\n" + LINE.replace("C=C", "C=C * H"), "keep(model)"))
+    for done, code in ((command("retrain", "--notebook", "mine.ipynb"), 2), (papermill(), 1)):
+        assert done.returncode == code
+        last = done.stderr.strip().splitlines()[-1]
+        assert "import hlp instead; it is then kept with the version" in last
+    assert Registry(Path("models")).versions() == []
 
 
 def test_a_version_whose_kept_module_differs_or_is_missing_is_not_made_again():

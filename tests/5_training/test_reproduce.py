@@ -14,7 +14,7 @@ from training_helpers import SMALL, mixed_file, of_wine
 import iris_serve.training.reproduce
 import iris_serve.training.retrain
 from iris_serve.model.atomic import ArtifactError, sha256, to_json
-from iris_serve.model.card import CARD_FILE, read_card
+from iris_serve.model.card import CARD_FILE, read_card, retraining_notebook
 from iris_serve.registry.records import read_run
 from iris_serve.registry.registry import Registry, promote
 from iris_serve.registry.verify import verify
@@ -150,7 +150,8 @@ def test_a_version_recorded_by_an_earlier_iris_serve_is_refused_in_one_line(
 ):
     path = Registry(wines, "wine").path(1)
     text = {"cell_type": "markdown", "source": ["from iris_serve.docs import nothing"]}
-    early = json.dumps({"cells": [text, {"cell_type": "code", "source": imports}]}).encode()
+    cells = [text, {"cell_type": "code", "source": imports}]
+    early = json.dumps({"cells": cells, "nbformat": 4}).encode()
     (path / "retrain.ipynb").write_bytes(early)
     run = msgspec.structs.replace(read_run(path), notebook=sha256(early))
     (path / "run.json").write_bytes(to_json(run))
@@ -229,3 +230,98 @@ def test_a_notebook_of_another_release_is_executed_if_its_promotion_names_it(win
         reproduce(wines, "wine", 1)
     promote(registry, 1, "it was promoted by that release")
     assert reproduce(wines, "wine", 1).identical
+
+
+PLANTED = "open('executed', 'w').close()"
+
+
+def with_a_failed_cell(notebook, at):
+    error = {"output_type": "error", "ename": "E", "evalue": "", "traceback": []}
+    planted = {"cell_type": "code", "id": "planted", "metadata": {}, "outputs": [error]}
+    notebook["cells"].insert(at + 1, planted | {"execution_count": 1, "source": PLANTED})
+
+
+def with_a_second_injected_cell(notebook, at):
+    planted = {"cell_type": "code", "id": "planted", "outputs": [], "execution_count": 1}
+    tags = {"tags": ["injected-parameters"]}
+    notebook["cells"].insert(at + 1, planted | {"metadata": tags, "source": PLANTED})
+
+
+def with_another_injected_cell(notebook, at):
+    notebook["cells"][at]["source"] = f"# Parameters\nseed = 7\n{PLANTED}"
+
+
+def with_a_plain_cell(notebook, at):
+    planted = {"cell_type": "code", "id": "planted", "metadata": {}, "outputs": []}
+    notebook["cells"].insert(at + 1, planted | {"execution_count": 1, "source": PLANTED})
+
+
+def with_a_worksheet(notebook, at):
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    sources = [("".join(cell["source"]), cell["metadata"]) for cell in code]
+    sources.insert(2, (PLANTED, {}))
+    plain = {"cell_type": "code", "language": "python", "outputs": [], "prompt_number": 1}
+    cells = [plain | {"input": text, "metadata": told} for text, told in sources]
+    notebook |= {"nbformat": 3, "nbformat_minor": 0}
+    notebook["worksheets"] = [{"cells": cells, "metadata": {}}]
+
+
+def with_a_worksheet_and_no_cells(notebook, at):
+    with_a_worksheet(notebook, at)
+    del notebook["cells"]
+
+
+def with_a_worksheet_in_the_format_of_today(notebook, at):
+    with_a_worksheet(notebook, at)
+    notebook["nbformat"] = 4
+
+
+def with_no_code(notebook, at):
+    notebook["cells"] = []
+
+
+def with_fewer_cells(notebook, at):
+    code = [i for i, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"]
+    del notebook["cells"][code[-1]]
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["promoted", "copied"])
+@pytest.mark.parametrize(
+    "plant",
+    [
+        *(with_a_plain_cell, with_a_failed_cell, with_a_second_injected_cell),
+        *(with_another_injected_cell, with_a_worksheet, with_a_worksheet_and_no_cells),
+        *(with_a_worksheet_in_the_format_of_today, with_no_code, with_fewer_cells),
+    ],
+)
+def test_what_nothing_vouches_for_is_not_executed(wines, tmp_path, monkeypatch, plant, number):
+    monkeypatch.chdir(tmp_path)
+    registry = Registry(wines, "wine")
+    path = registry.folder / str(number)
+    if number == 2:
+        shutil.copytree(registry.path(1), path)
+    notebook = json.loads((path / "retrain.ipynb").read_text())
+    tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]
+    plant(notebook, tags.index(["injected-parameters"]))
+    data = json.dumps(notebook).encode()
+    (path / "retrain.ipynb").write_bytes(data)
+    record = msgspec.structs.replace(read_run(path), version=number, notebook=sha256(data))
+    (path / "run.json").write_bytes(to_json(record))
+    with pytest.raises(ArtifactError) as refused:
+        reproduce(wines, "wine", number)
+    said = str(refused.value)
+    assert "\n" not in said
+    assert "no promotion of" in said or "retrain.ipynb is no notebook of format 4" in said
+    assert not Path("executed").exists()
+
+
+def test_what_is_executed_for_our_own_code_is_the_installed_notebook(wines, monkeypatch):
+    run_notebook, executed = iris_serve.training.reproduce.run_notebook, []
+
+    def listened(notebook, *words, **more):
+        executed.append(notebook.read_bytes())
+        return run_notebook(notebook, *words, **more)
+
+    monkeypatch.setattr(iris_serve.training.reproduce, "run_notebook", listened)
+    assert reproduce(wines, "wine", 1).identical
+    assert executed == [retraining_notebook().read_bytes()]
