@@ -131,7 +131,8 @@ def scale_one(scaler: Any, x: Floats, at: Any) -> Floats:
 def unscaled_cuts(scaler: Any, cuts: Floats, at: Any) -> Floats:
     """The floats `x` that `scaler` brings, in its columns `at`, to at most `cuts`, and no larger.
 
-    A cut that all numbers are at most, as only gaps are beyond it, remains. Raises `FreezeError` if `scaler` turns numbers around.
+    A cut that all numbers are at most, as only gaps are beyond it, remains.
+    Raises `FreezeError` if `scaler` turns numbers around.
     """
     factor = getattr(scaler, "scale_", None)
     if factor is not None and not (np.isfinite(factor) & (np.asarray(factor) > 0)).all():

@@ -37,7 +37,7 @@ from ..data.files import ColumnCells
 from ..data.formats import open_file
 from ..data.table import Table
 from ..data.tables import example_values, middle_row
-from ..data.wording import join_names, shorten
+from ..data.wording import join_names
 from iris_serve.model.estimator import (
     ask_estimator,
     encoded_columns,
