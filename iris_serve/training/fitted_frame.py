@@ -23,6 +23,7 @@ import numpy as np
 from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #3f2578cf
 from iris_serve.data.columns import (
     DEFAULTS,
     NUMBER,
@@ -226,7 +227,7 @@ def spelled_frame(
     types = {name: str for name in columns if name.strip() in names}
     return pandas_frame(file, table, choices, dtype=types, **options)
 
-
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #fab7ee79
 def ways(
     file: Path, table: Table, choices: Choices = DEFAULTS, known: Collection[str] = ()
 ) -> Iterator[Reading]:
@@ -299,7 +300,7 @@ def met_categories(encoder: Any, rows: Any) -> set[tuple[int, Any]]:
         met.update((place, value) for value in own & there)
     return met
 
-
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #57382871
 @contextmanager
 def listening(estimator: Any) -> Iterator[set[Any]]:
     """The set that fills with what the encoders inside `estimator` meet while it is asked."""
@@ -396,7 +397,7 @@ def no_reading(estimator: Any, found: list[Reading], errors: list[Exception]) ->
     told = f"the encoder knows texts in {join_names(numbers)}, where pandas reads numbers"
     return EstimatorError(f"{told}; write the frame by to_parquet and name that file")
 
-
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #19782f96
 def choose_reading(
     estimator: Any, found: list[Reading], known: Callable[[Table], Table]
 ) -> Reading:
