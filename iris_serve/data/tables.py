@@ -126,10 +126,13 @@ class ColumnVerdict:
 LEAVE_OUT = "; leave the column out with `drop`"
 
 
-def type_issues(column: Cleaned) -> FileIssues:
-    """The issue with a column that cannot be learned from, whatever its cells are."""
+def type_issues(column: Cleaned, names: Collection[str] = ()) -> FileIssues:
+    """The issue with a column that cannot be learned from, whatever its cells are.
+
+    Texts that are dates can be, in the columns `names`.
+    """
     cells, issues, problem = column.cells, FileIssues(), ""
-    if are_dates(cells):
+    if are_dates(cells) and (cells.sort or cells.name not in names):
         problem = "dates or times are not learned from"
     elif cells.sort:
         problem = f"values of type {cells.sort} are not learned from"
@@ -161,7 +164,7 @@ def judge_column(
     right = not (issues.count or forced)
     if right and (reason := why_constant(part.cells) or why_senseless(part.cells)):
         return ColumnVerdict(reason)
-    issues.include(type_issues(part))
+    issues.include(type_issues(part, choices.categories))
     if issues.count:
         return ColumnVerdict("", issues=issues)
     codes, feature, why = find_feature(part.cells, choices)

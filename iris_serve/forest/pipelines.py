@@ -131,6 +131,7 @@ def scale_one(scaler: Any, x: Floats, at: Any) -> Floats:
 def unscaled_cuts(scaler: Any, cuts: Floats, at: Any) -> Floats:
     """The floats `x` that `scaler` brings, in its columns `at`, to at most `cuts`, and no larger.
 
+    A cut that all numbers are at most, as only gaps are beyond it, remains.
     Raises `FreezeError` if `scaler` turns numbers around.
     """
     factor = getattr(scaler, "scale_", None)
@@ -143,7 +144,7 @@ def unscaled_cuts(scaler: Any, cuts: Floats, at: Any) -> Floats:
             middle = (low | high) - ((low ^ high) >> 1)  # their mean, rounded up
             left = scale_one(scaler, from_order(middle), at) <= cuts
             low, high = np.where(left, middle, low), np.where(left, high, middle - 1)
-    return from_order(low)
+    return np.where(cuts >= HIGHEST, HIGHEST, from_order(low))
 
 # %% ../../nbs/2_forest/03_pipelines.ipynb #f93f7ff8
 def check_unscaled(scaler: Any, found: Floats, cuts: Floats, at: Any) -> None:

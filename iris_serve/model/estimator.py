@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['first_step', 'known_names', 'own_places', 'own_columns', 'are_numbers', 'input_for', 'rows_alike', 'ask_estimator',
-           'count_features', 'plain_class', 'plain_classes', 'known_classes', 'nested_estimators', 'use_one_thread']
+           'count_features', 'plain_class', 'plain_classes', 'known_classes', 'nested_estimators', 'encoded_columns',
+           'use_one_thread']
 
 # %% ../../nbs/3_model/10_estimator.ipynb #de4a5e7a
 from collections.abc import Iterator
@@ -143,6 +144,25 @@ def nested_estimators(estimator: Any, seen: set[int] | None = None) -> Iterator[
             hasattr(value, "get_params") or hasattr(value, "predict_proba")
         ):
             yield from nested_estimators(value, seen)
+
+# %% ../../nbs/3_model/10_estimator.ipynb #8215987f
+def encoded_columns(estimator: Any) -> dict[str, list[Any]]:
+    """The categories that encoders in `estimator` have learned, by columns of its data frame.
+
+    A column that no encoder takes as it is in the frame, or that several take, may be left out.
+    """
+    first, names = first_step(estimator), known_names(estimator) or []
+    found = dict[str, list[Any]]()
+    for _, part, columns in getattr(first, "transformers_", [("", first, names)]):
+        encoders = [one for one in nested_estimators(part) if hasattr(one, "categories_")]
+        try:
+            places = column_numbers(columns, names, len(names)) if encoders else []
+        except FreezeError:
+            continue
+        if encoders and len(places) == len(encoders[0].categories_):
+            known = [np.asarray(values).tolist() for values in encoders[0].categories_]
+            found.update(zip([names[place] for place in places], known, strict=True))
+    return found
 
 # %% ../../nbs/3_model/10_estimator.ipynb #aaa94754
 def use_one_thread(estimator: Any) -> Any:

@@ -15,10 +15,11 @@ import numpy as np
 from msgspec import Struct
 
 from ..data.contract import FLOAT32_LIMIT, Contract, Feature, Value
+from ..data.wording import shorten
 from ..forest import Forest
 from ..forest.format import decode, encode
 from ..forest.pipelines import gather_pipeline, take_columns
-from ..forest.trees import Arrays, Floats, ForestError, FreezeError
+from ..forest.trees import HIGHEST, Arrays, Floats, ForestError, FreezeError
 from .atomic import ArtifactError
 from .estimator import input_for, known_names, own_places, plain_classes
 
@@ -110,7 +111,8 @@ PROVEN = 200  # cuts
 def rows_at_cuts(contract: Contract, arrays: Arrays) -> Floats:
     """Rows that `contract` accepts, three for each of up to `PROVEN` cuts: on it and beside it."""
     rows = random_rows(contract)
-    places = np.linspace(0, len(arrays.cuts) - 1, min(PROVEN, len(arrays.cuts))).astype(int)
+    cuts = np.flatnonzero(np.abs(arrays.cuts) < HIGHEST)
+    places = cuts[np.linspace(0, len(cuts) - 1, min(PROVEN, len(cuts))).astype(int)]
     near = np.resize(rows, (3 * len(places), rows.shape[1]))
     for i, (cut, turn) in enumerate((cut, turn) for cut in places.tolist() for turn in range(3)):
         column, value = int(arrays.features[cut]), float(arrays.cuts[cut])
@@ -129,7 +131,8 @@ def answers_differ(forest: Forest, estimator: Any, contract: Contract) -> str:
         if same and forest.task == "classes":
             same = np.array_equal(estimator.predict_proba(X), forest.predict_proba(rows))
     except Exception as error:  # an estimator may be any code
-        return f"it cannot be compared with its frozen form ({type(error).__name__})"
+        said = shorten(str(error).split("\n")[0].strip() or type(error).__name__, 120)
+        return f"its frozen form was asked about rows beside its cuts, and it cannot be: {said}"
     return "" if same else "its frozen form answers otherwise"
 
 # %% ../../nbs/3_model/08_golden.ipynb #1994c7d3

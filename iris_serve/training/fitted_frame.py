@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PANDAS_MARKS', 'DTYPES', 'ASKED_ROWS', 'chosen_marks', 'pandas_marks', 'without_chosen', 'reader', 'pandas_frame',
            'is_text', 'dtype_for', 'text_column', 'with_columns', 'as_read', 'categorical_places', 'with_categories',
-           'Reading', 'ways', 'readings', 'misfit', 'telling_rows', 'cannot_answer', 'try_readings', 'choose_reading',
+           'Reading', 'spelled_frame', 'ways', 'known_as_texts', 'readings', 'met_categories', 'listening', 'misfit',
+           'telling_rows', 'cannot_answer', 'try_readings', 'told_reading', 'no_reading', 'choose_reading',
            'differing_answers', 'check_reading']
 
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #1a2d2a2b
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ import numpy as np
 from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #3f2578cf
 from iris_serve.data.columns import (
     DEFAULTS,
     NUMBER,
@@ -35,7 +38,15 @@ from ..data.files import ColumnCells
 from ..data.formats import open_file
 from ..data.table import Table
 from ..data.tables import example_values, middle_row
-from ..model.estimator import ask_estimator, first_step, input_for, own_columns
+from ..data.wording import join_names
+from iris_serve.model.estimator import (
+    ask_estimator,
+    encoded_columns,
+    first_step,
+    input_for,
+    nested_estimators,
+    own_columns,
+)
 from ..registry.records import one_line
 from .model_file import EstimatorError
 
@@ -206,23 +217,56 @@ class Reading:
         return features, np.nan_to_num(self.table.X, nan=np.inf).tobytes()
 
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #8ba6cbd0
-def ways(file: Path, table: Table, choices: Choices = DEFAULTS) -> Iterator[Reading]:
-    """The ways to read `file`, whose own reading is `table`, the likeliest first."""
+def spelled_frame(
+    file: Path, table: Table, choices: Choices, names: Collection[str], **options: Any
+) -> "DataFrame | None":
+    """What pandas reads from `file` if the columns `names` are texts; None if it cannot."""
+    if not names or open_file(file)[0].typed:  # a Parquet file says what is a text
+        return None
+    columns = {name: name for name in open_file(file)[0].names}
+    types = {name: str for name in columns if name.strip() in names}
+    return pandas_frame(file, table, choices, dtype=types, **options)
+
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #fab7ee79
+def ways(
+    file: Path, table: Table, choices: Choices = DEFAULTS, known: Collection[str] = ()
+) -> Iterator[Reading]:
+    """The ways to read `file`, whose own reading is `table`, the likeliest first.
+
+    The columns `known` have an encoder that has learned nothing but texts.
+    """
     frame = pandas_frame(file, table, choices)
     usual, said = pandas_marks(choices), chosen_marks(choices)
     if frame is not None:
         texts = [name for name in table.contract.names if is_text(frame[name])]
         names = [f.name for f in table.contract.features if f.name in texts and f.values]
         yield Reading("as pandas reads it", as_read(table, frame, texts, usual), frame)
+        spelled = [name for name in known if name not in texts]
+        if (own := spelled_frame(file, table, choices, spelled)) is not None:
+            read = as_read(table, own, [*texts, *spelled], usual)
+            yield Reading("with numbers as texts", read, own)
         yield Reading("with numbers by hand", as_read(table, frame, names, usual))
         yield Reading("with more marks", as_read(table, frame, [], table.contract.marks))
-        parquet = open_file(file)[0].typed  # which has no marks
-        options: Any = {"dtype": str, "keep_default_na": False, "na_values": list(said)}
-        raw = None if parquet else pandas_frame(file, table, choices, **options)
-        if raw is not None and names:
+        options: Any = {"keep_default_na": False, "na_values": list(said)}
+        raw = spelled_frame(file, table, choices, names, **options)
+        if raw is not None:
             whole = frame.assign(**{name: raw[name] for name in names})
             yield Reading("without marks in texts", as_read(table, whole, names, said))
     yield Reading("as split() gives it", table)
+
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #05f86fcc
+def known_as_texts(estimator: Any, table: Table) -> list[str]:
+    """The columns of `table` whose encoder in `estimator` has learned nothing but texts."""
+    names, own = table.contract.names, own_columns(estimator) or []
+    if len(names) != len(own):
+        return []
+    categories = encoded_columns(estimator)
+    return [
+        name
+        for name, column in zip(names, own, strict=True)
+        if (known := [v for v in categories.get(column, ()) if v == v and v is not None])
+        and all(isinstance(value, str) for value in known)
+    ]
 
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #fc29a1a5
 def readings(
@@ -235,11 +279,46 @@ def readings(
     if not hasattr(input_for(estimator, table.X[:1], table.contract), "columns"):
         return [Reading("as an array", table)]
     places, found = categorical_places(estimator), list[Reading]()
-    for way in ways(file, table, choices):
+    for way in ways(file, table, choices, known_as_texts(estimator, table)):
         reading = replace(way, table=with_categories(way.table, places)) if places else way
         if all(reading.sees() != other.sees() for other in found):
             found.append(reading)
     return found
+
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #5a0ff552
+def met_categories(encoder: Any, rows: Any) -> set[tuple[int, Any]]:
+    """Which of its categories a fitted `encoder` meets in `rows`, with the numbers of the columns.
+
+    All that is missing is None.
+    """
+    from pandas import isna
+
+    cells, met = np.asarray(rows, dtype=object), set[tuple[int, Any]]()
+    for place, known in enumerate(encoder.categories_):
+        there = {None if isna(value) else value for value in cells[:, place].tolist()}
+        own = {None if isna(value) else value for value in np.asarray(known).tolist()}
+        met.update((place, value) for value in own & there)
+    return met
+
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #57382871
+@contextmanager
+def listening(estimator: Any) -> Iterator[set[Any]]:
+    """The set that fills with what the encoders inside `estimator` meet while it is asked."""
+    parts = [part for part in nested_estimators(estimator) if hasattr(part, "categories_")]
+    encoders = [part for part in parts if hasattr(part, "transform")]
+    met = set[Any]()
+
+    def hear(number: int, encoder: Any, transform: Any, rows: Any) -> Any:
+        met.update((number, *one) for one in met_categories(encoder, rows))
+        return transform(rows)
+
+    for number, encoder in enumerate(encoders):
+        encoder.transform = partial(hear, number, encoder, encoder.transform)
+    try:
+        yield met
+    finally:
+        for encoder in encoders:
+            del encoder.transform  # the one of its class is there again
 
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #38ea0f32
 def misfit(estimator: Any, table: Table) -> float:
@@ -278,37 +357,67 @@ def cannot_answer(estimator: Any, error: Exception) -> EstimatorError:
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #ca3e60ab
 def try_readings(
     estimator: Any, found: Collection[Reading], known: Callable[[Table], Table]
-) -> list[float | Exception]:
-    """For each reading the misfit of `estimator`, or what it raised; `known` finds its classes."""
-    rows, tried = telling_rows(found), list[float | Exception]()
+) -> list[tuple[int, float] | Exception]:
+    """For each reading how many categories `estimator` meets, and its misfit; or what it raised.
+
+    `known` makes of a table the one with the estimator's classes.
+    """
+    rows, tried = telling_rows(found), list[tuple[int, float] | Exception]()
     for reading in found:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), listening(estimator) as met:
                 warnings.simplefilter("ignore")
-                tried.append(round(misfit(estimator, known(reading.table.take(rows))), 9))
+                loss = round(misfit(estimator, known(reading.table.take(rows))), 9)
+                tried.append((len(met), loss))
         except Exception as error:  # an estimator may be any code
             tried.append(error)
     return tried
 
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #e8b12709
+def told_reading(reading: Reading, first: Reading) -> Reading:
+    """`reading` with notes on the columns that it has otherwise than the `first`, pandas' own."""
+    pairs = zip(reading.table.contract.features, first.table.contract.features, strict=True)
+    other = {mine.name for mine, theirs in pairs if changed(mine, marks=theirs.marks) != theirs}
+    notes = tuple(
+        changed(note, why=f"{note.why}, read {reading.how}") if note.name in other else note
+        for note in reading.table.columns
+    )
+    return replace(reading, table=replace(reading.table, columns=notes))
+
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #6b63e857
+def no_reading(estimator: Any, found: list[Reading], errors: list[Exception]) -> EstimatorError:
+    """The error for an `estimator` that raised `errors` at the readings `found`."""
+    if own := next((error for error in errors if isinstance(error, EstimatorError)), None):
+        return own
+    first = found[0]
+    names = known_as_texts(estimator, first.table)
+    numbers = [n for n in names if first.frame is not None and not is_text(first.frame[n])]
+    if not numbers:
+        return cannot_answer(estimator, errors[0])
+    told = f"the encoder knows texts in {join_names(numbers)}, where pandas reads numbers"
+    return EstimatorError(f"{told}; write the frame by to_parquet and name that file")
+
+# %% ../../nbs/5_training/18_fitted_frame.ipynb #19782f96
 def choose_reading(
     estimator: Any, found: list[Reading], known: Callable[[Table], Table]
 ) -> Reading:
-    """How the table was read that `estimator` was fitted on, the likeliest of those that fit best.
+    """How the table was read that `estimator` was fitted on; the first is kept if nothing objects.
 
     `known` makes of its table the one with the estimator's classes. Raises `EstimatorError`.
     """
     if len(found) == 1:
         return replace(found[0], table=known(found[0].table))
     tried = try_readings(estimator, found, known)
-    fits = [(fit, place) for place, fit in enumerate(tried) if isinstance(fit, float)]
-    if fits:
-        best = found[min(fits)[1]]
-        return replace(best, table=known(best.table))
-    errors = [error for error in tried if isinstance(error, Exception)]
-    raise next(
-        (e for e in errors if isinstance(e, EstimatorError)), cannot_answer(estimator, errors[0])
-    )
+    fits = [
+        (-one[0], place > 0, one[1], place)
+        for place, one in enumerate(tried)
+        if isinstance(one, tuple)
+    ]
+    if not fits:
+        errors = [error for error in tried if isinstance(error, Exception)]
+        raise no_reading(estimator, found, errors)
+    best = found[min(fits)[-1]]
+    return told_reading(replace(best, table=known(best.table)), found[0])
 
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #5680e73f
 def differing_answers(estimator: Any, reading: Reading) -> int:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_column_names', 'find_column', 'named_columns', 'find_columns', 'counted_columns', 'check_numbers',
-           'told_left_out', 'own_words', 'read_own_table', 'take_own', 'class_key', 'truth_of', 'pair_classes',
-           'is_plausible', 'classes_error', 'align_classes', 'fitting', 'table_for']
+           'told_left_out', 'own_words', 'date_names', 'read_own_table', 'take_own', 'class_key', 'truth_of',
+           'pair_classes', 'is_plausible', 'classes_error', 'align_classes', 'fitting', 'table_for']
 
 # %% ../../nbs/5_training/13_own_table.ipynb #e2994bae
 import re
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace as changed
 
-from ..data.columns import DEFAULTS, Choices, boolean_values
+from ..data.columns import DEFAULTS, Choices, are_dates, boolean_values, text_cells
 from ..data.contract import Contract, Value
 from ..data.files import TableError
 from ..data.formats import open_file
@@ -28,6 +28,7 @@ from ..data.wording import did_you_mean, join_names, shorten
 from iris_serve.model.estimator import (
     are_numbers,
     count_features,
+    encoded_columns,
     input_for,
     known_classes,
     own_columns,
@@ -131,6 +132,17 @@ def own_words(error: TableError) -> TableError:
     ]
     return TableError(error.source, issues, error.more)
 
+# %% ../../nbs/5_training/13_own_table.ipynb #0f0e529e
+def date_names(estimator: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns among a table's `names` whose encoder in `estimator` knows dates as texts."""
+    found = []
+    for column, known in encoded_columns(estimator).items():
+        texts = [value for value in known if isinstance(value, str)]
+        name = find_column(column, names)
+        if texts and name and are_dates(text_cells(name, texts)):
+            found.append(name)
+    return tuple(found)
+
 # %% ../../nbs/5_training/13_own_table.ipynb #a263c2e9
 def read_own_table(
     estimator: Any,
@@ -151,6 +163,8 @@ def read_own_table(
     else:
         usual = read_table(file, target, features, choices).contract.names
         chosen = counted_columns(estimator, names, usual, features is not None)
+    known = tuple(name for name in date_names(estimator, names) if name in chosen)
+    choices = changed(choices, categories=(*choices.categories, *known))
     try:
         table = read_table(file, target, chosen, choices)
     except TableError as error:

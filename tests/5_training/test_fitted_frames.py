@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -18,8 +18,10 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from iris_serve.cli.settings import Settings
 from iris_serve.data.columns import DEFAULTS, MARKS, Choices
+from iris_serve.data.files import TableError
 from iris_serve.data.tables import read_table
 from iris_serve.model.card import read_card
+from iris_serve.model.save import how_served
 from iris_serve.registry.registry import Registry
 from iris_serve.training.fitted_frame import PANDAS_MARKS
 from iris_serve.training.import_model import add
@@ -39,6 +41,11 @@ def kinds_of(frame):
     """The columns, and for each of them another that says whether its type is one of integers."""
     whole = {f"{name} is whole": frame[name].dtype.kind == "i" for name in frame}
     return frame.assign(**whole).astype(float)
+
+
+def last_digits(frame):
+    """The last digit of each text."""
+    return frame.map(lambda text: float(text[-1]))
 
 
 def cabins(rows=240, seed=3):
@@ -298,6 +305,68 @@ def test_what_fits_no_reading_is_refused_and_leads_on(ask, tmp_path):
     model.fit(frame[["work"]].replace("cook", "baker"), frame["y"])
     with pytest.raises(EstimatorError, match=r"cannot answer the table.*as pandas\.read_csv gives"):
         ask(model, frame)
+
+
+@pytest.mark.parametrize("seed", [1, 5, 7])
+def test_a_gap_that_is_filled_stays_a_gap_however_well_the_answers_go_without_it(
+    ask, tmp_path, seed
+):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"port": rng.choice(["S", "C", "Q"], 150, p=[0.6, 0.3, 0.1])})
+    frame.loc[rng.random(150) < 0.15, "port"] = None
+    chance = np.where(frame["port"] == "C", 0.7, np.where(frame["port"].isna(), 0.6, 0.35))
+    frame["y"] = (rng.random(150) < chance).astype(int)
+    frame = written(tmp_path, frame)
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), forgetting())
+    model = make_pipeline(filled, LogisticRegression()).fit(frame[["port"]], frame["y"])
+    service = ask(model, None)
+    own = pd.DataFrame({"port": ["C", "Q", "S", np.nan]})
+    rows = [{"port": "C"}, {"port": "Q"}, {"port": "S"}, {"port": None}]
+    assert np.allclose(service.probabilities(rows), model.predict_proba(own), 1e-12)
+
+
+@pytest.mark.parametrize("encoder", [OneHotEncoder(), forgetting()])
+def test_numbers_that_were_read_as_texts_are_texts(ask, tmp_path, encoder):
+    zips = np.random.default_rng(0).choice(["02134", "10001", "00501"], 90)
+    frame = pd.DataFrame({"zip": zips, "y": (zips == "00501").astype(int)})
+    model = make_pipeline(encoder, LogisticRegression()).fit(frame[["zip"]], frame["y"])
+    service = ask(model, frame)
+    assert service.card.contract.features[0].values == ("00501", "02134", "10001")
+    own = frame[["zip"]].head(9)
+    assert np.allclose(service.probabilities(rows_of(own)), model.predict_proba(own), 1e-12)
+    assert any("read with numbers as texts" in note.why for note in service.card.columns)
+
+
+@pytest.mark.parametrize("encoder", [OneHotEncoder(), forgetting()])
+def test_dates_that_an_encoder_knows_as_texts_are_categories(ask, tmp_path, encoder):
+    days = np.random.default_rng(0).choice(["2020-01-01", "2020-01-02"], 90)
+    frame = pd.DataFrame({"day": days, "y": (days == "2020-01-02").astype(int)})
+    model = make_pipeline(encoder, LogisticRegression()).fit(frame[["day"]], frame["y"])
+    own = frame[["day"]].head(9)
+    found = ask(model, frame).probabilities(rows_of(own))
+    assert np.allclose(found, model.predict_proba(own), 1e-12)
+
+
+def test_dates_that_no_encoder_knows_are_refused_with_a_remedy(ask):
+    days = np.random.default_rng(0).choice(["2020-01-01", "2020-01-02"], 90)
+    frame = pd.DataFrame({"day": days, "y": (days == "2020-01-02").astype(int)})
+    ends = FunctionTransformer(last_digits)
+    model = make_pipeline(ends, LogisticRegression()).fit(frame[["day"]], frame["y"])
+    with pytest.raises(TableError, match="fit it without this column"):
+        ask(model, frame)
+
+
+def test_a_scaler_before_a_forest_that_knows_gaps_is_frozen(ask):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"a": rng.normal(size=150), "b": rng.random(150) * 1e-6})
+    frame["y"] = (frame["a"] + frame["b"] * 1e6 > 0.5).astype(int)
+    frame = frame.mask(rng.random(frame.shape) < [0.1, 0.1, 0.0])
+    forest = RandomForestClassifier(8, random_state=0)
+    model = make_pipeline(StandardScaler(), forest).fit(frame[["a", "b"]], frame["y"])
+    service, own = ask(model, frame), frame[["a", "b"]].head(30)
+    assert how_served(service.card) == "frozen"
+    rows = [{k: None if v != v else v for k, v in row.items()} for row in own.to_dict("records")]
+    assert service.probabilities(rows) == model.predict_proba(own).tolist()
 
 
 # Categories of pandas
