@@ -4,19 +4,16 @@
 
 # %% auto #0
 __all__ = ['SERVER_LOG', 'STOP_SIGNALS', 'STEADY', 'LONGEST', 'HOPELESS', 'LOG', 'THREADS', 'CONNECTIONS', 'OWN_FILES',
-           'HEAD_SECONDS', 'OPEN_IT', 'NO_TEMPORARY', 'AddressError', 'choose_another', 'listen_alone', 'claimed',
-           'announce', 'watch_signals', 'on_worker_signal', 'leave_port', 'exit_with_parent', 'force_on_second',
-           'worker_app', 'stderr_handler', 'log_config', 'Restarts', 'bury', 'PatientServer', 'connection_places',
-           'production_server', 'open_elsewhere', 'check_loadable', 'lock_directory', 'remove_left_behind',
-           'shared_directory', 'before_workers', 'serve']
+           'HEAD_SECONDS', 'OPEN_IT', 'NO_TEMPORARY', 'announce', 'watch_signals', 'on_worker_signal', 'leave_port',
+           'exit_with_parent', 'force_on_second', 'worker_app', 'stderr_handler', 'log_config', 'Restarts', 'bury',
+           'PatientServer', 'connection_places', 'production_server', 'open_elsewhere', 'check_loadable',
+           'lock_directory', 'remove_left_behind', 'shared_directory', 'before_workers', 'serve']
 
 # %% ../../nbs/9_cli/04_server.ipynb #0dd0e990
 import contextlib
-import errno
 import logging
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import socket
@@ -41,6 +38,7 @@ from granian.log import LogLevels
 from msgspec.structs import replace
 
 # %% ../../nbs/9_cli/04_server.ipynb #9f91ac48
+from .listen import claimed
 from .settings import Settings, SettingsError, registry_of
 from ..model.atomic import ArtifactError
 from ..model.card import Card
@@ -49,7 +47,7 @@ from ..model.load import check_versions, open_verified, read_verified
 from ..model.save import FOREST_FILE, how_served
 from ..registry.records import read_records
 from ..registry.registry import current
-from ..service.access import exposure_warning, host_in
+from ..service.access import exposure_warning
 from ..service.access_log import stop_queues
 from ..service.calm import BODIES, LARGE
 from ..service.live import POLL_SECONDS
@@ -69,56 +67,7 @@ from iris_serve.wsgi import (
     with_platform_port,
 )
 
-# %% ../../nbs/9_cli/04_server.ipynb #7d4c280e
 SERVER_LOG = logging.getLogger(__name__)
-
-
-class AddressError(OSError):
-    """An address that cannot be listened on; the message says why."""
-
-
-def choose_another(host: str, port: int, error: Exception) -> str:
-    """What to choose instead of `host` or of `port`, whichever is the reason for `error`."""
-    no_name = isinstance(error, (socket.gaierror, UnicodeError))
-    if not no_name and getattr(error, "errno", None) != errno.EADDRNOTAVAIL:
-        return f"choose another one, for example --port {port + 1 if port < 65535 else 5000}"
-    bare = host_in(re.sub(r"^\w+://|[/?#].*", "", host.strip()))
-    if bare and bare != host.lower().removesuffix("."):
-        return f"a host is a name or an address and nothing else: --host {bare}"
-    return "choose an address of this machine, for example --host 127.0.0.1"
-
-
-def listen_alone(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host` and `port` as the only one; raises `AddressError`."""
-    with contextlib.ExitStack() as unless_claimed:
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            claim = unless_claimed.enter_context(socket.socket(family))
-            if os.name == "posix":
-                # A connection that was closed a moment ago does not make a port busy.
-                claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            claim.bind(address)
-            claim.listen(1)
-        except (OSError, UnicodeError) as error:  # the latter for what cannot be a name
-            why = getattr(error, "strerror", None) or error
-            another = choose_another(host, port, error)
-            raise AddressError(f"cannot listen on {host} port {port}: {why}; {another}") from None
-        unless_claimed.pop_all()
-    return claim
-
-# %% ../../nbs/9_cli/04_server.ipynb #ef39a645
-@contextlib.contextmanager
-def claimed(host: str, port: int) -> Iterator[str]:
-    """The numeric address of `host`, while its `port` is claimed for this service alone."""
-    with listen_alone(host, port) as claim:
-        address = str(claim.getsockname()[0])
-        if sys.platform == "linux":
-            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            claim.shutdown(socket.SHUT_RDWR)
-            yield address
-            return
-    yield address
 
 # %% ../../nbs/9_cli/04_server.ipynb #0396c8a3
 def announce(

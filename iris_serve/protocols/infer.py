@@ -25,6 +25,8 @@ from ..data.rows import MAX_ISSUES_SHOWN, Issue, Where
 from ..data.wording import describe_json, did_you_mean, suggest
 from ..model.load import Predictor
 from .datatypes import feature_datatypes
+
+# %% ../../nbs/7_protocols/02_infer.ipynb #29a9df5f
 from iris_serve.protocols.framing import (
     input_names,
     is_table,

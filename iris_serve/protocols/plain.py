@@ -99,7 +99,7 @@ def split_plain(body: bytes, header: str | None) -> tuple[bytes, bytes] | None:
     end = int(header)
     return (body[:end], body[end:]) if end <= len(body) else None
 
-
+# %% ../../nbs/7_protocols/08_plain.ipynb #b4937eff
 MAX_REST = 1000  # bytes of outputs and parameters: what is remembered has to be short
 
 

@@ -48,6 +48,8 @@ from iris_serve.service.bodies import (
     read_json,
     read_lined,
 )
+
+# %% ../../nbs/6_service/02_predict.ipynb #6b868beb
 from iris_serve.service.envelope import (
     UNREAD,
     ParsedBody,

@@ -21,7 +21,8 @@ import pytest
 from bad_bodies import BAD, GOOD
 from services import Service, free_port, until
 
-from iris_serve.cli.server import AddressError, listen_alone, make_app
+from iris_serve.cli.listen import AddressError, listen_alone
+from iris_serve.cli.server import make_app
 from iris_serve.cli.settings import Settings, SettingsError
 from iris_serve.registry.registry import Registry, current, promote
 from iris_serve.service.metrics import Metrics, metrics_text
