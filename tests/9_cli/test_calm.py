@@ -241,10 +241,18 @@ def test_idle_connections_up_to_the_bound_leave_room_and_end_after_30_seconds(tr
         assert answers_in(service) < 1000
 
 
+def listeners(port):
+    """How many sockets listen on the IPv4 `port`."""
+    sockets = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(words[1].endswith(f":{port:04X}") and words[3] == "0A" for words in sockets)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which sockets listen")
 def test_a_worker_that_dies_again_and_again_is_started_again_and_the_other_goes_on(models):
     with Service(models, "--workers", "2") as service:
         service.ready()
         first, other = until(lambda: len(found := service.children()) == 2 and found)
+        until(lambda: listeners(service.port) == 2, 30)
         for _ in range(3):
             known = {first, other}
             os.kill(first, signal.SIGKILL)
