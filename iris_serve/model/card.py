@@ -77,7 +77,7 @@ SOURCES = (
     *(f"data/{name}" for name in ("files", "formats", "delimited", "parquet", "tables")),
     *(f"data/{name}" for name in ("columns", "target")),
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
-    *(f"forest/{name}" for name in ("leaves", "format")),
+    *(f"forest/{name}" for name in ("leaves", "slices", "format")),
     *(
         f"model/{name}"
         for name in ("train", "save", "card", "atomic", "scores", "golden", "estimator")
