@@ -6,8 +6,8 @@
 __all__ = ['FEATURES_TENSOR', 'QUESTION_KEYS', 'table_name_error', 'rows_from_table', 'column_tensor_issues', 'tensor_codes',
            'rows_from_columns', 'rows_from_tensors', 'RequestedOutput', 'read_flag', 'output_for', 'read_requested',
            'output_names', 'output_objects', 'read_outputs', 'label_type', 'classification', 'probability_output',
-           'read_id', 'repeated_outputs', 'read_plain', 'read_question', 'infer_reply', 'column_inputs',
-           'infer_example']
+           'read_id', 'repeated_outputs', 'read_plain', 'read_question', 'reply_to', 'infer_reply', 'plain_reply',
+           'column_inputs', 'infer_example']
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #5e6812fd
 import uuid
@@ -303,16 +303,11 @@ def read_question(
         raise TensorError(issues)
     return ident, rows_from_tensors(tensors, features), requested
 
-# %% ../../nbs/7_protocols/02_infer.ipynb #b2bbd412
-def infer_reply(
-    body: bytes, predictor: Predictor, header: str | None = None, limits: Limits = DEFAULT_LIMITS
+# %% ../../nbs/7_protocols/02_infer.ipynb #5b679b6f
+def reply_to(
+    ident: str, rows: list[list[float]], requested: Sequence[RequestedOutput], predictor: Predictor
 ) -> Reply:
-    """The reply to `POST /v2/models/{name}/infer` with `body`.
-
-    `header` is `Inference-Header-Content-Length`, None if the request has none.
-    Raises `BodyError` with everything that is wrong with the body, or `TooManyRowsError`.
-    """
-    ident, rows, requested = read_question(body, header, predictor, limits)
+    """The reply of `predictor` to the question `ident` about valid `rows`."""
     answers, kind = predictor.predict(rows) if rows else [], label_type(predictor.contract)
     outputs = [
         probability_output(one, rows, predictor)
@@ -324,6 +319,25 @@ def infer_reply(
     text, headers = join_frame(head, outputs, [one.binary for one in requested])
     question = Question(predictor.contract, rows)
     return Reply(200, text, (*headers, *version_header(predictor)), answers, None, question)
+
+# %% ../../nbs/7_protocols/02_infer.ipynb #b2bbd412
+def infer_reply(
+    body: bytes, predictor: Predictor, header: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Reply:
+    """The reply to `POST /v2/models/{name}/infer` with `body`.
+
+    `header` is `Inference-Header-Content-Length`, None if the request has none.
+    Raises `BodyError` with everything that is wrong with the body, or `TooManyRowsError`.
+    """
+    return reply_to(*read_question(body, header, predictor, limits), predictor)
+
+
+def plain_reply(
+    body: bytes, predictor: Predictor, header: str | None, limits: Limits
+) -> Reply | None:
+    """As `infer_reply`, for a plain question; None if it isn't one, or has a mistake."""
+    asked = read_plain(body, header, predictor, limits)
+    return asked and reply_to(*asked, predictor)
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #6199f04a
 def column_inputs(contract: Contract, row: Sequence[Any]) -> list[dict[str, Any]]:

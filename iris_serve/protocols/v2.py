@@ -26,6 +26,7 @@ from iris_serve.protocols.infer import (
     infer_reply,
     label_type,
     output_names,
+    plain_reply,
 )
 from .tensors import tensor_error
 from ..service.bodies import Limits, media_type, read_json
@@ -149,10 +150,10 @@ def infer_response(predictor: Predictor) -> Response:
     return answer_in(dialect, predictor, infer_example)
 
 # %% ../../nbs/7_protocols/01_v2.ipynb #a5d7792c
-def hot_infer(body: bytes, predictor: Predictor, environ: Environ, limits: Limits) -> Reply:
-    """As `infer_response`, for the fast lane; raises if the view has to answer."""
+def hot_infer(body: bytes, predictor: Predictor, environ: Environ, limits: Limits) -> Reply | None:
+    """As `infer_response`, for plain questions in the fast lane; None for the view's others."""
     media_type(environ.get("CONTENT_TYPE"))
-    return infer_reply(body, predictor, environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH"), limits)
+    return plain_reply(body, predictor, environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH"), limits)
 
 # %% ../../nbs/7_protocols/01_v2.ipynb #5f242c97
 def add_server_routes(v2: Blueprint, versions: Versions) -> None:

@@ -134,13 +134,13 @@ def as_list(chunks: Iterable[bytes]) -> list[bytes]:
 class HotPath(Struct, frozen=True):
     """A `path` that is answered without Flask, and the `route` that it belongs to there.
 
-    `reply` gets the body, the predictor, the environ and the limits. It may raise: then Flask
-    answers.
+    `reply` gets the body, the predictor, the environ and the limits. If it raises, or returns
+    None, Flask answers.
     """
 
     path: str
     route: str
-    reply: Callable[[bytes, Predictor, Environ, Limits], Reply]
+    reply: Callable[[bytes, Predictor, Environ, Limits], Reply | None]
 
 
 def add_hot_path(app: App, hot: HotPath) -> None:
@@ -203,7 +203,7 @@ class LaneSteps:
             return None
 
     def reply(self, hot: HotPath, environ: Environ, body: bytes, begun: Begun) -> Reply | None:
-        """The reply to `body`; None if making it raises."""
+        """The reply to `body`; None if there is none, or making it raises."""
         try:
             return hot.reply(body, begun.model, environ, self.policy.limits)
         except Exception:

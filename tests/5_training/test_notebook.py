@@ -83,7 +83,7 @@ def test_the_retraining_notebook_imports_nothing_but_the_facade():
     assert ast.unparse(only) == "from iris_serve.notebook import begin"
     calls = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert calls == {"begin", "globals", "print"}
-    assert outdated_imports(retraining_notebook()) == []
+    assert outdated_imports(retraining_notebook().read_bytes()) == []
 
 
 def test_the_retraining_notebook_has_exactly_the_parameters_in_its_tagged_cell():
@@ -145,7 +145,7 @@ def test_what_a_notebook_shows_is_made_of_the_model_that_is_kept(tmp_path):
 
 
 def test_a_recorded_notebook_needs_nothing_but_the_facade(cellar):
-    assert outdated_imports(Registry(cellar, "wine").path(1) / "retrain.ipynb") == []
+    assert outdated_imports((Registry(cellar, "wine").path(1) / "retrain.ipynb").read_bytes()) == []
 
 
 def test_a_notebook_in_another_python_stops_at_its_first_cell(tmp_path, monkeypatch):
