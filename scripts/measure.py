@@ -224,13 +224,16 @@ def lane_steps(lane: Any, environ: dict[str, Any]) -> dict[str, Callable[[], Any
     model, body = live.pin(), environ["wsgi.input"].getvalue()
     parsed = predict.parse_body(body, "", model.contract, policy.limits)
     asked = predict.check_request(parsed, model.contract, policy.limits)
-    begun, reply = steps.begin(hot, environ, live, policy), predict.answer_request(asked, model)
+    begun, reply = (
+        steps.begin_plain(hot, environ, live, policy),
+        predict.answer_request(asked, model),
+    )
     return {
         "is it plain, and short enough?": lambda: (
             steps.plain_length(environ, policy.limits.body),
             steps.short_headers(environ, policy.limits.headers),
         ),
-        "id, predictor, host, key": lambda: steps.begin(hot, environ, live, policy),
+        "id, predictor, host, key": lambda: steps.begin_plain(hot, environ, live, policy),
         "parse and check the row": lambda: predict.check_request(
             predict.parse_body(body, "", model.contract, policy.limits),
             model.contract,

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Environ', 'UNUSUAL', 'MOST_NAMES', 'HEADER_NAMES', 'StartResponse', 'Application', 'STATUS_LINES', 'JSON_HEADERS',
            'plain_length', 'measured', 'short_headers', 'may_ask', 'read_whole', 'Replayed', 'as_list', 'HotPath',
-           'add_hot_path', 'begin', 'fixed_headers', 'headers_of', 'record', 'LaneSteps', 'PlainAnswers', 'FastLane']
+           'add_hot_path', 'begin_plain', 'fixed_headers', 'headers_of', 'record', 'LaneSteps', 'PlainAnswers',
+           'FastLane']
 
 # %% ../../nbs/6_service/16_lane.ipynb #ec45f22a
 import time
@@ -27,7 +28,7 @@ from .calm import SMALL
 from .errors import Headers, Reply
 from .keys import authenticate
 from .live import Live
-from .request import BEGUN, IN_PIECES, Begun
+from .request import BEGUN_KEY, IN_PIECES, Begun
 
 # %% ../../nbs/6_service/16_lane.ipynb #b45bbcf7
 Environ = dict[str, Any]
@@ -148,7 +149,7 @@ def add_hot_path(app: App, hot: HotPath) -> None:
     app.extensions.setdefault("hot", {})[hot.path] = hot
 
 # %% ../../nbs/6_service/16_lane.ipynb #2b175056
-def begin(hot: HotPath, environ: Environ, live: Live, policy: Policy) -> Begun | None:
+def begin_plain(hot: HotPath, environ: Environ, live: Live, policy: Policy) -> Begun | None:
     """What a request to `hot` begins with; None for a wrong host.
 
     Raises `NotReadyError`, `UnauthorizedError` or `RateError`.
@@ -198,7 +199,7 @@ class LaneSteps:
     def begin(self, hot: HotPath, environ: Environ) -> Begun | None:
         """What the request begins with; None if it isn't admitted."""
         try:
-            return begin(hot, environ, self.live, self.policy)
+            return begin_plain(hot, environ, self.live, self.policy)
         except Exception:
             return None
 
@@ -227,7 +228,7 @@ class PlainAnswers(LaneSteps):
         body = read_whole(environ["wsgi.input"], length, policy.calm.bodies)
         reply = self.reply(hot, environ, body, begun) if len(body) == length else None
         if reply is None:
-            environ["wsgi.input"], environ[BEGUN] = Replayed(body, environ["wsgi.input"]), begun
+            environ["wsgi.input"], environ[BEGUN_KEY] = Replayed(body, environ["wsgi.input"]), begun
             return None
         headers = headers_of(reply, begun, environ, policy.origins)
         start_response(STATUS_LINES[reply.status], headers)

@@ -41,7 +41,7 @@ def is_installed(path: Path) -> bool:
     standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     places = {place for path in standard for place in (path, path.resolve())}
     return any(
-        {"site-packages", "dist-packages"} & {*file.parts} or places & {*file.parents}
+        any(p.endswith("-packages") for p in file.parts) or places & {*file.parents}
         for file in (path.absolute(), path.resolve())
     )
 

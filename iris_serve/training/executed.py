@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FUNCTIONS', 'SCOPES', 'DECLARATIONS', 'failed_cells', 'executed_cells', 'looks_injected', 'injected_at',
-           'check_injected', 'check_order', 'declaring_cells', 'is_plain', 'running_declared', 'our_values',
+           'check_injected', 'check_order', 'declaring_cells', 'is_plain_value', 'running_declared', 'our_values',
            'running_parameters', 'read_variables', 'in_scope', 'stored_names', 'scopes_of', 'values_given',
            'is_set_again', 'check_not_set_again', 'functions_used', 'OwnCode', 'as_notebook', 'is_ours', 'check_begun',
            'own_code', 'only_declares', 'History', 'remember', 'check_values']
@@ -105,7 +105,7 @@ def declaring_cells(cells: Sequence[str]) -> Sequence[str]:
     return cells[:-1] if at is None else cells[:at]
 
 
-def is_plain(variables: Mapping[str, object], name: str) -> bool:
+def is_plain_value(variables: Mapping[str, object], name: str) -> bool:
     """Does the variable called `name` hold a value that a parameter can have?"""
     return name in variables and isinstance(variables[name], INJECTED)
 
@@ -113,7 +113,7 @@ def is_plain(variables: Mapping[str, object], name: str) -> bool:
 def running_declared(variables: Mapping[str, object], cells: Sequence[str]) -> dict[str, Any]:
     """What the `cells` declare, the last of which begins a run: ours, and plain `variables`."""
     found = declared_in(declaring_cells(cells))
-    declared = {n: what for n, what in found.items() if n in FIELDS or is_plain(variables, n)}
+    declared = {n: what for n, what in found.items() if n in FIELDS or is_plain_value(variables, n)}
     if not declared:
         cure = f"a cell above sets them, and is tagged 'parameters' ({HOW_TO_TAG})"
         raise ValueError(f"no parameters are set before begin(globals()): {cure}")
@@ -125,7 +125,7 @@ def our_values(variables: Mapping[str, object], told: Mapping[str, Any]) -> dict
     """The values of our parameters among a notebook's `variables`; its cells have `told` some."""
     values = {}
     for name in FIELDS:
-        if is_plain(variables, name):
+        if is_plain_value(variables, name):
             values[name] = variables[name]
         elif name in told:
             known = told[name] is not msgspec.UNSET
@@ -368,7 +368,7 @@ def remember(history: History) -> OwnParameters:
     Raises what `running_parameters` does.
     """
     parameters = running_parameters(history.variables, history.cells())
-    declared = [name for name in parameters.declared if is_plain(history.variables, name)]
+    declared = [name for name in parameters.declared if is_plain_value(history.variables, name)]
     history.recorded = {name: deepcopy(history.variables[name]) for name in declared}
     return parameters
 

@@ -352,7 +352,10 @@ def test_bare_papermill_needs_the_kernel_named_where_the_notebook_names_none(own
     done = run(*command, "-k", "python3", "-l", "python")
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     for text in ("README.md", "nbs/index.ipynb", "nbs/tour.ipynb", "nbs/5_training/14_own.ipynb"):
-        assert "papermill mine.ipynb out.ipynb -k python3 -l python -p C 0.5" in (ROOT / text).read_text()
+        assert (
+            "papermill mine.ipynb out.ipynb -k python3 -l python -p C 0.5"
+            in (ROOT / text).read_text()
+        )
 
 
 def test_the_readme_names_the_extra_that_the_chapters_need():
