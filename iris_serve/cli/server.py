@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -145,8 +145,8 @@ def exit_with_parent(parent: Any, grace: float, port: int = 0) -> None:
     os._exit(1)
 
 # %% ../../nbs/9_cli/04_server.ipynb #227fb1d0
-def force_on_second(graceful: Any) -> Any:
-    """A handler that calls `graceful` the first time, and after that kills the workers."""
+def force_on_second(graceful: Any, workers: Callable[[], Iterable[Any]]) -> Any:
+    """A handler that calls `graceful` the first time, and after that kills all `workers`."""
     signals = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -155,7 +155,7 @@ def force_on_second(graceful: Any) -> Any:
         if signals == 1:
             graceful(number, frame)
             return
-        for worker in multiprocessing.active_children():
+        for worker in workers():
             worker.kill()
 
     return handle
@@ -387,7 +387,12 @@ def before_workers(
     server: PatientServer, settings: Settings, address: str, version: int, card: Card
 ) -> None:
     """What the main process does when its signal handlers are set and no worker runs yet."""
-    watch_signals(force_on_second(signal.getsignal(signal.SIGINT)))
+
+    # granian reports the end of a worker that it has not killed itself, so its own come first.
+    def workers() -> list[Any]:
+        return [*server.wrks, *multiprocessing.active_children()]
+
+    watch_signals(force_on_second(signal.getsignal(signal.SIGINT), workers))
     shown = f"[{address}]" if ":" in address else address
     where = f"http://{shown}:{settings.port}"
     served = f"{settings.name} version {version} ({how_served(card)})"

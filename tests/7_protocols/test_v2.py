@@ -654,9 +654,11 @@ def test_a_wrong_value_in_a_single_column_is_reported_with_its_feature(client):
     ],
 )
 def test_a_body_full_of_mistakes_costs_little(client, body):
-    started = time.process_time()
+    started = time.thread_time()
+    json.loads(body)
+    parsed = time.thread_time()
     answer = client.post(INFER, data=body)
-    assert time.process_time() - started < 1
+    assert time.thread_time() - parsed < 100 * (parsed - started)
     assert answer.status_code in (400, 413)  # too many rows are found before wrong values
     assert_refused(answer, answer.status_code)
 

@@ -447,7 +447,7 @@ def test_a_log_that_nobody_reads_makes_nobody_wait_and_what_is_lost_is_counted(m
         assert service.stop(signal.SIGTERM) == 0
         lines = [json.loads(line) for line in service.complaints()]
     lost = lines_lost(metrics_text(Metrics(shared))[0])
-    assert 100 < lost < 200
+    assert 100 < lost <= 200  # where lines come in heaps, not even the first heap may fit
     assert len(lines) == 200 - lost
     for line in lines:
         assert (line["level"], line["message"]) == ("error", "no answer to POST /predict")
