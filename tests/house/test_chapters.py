@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
@@ -19,6 +20,7 @@ BIN = Path(sys.executable).parent
 BY_NAME = {"ids": name_of}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *NOTEBOOKS])
+PARTS = {path.parent for path in NOTEBOOKS}
 UNRECORDED = {"retrain"}  # it prints digests, which depend on the versions of the libraries
 MACHINE = r"/(home|root|work|tmp|Users)/|site-packages"
 MOMENT = r"\d{4}-\d\d-\d\d|\b\d\d:\d\d:\d\d\b"
@@ -189,20 +191,62 @@ def words(cell):
     return [printed, *results] if printed else results
 
 
+def said_again(path, done):
+    """Assert that the cells of the notebook `path` say in the notebook `done` what they said."""
+    for old, new in zip(cells(path), cells(done), strict=True):
+        if words(old) or path.stem not in UNRECORDED:
+            assert words(new) == words(old), source(old)
+
+
+@contextmanager
+def left_alone(folder):
+    """Assert that nothing new stands in `folder` afterwards."""
+    before = {entry.name for entry in folder.iterdir()}
+    yield
+    left = {entry.name for entry in folder.iterdir()} - before
+    assert left <= {".ipynb_checkpoints"}, "a notebook leaves nothing beside it"
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    """A process that runs notebooks in copies of itself, and the file with its complaints."""
+    complaints = tmp_path_factory.mktemp("runner") / "complaints"
+    command = [sys.executable, Path(__file__).with_name("run_notebooks.py")]
+    with complaints.open("w") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True
+        )
+        with process:
+            yield process, complaints
+            process.stdin.close()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, **BY_NAME)
+def test_a_notebook_says_what_it_said(path, runner, tmp_path):
+    process, complaints = runner
+    done = tmp_path / "done.ipynb"
+    with left_alone(path.parent):
+        process.stdin.write(f"{path}\t{done}\t{tmp_path / 'models'}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "0\n", complaints.read_text()[-3000:]
+    said_again(path, done)
+
+
+FIRST = {folder: min(p for p in NOTEBOOKS if p.parent == folder) for folder in PARTS}
+OTHERS = pytest.mark.slow  # what is special about Jupyter shows in one notebook of each part
+IN_JUPYTER = [pytest.param(p, marks=[OTHERS] * (FIRST[p.parent] != p)) for p in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", IN_JUPYTER, **BY_NAME)
 def test_a_notebook_runs_in_plain_jupyter_and_says_what_it_said(path, tmp_path):
     copy, done = tmp_path / path.name, tmp_path / "done.ipynb"
     shutil.copy(path, copy)
     environment = os.environ | {"IRIS_SERVE_MODELS": str(tmp_path / "models")}
-    before = {entry.name for entry in path.parent.iterdir()}
     command = [sys.executable, "-c", RUN, copy, done, path.parent]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    for old, new in zip(cells(path), cells(done), strict=True):
-        if words(old) or path.stem not in UNRECORDED:
-            assert words(new) == words(old), source(old)
-    left = {entry.name for entry in path.parent.iterdir()} - before
-    assert left <= {".ipynb_checkpoints"}, "a notebook leaves nothing beside it"
+    with left_alone(path.parent):
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-3000:]
+    said_again(path, done)
 
 
 def test_nbdev_test_finds_every_notebook_and_skips_no_cell():
