@@ -38,6 +38,7 @@ print(r.retrain(Path("models"), r.Parameters(**json.loads(words))).version)
 """
 TRAP = "raise SystemExit('a module of the working directory was executed')"
 NOBODY = 54321  # an uid that no user has
+SLOW = pytest.mark.slow  # another value of the same kind
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def as_nobody():
     return words
 
 
-@pytest.mark.parametrize("home", [None, "/", "/nobody/has/this"])
+@pytest.mark.parametrize("home", [None, "/nobody/has/this", pytest.param("/", marks=SLOW)])
 def test_a_user_without_name_and_home_retrains(short, tmp_path, home):
     tmp_path.chmod(0o777)  # the directories above are open to nobody else
     notebook, _ = retrained(short, python=(*as_nobody(), sys.executable), HOME=home)
@@ -284,7 +285,7 @@ def own(tmp_path):
 COMMAND = ("-P", "-m", "iris_serve")
 
 
-@pytest.mark.parametrize("home", [None, "/"])
+@pytest.mark.parametrize("home", [None, pytest.param("/", marks=SLOW)])
 def test_a_user_without_name_and_home_retrains_and_makes_again_a_notebook_of_ones_own(
     own, tmp_path, home
 ):
@@ -331,7 +332,10 @@ def test_a_run_needs_no_more_than_the_models_and_the_temporary_directory(own, tm
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-@pytest.mark.parametrize("backend", ["Agg", "TkAgg", "module://backend_interagg", "nonsense"])
+OTHER_BACKENDS = [pytest.param(name, marks=SLOW) for name in ("Agg", "TkAgg", "nonsense")]
+
+
+@pytest.mark.parametrize("backend", ["module://backend_interagg", *OTHER_BACKENDS])
 def test_the_callers_backend_changes_no_report(short, backend):
     notebook, _ = retrained(short, MPLBACKEND=backend)
     assert pictures(notebook) == 1
