@@ -59,19 +59,22 @@ def jupyter():
 SET_AGAIN = "C was set again below begin(globals()), which has recorded 0.5"
 
 
+SLOW = pytest.mark.slow  # another way to do the same
+
+
 @pytest.mark.parametrize(
     "cell",
     [
-        "C = 9",
-        "C *= 2",
-        "for C in (1, 2):\n    pass",
-        "for C in (1, 0.5):\n    pass",
         "%matplotlib inline\nC = 9",
-        "globals().update(C=9)",
-        "if (C := 3): pass",
-        "C = 9\nC = 0.5",
+        "for C in (1, 0.5):\n    pass",
         "def f():\n    global C\n    C = 9\nf()\nC = 0.5",
-        "[(C := x) for x in (9, 0.5)]",
+        pytest.param("C = 9", marks=SLOW),
+        pytest.param("C *= 2", marks=SLOW),
+        pytest.param("for C in (1, 2):\n    pass", marks=SLOW),
+        pytest.param("globals().update(C=9)", marks=SLOW),
+        pytest.param("if (C := 3): pass", marks=SLOW),
+        pytest.param("C = 9\nC = 0.5", marks=SLOW),
+        pytest.param("[(C := x) for x in (9, 0.5)]", marks=SLOW),
     ],
 )
 def test_a_parameter_that_is_set_again_in_a_run_is_refused_when_the_model_is_kept(cell):
