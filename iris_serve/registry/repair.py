@@ -66,7 +66,7 @@ def find_damage(registry: Registry, alias: str) -> list[Damage]:
     folder, numbers = events_folder(registry, alias), event_numbers(registry, alias)
     far = out_of_line(numbers)
     in_line = numbers[: len(numbers) - len(far)]
-    found = [Damage(last, first, "missing") for first, last in gaps(registry, alias)]
+    found = [Damage(last, first, "missing") for first, last in gaps(folder, alias, numbers)]
     after = max(in_line, default=0) + 1
     if after in numbered(folder, f".json{KEPT}"):
         found.append(Damage(after, after, "missing"))

@@ -73,9 +73,8 @@ def version_states(registry: Registry) -> list[str]:
     return found
 
 # %% ../../nbs/4_registry/04_states.ipynb #c17815d6
-def gaps(registry: Registry, alias: str) -> list[tuple[int, int]]:
-    """The first and the last number of each gap in the events of `alias`, unless repaired."""
-    folder, numbers = events_folder(registry, alias), event_numbers(registry, alias)
+def gaps(folder: Path, alias: str, numbers: list[int]) -> list[tuple[int, int]]:
+    """The first and the last number of each gap in the event `numbers`, unless repaired."""
     in_line = numbers[: len(numbers) - len(out_of_line(numbers))]
     found = []
     for before, number in pairwise([0, *in_line]):
@@ -109,7 +108,7 @@ def alias_states(registry: Registry, alias: str) -> list[str]:
     ]
     found += [
         f"{gap_text(*gap)}; 'python -m iris_serve repair' records it"
-        for gap in gaps(registry, alias)
+        for gap in gaps(folder, alias, numbers)
     ]
     for number in out_of_line(numbers):
         what = f"is out of line: no promotion led to its number; {REPAIR}"
