@@ -173,7 +173,7 @@ def model_document(versions: Versions, page: Page | None = None) -> dict[str, An
         numbers = listed_versions(registry)
         listed = alias_documents(registry, page.limit)
     except UntrustedError as error:
-        found = {"trouble": str(error)}
+        found = found or {"trouble": str(error)}
     shown, query = turn(numbers, page)
     return {
         "name": registry.name,
