@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from ..data.rows import Issue
-from ..data.wording import describe_json
+from ..data.wording import describe_json, did_you_mean
 from .errors import QueryError
 
 # %% ../../nbs/6_service/19_pages.ipynb #1879fd3f
@@ -30,6 +30,8 @@ class Page(NamedTuple):
 
 def parameter_issue(name: str, values: list[str]) -> Issue | None:
     """What is wrong with the `values` of the parameter `name`, if anything is."""
+    if name not in BOUNDS:
+        return Issue((name,), f"unknown parameter{did_you_mean(name, [*BOUNDS])}")
     if len(values) > 1:
         return Issue((name,), "duplicate parameter in the query string")
     if not re.fullmatch(r"[1-9][0-9]{0,8}", values[0]) or int(values[0]) > BOUNDS[name]:
@@ -41,11 +43,12 @@ def parameter_issue(name: str, values: list[str]) -> Issue | None:
 def read_page(query: str) -> Page:
     """The page that a query string asks for; raises `QueryError`."""
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=10)
     except ValueError:
         raise QueryError("the query string has too many parameters") from None
-    asked = {name: [v for n, v in pairs if n == name] for name in BOUNDS}
-    asked = {name: values for name, values in asked.items() if values}
+    asked: dict[str, list[str]] = {}
+    for name, value in pairs:
+        asked.setdefault(name, []).append(value)
     issues = [issue for name, values in asked.items() if (issue := parameter_issue(name, values))]
     if issues:
         raise QueryError(issues)
