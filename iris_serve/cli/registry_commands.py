@@ -94,7 +94,9 @@ def with_limit(command: Command) -> Command:
 @with_limit
 @with_settings()
 def versions(settings: Settings, limit: int) -> None:
-    """List the versions with their aliases, the newest first; a star marks the current.
+    """List the versions and their aliases; a star marks the current.
+
+    The newest come first.
 
     \b
     Examples:
@@ -303,7 +305,9 @@ def history_row(registry: "Registry", alias: str, number: int) -> list[str]:
 @with_limit
 @with_settings()
 def history(settings: Settings, alias: str, limit: int) -> None:
-    """List the promotions of an alias, the newest first: when, who, which step, and why.
+    """List all promotions of an alias: when, who, which step, and why.
+
+    The newest come first. An event that is damaged is listed, and makes the exit code 1.
 
     \b
     Examples:
@@ -362,7 +366,7 @@ def verify(settings: Settings, version: str | None) -> None:
 @click.command()
 @with_settings()
 def repair(settings: Settings) -> None:
-    """Set damaged events of aliases aside, so that promoting works again.
+    """Set damaged promotions aside, so that promoting works again.
 
     Nothing is removed: a damaged event is kept under another name, and the history says so.
     The alias points where the last event before it pointed. Lists what is left for you.
@@ -371,10 +375,13 @@ def repair(settings: Settings) -> None:
     Example:
       python -m iris_serve repair
     """
+    from iris_serve.registry.registry import NoModelError
     from iris_serve.registry.repair import repair as repair_events
     from iris_serve.registry.states import registry_states
 
     registry = registry_of(settings)
+    if not (registry.versions() or registry.folder.exists()):
+        raise NoModelError(f"{registry.name} has no version yet; there is nothing to repair")
     repaired = repair_events(registry)
     for event in repaired:
         click.echo(f"{settings.name}: alias {event.alias}: {event.why}")
