@@ -74,7 +74,7 @@ def aliases_by_version(registry: "Registry") -> tuple[dict[int, list[str]], list
         wrong += told(partial(look, alias), about)
     return found, list(dict.fromkeys(wrong))
 
-
+# %% ../../nbs/9_cli/07_registry_commands.ipynb #a9d8dc20
 def print_beside(lines: Sequence[str], left: int = 0, most: int = 0) -> None:
     """Print the `lines` to standard error; and that `left` more than `most` were not listed."""
     for line in lines:
@@ -299,7 +299,7 @@ def history_row(registry: "Registry", alias: str, number: int) -> list[str]:
     except ArtifactError as error:
         return ["damaged", "-", "-", str(error)]
 
-
+# %% ../../nbs/9_cli/07_registry_commands.ipynb #79106f55
 @click.command()
 @click.option("--alias", default="current", metavar="NAME", help="The alias [current].")
 @with_limit

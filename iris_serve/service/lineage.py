@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAGE_HEADERS', 'document_or_trouble', 'to_plain', 'find_trouble', 'registry_trouble', 'models_document',
            'alias_document', 'trusted_run', 'run_document', 'trusted_card', 'served_document', 'version_documents',
-           'alias_documents', 'model_document', 'version_document', 'recorded_page', 'document_response',
-           'make_lineage']
+           'alias_documents', 'model_document', 'history_document', 'version_document', 'recorded_page',
+           'document_response', 'asked_page', 'make_lineage']
 
 # %% ../../nbs/6_service/13_lineage.ipynb #8f5236a6
 import os
@@ -31,6 +31,8 @@ from iris_serve.registry.registry import (
     read_event,
 )
 from ..registry.states import registry_states
+
+# %% ../../nbs/6_service/13_lineage.ipynb #6b321cac
 from .app import predict_response
 from .errors import UntrustedError, json_reply
 from .live import public_reason
@@ -163,7 +165,7 @@ def alias_documents(registry: Registry, limit: int) -> dict[str, dict[str, Any]]
         for alias in names
     }
 
-
+# %% ../../nbs/6_service/13_lineage.ipynb #7cf39ef5
 def model_document(versions: Versions, page: Page | None = None) -> dict[str, Any]:
     """What `GET /models/{name}` tells: a page of versions with their runs, aliases, and links."""
     registry, page, found = versions.registry, page or Page(), registry_trouble(versions)
@@ -183,6 +185,14 @@ def model_document(versions: Versions, page: Page | None = None) -> dict[str, An
         "aliases": listed,
         **found,
     }
+
+# %% ../../nbs/6_service/13_lineage.ipynb #eeb524e8
+def history_document(versions: Versions, name: str, alias: str, page: Page) -> dict[str, Any]:
+    """What `GET /models/{name}/aliases/{alias}` tells: what it means, and a page of its history."""
+    check_model_name(versions, name)
+    check_alias(versions.registry, alias)
+    found = alias_document(versions.registry, alias, page=page)
+    return {"name": name, "alias": alias, **found}
 
 # %% ../../nbs/6_service/13_lineage.ipynb #e34aa0e1
 def version_document(versions: Versions, version: int) -> dict[str, Any]:
@@ -235,6 +245,11 @@ def document_response(document: dict[str, Any], version: int | None = None) -> R
         response.headers["X-Model-Version"] = str(version)
     return response
 
+
+def asked_page() -> Page:
+    """The page that this request asks for; raises `QueryError`."""
+    return read_page(request.query_string.decode("latin-1"))
+
 # %% ../../nbs/6_service/13_lineage.ipynb #bfa8adf7
 def make_lineage(versions: Versions) -> Blueprint:
     """The routes below `/models`, for the model and the registry of `versions`."""
@@ -248,16 +263,11 @@ def make_lineage(versions: Versions) -> Blueprint:
     @lineage.get("/models/<name>")
     def model(name: str) -> Response:
         find_version(versions, name, versions.live.alias)  # another name, or nothing to serve
-        page = read_page(request.query_string.decode("latin-1"))
-        return document_response(model_document(versions, page))
+        return document_response(model_document(versions, asked_page()))
 
     @lineage.get("/models/<name>/aliases/<alias>")
     def history(name: str, alias: str) -> Response:
-        check_model_name(versions, name)
-        check_alias(versions.registry, alias)
-        page = read_page(request.query_string.decode("latin-1"))
-        found = alias_document(versions.registry, alias, page=page)
-        return document_response({"name": name, "alias": alias, **found})
+        return document_response(history_document(versions, name, alias, asked_page()))
 
     @lineage.get(one)
     def version(name: str, v: str) -> Response:
