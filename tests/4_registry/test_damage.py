@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from services import Service
 
 from iris_serve.__main__ import main
 from iris_serve.cli.server import make_app
@@ -671,3 +672,16 @@ def test_only_what_it_takes_to_serve_is_looked_at_for_a_start(long, monkeypatch)
 def test_a_history_that_was_never_repaired_can_be_read_by_earlier_releases():
     event = Event(version=1, card="", previous=None, when=datetime.now(UTC), why="x")
     assert "repaired" not in json.loads(to_json(event))
+
+
+@pytest.mark.parametrize("careless", [False, True])
+def test_a_start_says_in_one_line_that_others_may_write_and_serves_all_the_same(models, careless):
+    if careless:
+        (models / "iris" / "1").chmod(0o777)
+    with Service(models) as service:
+        service.ready()
+        service.process.terminate()
+        told = service.process.stderr.read().splitlines()
+    lines = [line for line in told if "others may write to" in line]
+    assert len(lines) == careless
+    assert all(line.endswith(f"chmod -R go-w {models / 'iris'}") for line in lines)
