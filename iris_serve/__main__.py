@@ -14,6 +14,7 @@ from .cli.commands import Commands, with_settings
 from iris_serve.cli.registry_commands import (
     history,
     promote,
+    repair,
     reproduce,
     rollback,
     show,
@@ -26,7 +27,7 @@ from .cli.training_commands import add, retrain, sample, train
 # %% ../nbs/9_cli/01_main.ipynb #9685cddb
 COMMANDS = [
     *(train, retrain, add, sample),
-    *(versions, show, promote, rollback, history, verify, reproduce),
+    *(versions, show, promote, rollback, history, verify, repair, reproduce),
 ]
 
 

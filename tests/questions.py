@@ -179,6 +179,7 @@ READING = [
         "/docs/swagger-ui-bundle.js",
         "/models",
         "/models/iris",
+        "/models/iris/aliases/current",
         ONE,
     ),
     *(f"{ONE}/notebook", "/v1/models", "/v1/models/iris", "/v1/models/iris/versions/1"),

@@ -47,6 +47,7 @@ from ..model.load import check_versions, open_verified, read_verified
 from ..model.save import FOREST_FILE, how_served
 from ..registry.records import read_records
 from ..registry.registry import current
+from ..registry.states import exposed
 from ..service.access import exposure_warning
 from ..service.access_log import stop_queues
 from ..service.calm import BODIES, LARGE
@@ -421,6 +422,8 @@ def serve(settings: Settings) -> None:
         ensure_model(settings)
         registry = registry_of(settings)
         event = current(registry)
+        for line in exposed(registry, event.version):
+            print(line, file=sys.stderr)
         card = check_loadable(registry.path(event.version), event.card)
         server = production_server(settings, address)
         started = partial(before_workers, server, settings, address, event.version, card)

@@ -81,16 +81,17 @@ def read_artifact_file(path: Path, name: str) -> bytes:
 
     Raises `ArtifactError` if there is none, or if it is a link, a pipe or a device.
     """
+    place = os.path.join(path, name)
     try:
-        if (path / name).is_symlink():
+        if os.path.islink(place):
             raise OSError(errno.ELOOP, "it is a symbolic link")
-        with open(path / name, "rb", opener=open_no_follow) as file:
+        with open(place, "rb", opener=open_no_follow) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
             if found.st_size > MAX_FILE_BYTES:
                 raise OSError(errno.EFBIG, f"it is larger than {MAX_FILE_BYTES} bytes")
-            return file.read(MAX_FILE_BYTES)
+            return file.read(found.st_size)  # asking for more takes the memory before it reads
     except OSError as error:
         raise ArtifactError(f"{path} has no readable {name}: {error.strerror}") from None
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Schema', 'REFERENCE', 'Served', 'Datatype', 'Size', 'TensorParameters', 'BODY_TYPES', 'reference', 'components',
            'IssueDetail', 'ErrorBody', 'Problem', 'Failure', 'Service', 'Alive', 'Ready', 'ModelLink', 'Models',
-           'Listed', 'Alias', 'Model', 'Links', 'Version', 'InferInput', 'InferRequestedOutput', 'InferRequest',
-           'InferOutput', 'InferResponse', 'TensorKind', 'ModelMetadata', 'ServerMetadata', 'Health', 'ModelNames',
-           'ModelReady', 'IndexRequest', 'IndexEntry', 'V1Error', 'V1State', 'V1Model']
+           'Listed', 'Alias', 'AliasHistory', 'Model', 'Links', 'Version', 'InferInput', 'InferRequestedOutput',
+           'InferRequest', 'InferOutput', 'InferResponse', 'TensorKind', 'ModelMetadata', 'ServerMetadata', 'Health',
+           'ModelNames', 'ModelReady', 'IndexRequest', 'IndexEntry', 'V1Error', 'V1State', 'V1Model']
 
 # %% ../../nbs/8_openapi/02_types.ipynb #e975b96f
 from collections.abc import Sequence
@@ -101,11 +101,12 @@ class Ready(Struct):
 
 # %% ../../nbs/8_openapi/02_types.ipynb #ee7fc43a
 class ModelLink(Struct):
-    """The model that is served, its version in service, and where to go on."""
+    """The model that is served, its version in service, what is wrong, and where to go on."""
 
     name: str
     version: str
     link: str
+    trouble: str | UnsetType = UNSET
 
 
 class Models(Struct):
@@ -127,21 +128,33 @@ class Listed(Struct):
     trouble: str | UnsetType = UNSET
 
 
-class Alias(Struct):
-    """What an alias means, and its latest promotions, the oldest first."""
+class Alias(Struct, kw_only=True):
+    """What an alias means, and its latest promotions, the oldest first; `next` leads to others."""
 
     version: str | UnsetType = UNSET
     promotions: int | UnsetType = UNSET
     history: list[Event] | UnsetType = UNSET
+    link: str | UnsetType = UNSET
+    next: str | UnsetType | None = UNSET
     trouble: str | UnsetType = UNSET
 
 
-class Model(Struct):
-    """The latest versions of a model, and its aliases."""
+class AliasHistory(Alias, kw_only=True):
+    """A page of the promotions of an alias of a model."""
+
+    name: str
+    alias: str
+
+
+class Model(Struct, kw_only=True):
+    """The latest versions of a model, `next` before them, and its aliases."""
 
     name: str
     versions: list[Listed]
     aliases: dict[str, Alias]
+    count: int
+    next: str | None
+    trouble: str | UnsetType = UNSET
 
 # %% ../../nbs/8_openapi/02_types.ipynb #260f68f1
 class Links(Struct):
@@ -302,7 +315,7 @@ class V1Model(Struct):
 
 # %% ../../nbs/8_openapi/02_types.ipynb #8ee42f30
 BODY_TYPES = (
-    *(Problem, Failure, Service, Alive, Ready, Models, Model, Version),
+    *(Problem, Failure, Service, Alive, Ready, Models, Model, AliasHistory, Version),
     *(ServerMetadata, Health, ModelNames, ModelMetadata, ModelReady, IndexRequest, IndexEntry),
     *(InferRequest, InferResponse, V1Model),
 )

@@ -39,7 +39,7 @@ from iris_serve.service.request import (
     read_body,
     to_response,
 )
-from ..service.versions import Versions, requested_predictor
+from ..service.versions import Versions, latest_versions, requested_predictor
 
 # %% ../../nbs/7_protocols/01_v2.ipynb #32a9827b
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
@@ -88,7 +88,7 @@ def platform_name(predictor: Predictor) -> str:
 
 def model_metadata(predictor: Predictor, versions: Versions) -> Reply:
     """The reply to `GET /v2/models/{name}`, for the version that `predictor` is."""
-    numbers = [str(version) for version in versions.registry.versions()[-MAX_LISTED_VERSIONS:]]
+    numbers = [str(version) for version in latest_versions(versions, MAX_LISTED_VERSIONS)]
     model = {"name": predictor.name, "versions": numbers, "platform": platform_name(predictor)}
     return json_reply(200, model | tensor_metadata(predictor), predictor)
 
@@ -113,7 +113,7 @@ def wants_ready_only(body: bytes) -> bool:
 def repository_index_reply(versions: Versions, ready: bool = False) -> Reply:
     """The reply to `POST /v2/repository/index`: all versions, or only those that are `ready`."""
     entries = []
-    for version in versions.registry.versions()[-MAX_LISTED_VERSIONS:]:
+    for version in latest_versions(versions, MAX_LISTED_VERSIONS):
         entry = {"name": versions.registry.name, "version": str(version)}
         if version in versions.loaded:
             entries.append(entry | {"state": "READY", "reason": ""})

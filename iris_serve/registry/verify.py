@@ -7,6 +7,7 @@ __all__ = ['resolve', 'effective_history', 'rollback', 'version_issues', 'alias_
 
 # %% ../../nbs/4_registry/03_verify.ipynb #7b0d2b72
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 
 from ..model.atomic import ArtifactError, read_artifact_file, sha256
@@ -18,11 +19,13 @@ from iris_serve.registry.registry import (
     alias_names,
     current,
     event_numbers,
+    events_folder,
     history,
     promote,
     promoted_cards,
-    read_event,
+    read_event_file,
 )
+from .states import exposed, registry_states, told
 
 # %% ../../nbs/4_registry/03_verify.ipynb #a7214ceb
 def resolve(registry: Registry, word: str) -> int:
@@ -45,6 +48,8 @@ def effective_history(past: list[Event]) -> list[int]:
     """The versions in `past` that were not taken back, in order; the last one is current."""
     stack: list[int] = []
     for event in past:
+        if event.repaired:
+            continue
         while event.rollback and stack and stack[-1] != event.version:
             stack.pop()
         if not stack or stack[-1] != event.version:
@@ -65,21 +70,26 @@ def rollback(registry: Registry, alias: str = "current", why: str = "taken back"
     return promote(registry, stack[-2], why, alias, after=last, rollback=True)
 
 # %% ../../nbs/4_registry/03_verify.ipynb #7a192e60
-def version_issues(registry: Registry, version: int) -> list[str]:
-    """What is wrong with `version`, in words: its first contradiction, or nothing."""
-    try:
-        check_version(registry.path(version), promoted_cards(registry).get(version, ()))
-    except (ArtifactError, NoModelError) as error:
-        return [f"version {version}: {error}"]
-    return []
+def version_issues(registry: Registry, version: int, anchors: Iterable[str] = ()) -> list[str]:
+    """What is wrong with `version`, in words: its first contradiction, or nothing.
+
+    The `anchors` are the digests of its card in all events that name it.
+    """
+    return told(
+        lambda: bool(check_version(registry.path(version), anchors)), f"version {version}: "
+    )
 
 # %% ../../nbs/4_registry/03_verify.ipynb #83f33ba3
 def alias_issues(registry: Registry, alias: str) -> list[str]:
     """What is wrong with the history of `alias`, in words."""
-    found = []
+    folder, found = events_folder(registry, alias), list[str]()
+    seen = {0}  # the version of an event that stands for a damaged one, and for nothing else
     for number in event_numbers(registry, alias):
         try:
-            registry.path(read_event(registry, alias, number).version)
+            event = read_event_file(folder, alias, number)
+            if event.version not in seen:
+                seen.add(event.version)
+                registry.path(event.version)
         except (ArtifactError, NoModelError) as error:
             found.append(f"alias {alias}: {error}")
     return found
@@ -88,11 +98,11 @@ def alias_issues(registry: Registry, alias: str) -> list[str]:
 def unfinished_promotions(registry: Registry, versions: list[int]) -> list[str]:
     """Which of `versions` say that they were promoted and never were, in words."""
     found = []
-    with suppress(ArtifactError):
+    with suppress(ArtifactError, OSError):
         pasts = [history(registry, alias) for alias in alias_names(registry)]
         promoted = {event.version for past in pasts for event in past}
         for version in sorted(set(versions) & set(registry.versions()) - promoted):
-            with suppress(ArtifactError):
+            with suppress(ArtifactError, OSError):
                 if read_run(registry.path(version)).promoted:
                     said = "its run record says promoted, and no alias has ever pointed at it"
                     found.append(f"version {version}: {said}; if it is wanted: promote {version}")
@@ -102,9 +112,17 @@ def unfinished_promotions(registry: Registry, versions: list[int]) -> list[str]:
 def verify(registry: Registry, version: int | None = None) -> list[str]:
     """What is wrong with `version`, or with the whole registry, in words; empty if nothing is.
 
-    Raises `ArtifactError` if the registry's own directories are links.
+    No version is opened as long as the promotions of an alias can't be listed.
     """
-    versions = registry.versions() if version is None else [version]
-    found = [issue for v in versions for issue in version_issues(registry, v)]
-    found += [issue for alias in alias_names(registry) for issue in alias_issues(registry, alias)]
-    return list(dict.fromkeys(found + unfinished_promotions(registry, versions)))
+    found = registry_states(registry)
+
+    def look() -> None:
+        versions = registry.versions() if version is None else [version]
+        cards = promoted_cards(registry)
+        for number in versions:
+            found.extend(version_issues(registry, number, cards.get(number, ())))
+        for alias in alias_names(registry):
+            found.extend(alias_issues(registry, alias))
+        found.extend(unfinished_promotions(registry, versions))
+
+    return list(dict.fromkeys(found + told(look) + exposed(registry)))

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['VERSIONS_LOG', 'MAX_LOGGED', 'LOGGED', 'LOGGED_LOCK', 'MAX_REFUSED', 'VERSION_NUMBER', 'log_once', 'untrusted_errors',
-           'LoadedVersions', 'Refusals', 'Versions', 'alias_version', 'check_model_name', 'find_version',
-           'find_predictor', 'requested_predictor']
+           'listed_versions', 'LoadedVersions', 'Refusals', 'Versions', 'check_alias', 'alias_version',
+           'latest_versions', 'check_model_name', 'find_version', 'find_predictor', 'requested_predictor']
 
 # %% ../../nbs/6_service/07_versions.ipynb #036fd134
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 
 from cachetools import LRUCache, TTLCache
 
+from ..data.wording import shorten
 from ..model.load import Predictor, VersionPredictor
 from ..registry.records import PickleError
 from iris_serve.registry.registry import (
@@ -23,6 +25,8 @@ from iris_serve.registry.registry import (
     NoModelError,
     Registry,
     current,
+    events_folder,
+    name_some,
     open_version,
     recorded_card,
 )
@@ -59,6 +63,12 @@ def untrusted_errors(registry: Registry, what: str) -> Iterator[None]:
         key = f"{registry.folder} {what} {why}"
         log_once(key, f"{registry.name} {what} cannot be trusted: {error}")
         raise UntrustedError(f"{what} cannot be trusted: {why}") from error
+
+# %% ../../nbs/6_service/07_versions.ipynb #b206b06e
+def listed_versions(registry: Registry) -> list[int]:
+    """The numbers of all versions; raises `UntrustedError` if they can't be listed."""
+    with untrusted_errors(registry, "the list of versions"):
+        return registry.versions()
 
 # %% ../../nbs/6_service/07_versions.ipynb #f86b9026
 class LoadedVersions:
@@ -124,6 +134,7 @@ class Versions:
         self.opening: dict[int, threading.Lock] = {}
         self.room, self.lock = threading.Semaphore(most), threading.Lock()
         self.aliases: TTLCache[str, int] = TTLCache(100, POLL_SECONDS)
+        self.troubles: TTLCache[str, str | None] = TTLCache(1, POLL_SECONDS)
 
     def get(self, version: int) -> VersionPredictor:
         """The predictor for `version`; raises `NoModelError`, `UntrustedError`, `PickleError`."""
@@ -146,6 +157,14 @@ class Versions:
         return predictor
 
 # %% ../../nbs/6_service/07_versions.ipynb #4464a361
+def check_alias(registry: Registry, alias: str) -> None:
+    """Raise `NoModelError` if `alias` is none, `UntrustedError` if that can't be told."""
+    with untrusted_errors(registry, f"alias {shorten(alias)}"):
+        if not NAME_PATTERN.fullmatch(alias) or not os.path.lexists(events_folder(registry, alias)):
+            there = name_some(registry.versions())
+            raise NoModelError(f"{registry.name} has no such version or alias; {there} exist")
+
+
 def alias_version(versions: Versions, alias: str) -> int:
     """The number of the version that `alias` means, or meant a moment ago.
 
@@ -155,14 +174,20 @@ def alias_version(versions: Versions, alias: str) -> int:
         if known := versions.aliases.get(alias):
             return known
     registry = versions.registry
-    if not NAME_PATTERN.fullmatch(alias) or not (registry.folder / "aliases" / alias).is_dir():
-        there = registry.versions()[-20:]
-        raise NoModelError(f"{registry.name} has no such version or alias; {there} exist")
+    check_alias(registry, alias)
     with untrusted_errors(registry, f"alias {alias}"):
         version = current(registry, alias).version
     with versions.lock:
         versions.aliases[alias] = version
     return version
+
+# %% ../../nbs/6_service/07_versions.ipynb #61d95cca
+def latest_versions(versions: Versions, most: int) -> list[int]:
+    """The numbers of the latest `most` versions; of the one in service if none can be listed."""
+    try:
+        return listed_versions(versions.registry)[-most:]
+    except UntrustedError:
+        return [versions.live.pin().version]
 
 # %% ../../nbs/6_service/07_versions.ipynb #cd279532
 def check_model_name(versions: Versions, name: str) -> None:

@@ -239,7 +239,7 @@ def test_every_reply_is_as_documented(app, spec):
     client = app.test_client()
     for route in routes(app):
         method, path = route.split(" ")
-        place = path.replace("{name}", "iris").replace("{v}", "current")
+        place = re.sub(r"\{(v|alias)\}", "current", path.replace("{name}", "iris"))
         operation = spec["paths"][path][method.lower()]
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
         asked = [example["value"] for example in body.get("examples", {}).values()] or [{}]
@@ -256,7 +256,7 @@ def test_a_service_without_a_model_sends_only_documented_statuses(tmp_path, spec
     client, refused = empty.test_client(), set()
     for route in routes(empty):
         method, path = route.split(" ")
-        place = path.replace("{name}", "iris").replace("{v}", "current")
+        place = re.sub(r"\{(v|alias)\}", "current", path.replace("{name}", "iris"))
         answer = client.open(place, method=method, json={} if method == "POST" else None)
         operation = spec["paths"][path][method.lower()]
         assert str(answer.status_code) in operation["responses"], (route, answer.status_code)

@@ -64,7 +64,7 @@ def test_every_reply_and_every_example_is_as_documented(apps, name):
     client = app.test_client()
     for path, item in spec["paths"].items():
         for method, operation in item.items():
-            place = path.replace("{name}", "iris").replace("{v}", "current")
+            place = re.sub(r"\{(v|alias)\}", "current", path.replace("{name}", "iris"))
             bodies = operation.get("requestBody", {}).get("content", {})
             for kind, content in (bodies or {None: {}}).items():
                 examples = [example["value"] for example in content.get("examples", {}).values()]

@@ -133,10 +133,10 @@ def test_retrain_without_its_extra_says_in_one_line_what_to_install(tmp_path, mo
 
 def test_promote_changes_the_version_that_the_list_marks_as_current(models):
     ask("retrain", "-p", "n_estimators", 1, "-p", "promote", "never", "--models", models)
-    assert ask("versions", "--models", models).output.startswith("*    1")
+    assert ask("versions", "--models", models).output.splitlines()[1].startswith("*    1")
     assert ask("promote", 2, "--models", models).exit_code == 0
     lines = ask("versions", "--models", models).output.splitlines()
-    assert [line[0] for line in lines] == [" ", "*"]
+    assert [line[0] for line in lines] == ["*", " "]
     assert current(Registry(models)).version == 2
 
 
@@ -159,8 +159,8 @@ def test_a_damaged_version_is_not_promoted(models):
 def test_columns_are_aligned_without_tabs(pair):
     ask("promote", 1, "--alias", "canary", "--models", pair)
     lines = ask("versions", "--models", pair).output.splitlines()
-    assert [line[:6] for line in lines] == ["     1", "*    2"]
-    assert ["canary" in lines[0], "current" in lines[1]] == [True, True]
+    assert [line[:6] for line in lines] == ["*    2", "     1"]
+    assert ["canary" in lines[1], "current" in lines[0]] == [True, True]
     assert len({line.index("accuracy") for line in lines}) == 1
     for words in (("versions",), ("show", 1), ("history",), ("verify",), ("show", 1, "--json")):
         done = ask(*words, "--models", pair)
@@ -170,9 +170,9 @@ def test_columns_are_aligned_without_tabs(pair):
 def test_a_damaged_version_is_listed_with_what_is_wrong(pair):
     (pair / "iris" / "1" / "run.json").unlink()
     lines = ask("versions", "--models", pair).output.splitlines()
-    assert "damaged" in lines[0]
-    assert "run.json" in lines[0]
-    assert lines[1].startswith("*    2")
+    assert "damaged" in lines[1]
+    assert "run.json" in lines[1]
+    assert lines[0].startswith("*    2")
 
 
 def test_show_prints_one_printable_line_for_each_feature_whatever_its_name():
@@ -211,7 +211,7 @@ def test_rollback_goes_back_until_there_is_nothing_before(pair):
     done = ask("rollback", "--why", "complaints", "--models", pair)
     assert (done.exit_code, done.output) == (0, "iris: current is version 1 again, was 2\n")
     listed = ask("history", "--models", pair).output.splitlines()
-    assert listed[-1].endswith("2 -> 1  rollback: complaints")
+    assert listed[0].endswith("2 -> 1  rollback: complaints")
     assert len(listed) == 3
     done = ask("rollback", "--models", pair)
     assert (done.exit_code, done.output.count("\n")) == (1, 1)

@@ -141,6 +141,7 @@ DEFINED_TWICE = {
     "add": COMMAND,
     "history": COMMAND,
     "promote": COMMAND,
+    "repair": COMMAND,
     "reproduce": COMMAND,
     "retrain": COMMAND,
     "rollback": COMMAND,
