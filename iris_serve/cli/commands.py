@@ -141,7 +141,7 @@ class Commands(OptionsBefore):
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             command.context_class = Line
-            check_taken(ctx, command, (ctx.default_map or {}).get(command.name, ()))
+            check_taken(ctx, command, (ctx.default_map or {}).get(name or "", ()))
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
