@@ -1,13 +1,16 @@
 """The command line as people expect it: names, options, completion, JSON, files, bars, pruning."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from importlib.metadata import version
 
 import pytest
@@ -463,6 +466,7 @@ def test_a_directory_that_is_not_there_is_an_error_with_the_right_example(tmp_pa
 def on_terminal(words, interrupt=False):
     """The exit code, standard output, and what a terminal shows of standard error in the end."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "iris_serve", *map(str, words)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as run:
