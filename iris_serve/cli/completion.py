@@ -70,7 +70,7 @@ def complete_name(ctx: click.Context, param: click.Parameter, text: str) -> Item
     settings = settings_so_far(ctx)
     return starting(model_folders(Path(settings.models)), text) if settings else []
 
-
+# %% ../../nbs/9_cli/12_completion.ipynb #7ca75977
 def complete_alias(ctx: click.Context, param: click.Parameter, text: str) -> Items:
     """The aliases that begin with `text`."""
     settings = settings_so_far(ctx)

@@ -116,7 +116,7 @@ def process_on(port: int) -> str:
             continue
     return ""
 
-
+# %% ../../nbs/9_cli/09_doctor.ipynb #364b404d
 def port_check(settings: Settings) -> Check:
     """Whether a service could listen where `settings` say."""
     from iris_serve.cli.listen import AddressError, listen_alone
@@ -142,7 +142,7 @@ def can_write(folder: Path) -> bool:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
-
+# %% ../../nbs/9_cli/09_doctor.ipynb #1094173c
 def version_check(settings: Settings) -> Check:
     """Which version would be served; raises what opening the registry raises."""
     from iris_serve.model.card import read_card
@@ -162,7 +162,7 @@ def version_check(settings: Settings) -> Check:
         return Check("model", found, "it needs pip install 'iris_serve[retrain]'", "stop")
     return Check("model", found)
 
-
+# %% ../../nbs/9_cli/09_doctor.ipynb #a4452ee5
 def model_checks(settings: Settings) -> list[Check]:
     """Whether the directory with the models can be used, and whether there is one to serve."""
     folder = Path(settings.models).absolute()

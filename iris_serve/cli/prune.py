@@ -68,7 +68,7 @@ def tell_staying(registry: "Registry", keep: int) -> None:
         if version in meant:
             click.echo(f"version {version} stays: {', '.join(meant[version])} has meant it")
 
-
+# %% ../../nbs/9_cli/11_prune.ipynb #9e325d76
 @click.command()
 @click.option("--keep", type=click.IntRange(min=1), required=True, help="Keep the newest N.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
