@@ -21,6 +21,7 @@ from iris_serve.__main__ import main
 from iris_serve.model.card import read_card
 from iris_serve.registry.registry import Registry, history, open_predictor, promote
 from iris_serve.registry.verify import verify
+from iris_serve.service.app import create_app
 from iris_serve.service.predict import predict_reply
 
 JSON_COMMANDS = [
@@ -560,3 +561,23 @@ def test_the_help_imports_neither_numpy_nor_what_only_doctor_needs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+# What the service answers
+
+
+def test_json_replies_end_with_a_newline_except_those_whose_bytes_clients_know(models):
+    predictor = open_predictor(Registry(models))
+    client = create_app(predictor).test_client()
+    one, many = [6.1, 2.8, 4.7, 1.2], [[6.1, 2.8, 4.7, 1.2]]
+    assert client.post("/predict", json={"features": one}).data == b'{"prediction": 1}'
+    ended = [
+        client.get("/"),
+        client.get("/nowhere"),
+        client.post("/predict", json={"features": many}),
+        client.post("/predict", json={"features": one[:3]}),
+        client.post("/predict?detail=true", json={"features": one}),
+    ]
+    for reply in ended:
+        assert reply.data.endswith(b"}\n")
+        assert int(reply.headers["Content-Length"]) == len(reply.data)
