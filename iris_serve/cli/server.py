@@ -38,6 +38,7 @@ from granian.log import LogLevels
 from msgspec.structs import replace
 
 # %% ../../nbs/9_cli/04_server.ipynb #9f91ac48
+from .commands import as_started
 from .listen import claimed
 from .settings import Settings, SettingsError, registry_of
 from ..model.atomic import ArtifactError
@@ -418,7 +419,7 @@ def serve(settings: Settings) -> None:
     with claimed(settings.host, settings.port) as address, shared_directory(settings) as settings:
         policy = policy_from(settings, settings.host, address)
         if careless := exposure_warning(address, policy.keys):
-            print(careless, file=sys.stderr)
+            print(as_started(careless), file=sys.stderr)
         ensure_model(settings)
         registry = registry_of(settings)
         event = current(registry)

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['KEY_EXAMPLE', 'AccessLog', 'LogFormat', 'SCHEMA', 'ENV_PREFIX', 'Settings', 'variable', 'option', 'setting_rows',
            'is_platform_variable', 'SettingsError', 'unknown_variable', 'from_environment', 'expectation',
-           'wrong_value', 'expanded_paths', 'read_settings', 'registry_of']
+           'wrong_value', 'expanded_paths', 'read_settings', 'registry_of', 'existing_registry']
 
 # %% ../../nbs/9_cli/02_settings.ipynb #04796ad0
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -166,3 +167,14 @@ def registry_of(settings: Settings) -> "Registry":
     from iris_serve.registry.registry import Registry
 
     return Registry(Path(settings.models), settings.name)
+
+# %% ../../nbs/9_cli/02_settings.ipynb #8c1ea011
+def existing_registry(settings: Settings) -> "Registry":
+    """The registry that `settings` name; raises `FileNotFoundError` without its directory."""
+    if not Path(settings.models).exists():
+        example = f"python -m iris_serve train --models {quote(settings.models)}"
+        raise FileNotFoundError(
+            f"there is no directory {shorten(settings.models, 200)}; name another with --models, "
+            f"or make a first model there: {example}"
+        )
+    return registry_of(settings)

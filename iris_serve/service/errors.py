@@ -68,9 +68,10 @@ def json_reply(
     predictor: Predictor | None = None,
     answers: Sequence[Value] = (),
     question: Question | None = None,
+    end: str = "\n",
 ) -> Reply:
-    """`value` as JSON, with `status`; the version of `predictor`, if given, is in a header."""
-    body, headers = json.dumps(value).encode("ascii"), version_header(predictor)
+    """`value` as JSON and `end`, with `status`; a header has the version of any `predictor`."""
+    body, headers = (json.dumps(value) + end).encode("ascii"), version_header(predictor)
     return Reply(status, body, headers, answers, None, question)
 
 # %% ../../nbs/6_service/04_errors.ipynb #d41e6a78

@@ -294,7 +294,7 @@ def detailed_answers(
 @lru_cache(maxsize=256, typed=True)
 def class_body(answer: Value) -> bytes:
     """The body of the reply to one row whose class is `answer`."""
-    return json_reply(200, {"prediction": answer}).body
+    return json_reply(200, {"prediction": answer}, end="").body
 
 # %% ../../nbs/6_service/02_predict.ipynb #74011eb8
 def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
@@ -307,7 +307,8 @@ def answer_request(asked: PredictRequest, predictor: Predictor) -> Reply:
     value: dict[str, Any]
     if not asked.detail:
         value = {"predictions": answers} if asked.many else {"prediction": answers[0]}
-        return json_reply(200, value, predictor, answers, question)
+        end = "\n" if asked.many else ""
+        return json_reply(200, value, predictor, answers, question, end)
     details = detailed_answers(asked, answers, predictor)
     value = {"predictions": details} if asked.many else details[0]
     model = {"model": predictor.name, "version": str(predictor.version)}

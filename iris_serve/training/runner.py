@@ -211,7 +211,7 @@ def execute_notebook(
             with_doubled_braces(notebook),
             with_doubled_braces(executed),
             parameters=injected,
-            progress_bar=progress,
+            progress_bar={"leave": False} if progress else False,
             kernel_name="python3",  # for a notebook that names none, or one that isn't here
             language="python",
             kernel_manager_class=manager_class,

@@ -167,7 +167,9 @@ def test_all_that_is_wrong_is_named_where_it_is(question, places):
 
 def test_boolean_classes_are_answered_as_booleans():
     two = json.dumps({"instances": [["male", None, True]] * 2}).encode()
-    assert row_format_reply(two, Recorder(PEOPLE, []), V1).body == b'{"predictions": [false, true]}'
+    assert (
+        row_format_reply(two, Recorder(PEOPLE, []), V1).body == b'{"predictions": [false, true]}\n'
+    )
     asked_for = invocation_reply(two, Recorder(PEOPLE, []), accept="text/csv")
     assert asked_for.body == b"false\ntrue\n"
 
@@ -175,6 +177,6 @@ def test_boolean_classes_are_answered_as_booleans():
 def test_a_predicted_number_is_answered_as_a_number():
     house = Contract(PEOPLE.features, (), (), PEOPLE.example, unit="EUR")
     body = json.dumps({"instances": [["male", 1, True]]}).encode()
-    assert row_format_reply(body, Recorder(house, []), V1).body == b'{"predictions": [0.5]}'
+    assert row_format_reply(body, Recorder(house, []), V1).body == b'{"predictions": [0.5]}\n'
     reply = invocation_reply(body, Recorder(house, []), accept="text/csv")
     assert reply.body == b"0.5\n"

@@ -135,7 +135,7 @@ def test_promote_changes_the_version_that_the_list_marks_as_current(models):
     ask("retrain", "-p", "n_estimators", 1, "-p", "promote", "never", "--models", models)
     assert ask("versions", "--models", models).output.splitlines()[1].startswith("*    1")
     assert ask("promote", 2, "--models", models).exit_code == 0
-    lines = ask("versions", "--models", models).output.splitlines()
+    lines = ask("versions", "--models", models).output.splitlines()[1:]
     assert [line[0] for line in lines] == ["*", " "]
     assert current(Registry(models)).version == 2
 
@@ -158,7 +158,7 @@ def test_a_damaged_version_is_not_promoted(models):
 
 def test_columns_are_aligned_without_tabs(pair):
     ask("promote", 1, "--alias", "canary", "--models", pair)
-    lines = ask("versions", "--models", pair).output.splitlines()
+    lines = ask("versions", "--models", pair).output.splitlines()[1:]
     assert [line[:6] for line in lines] == ["*    2", "     1"]
     assert ["canary" in lines[1], "current" in lines[0]] == [True, True]
     assert len({line.index("accuracy") for line in lines}) == 1
@@ -169,7 +169,7 @@ def test_columns_are_aligned_without_tabs(pair):
 
 def test_a_damaged_version_is_listed_with_what_is_wrong(pair):
     (pair / "iris" / "1" / "run.json").unlink()
-    lines = ask("versions", "--models", pair).output.splitlines()
+    lines = ask("versions", "--models", pair).output.splitlines()[1:]
     assert "damaged" in lines[1]
     assert "run.json" in lines[1]
     assert lines[0].startswith("*    2")
@@ -500,7 +500,7 @@ def test_retrain_says_what_it_takes_the_columns_for_and_what_stands_below_its_ba
     assert report[3] == "served frozen"
     assert report[4].startswith("promoted: the first version, although below its baseline: ")
     assert "reading noise.csv" in done.stderr
-    assert "Executing fitting" in done.stderr
+    assert "Executing" not in done.stderr
 
 
 def test_show_and_versions_tell_of_a_predicted_number(tmp_path):
