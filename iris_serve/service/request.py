@@ -250,6 +250,8 @@ def finalize_headers(response: Response, policy: Policy) -> Response:
     headers["X-Request-Id"] = g.id
     if g.trace:
         headers["traceparent"] = g.trace
+    if g.key:
+        headers.setdefault("Cache-Control", "no-store")
     if policy.origins and request.method == "OPTIONS":
         wanted = request.headers.get("Access-Control-Request-Method")
         headers.extend(preflight(origin, wanted, policy.origins))

@@ -175,6 +175,15 @@ def test_answers_are_csv_only_if_the_client_prefers_it(client, expected, accept,
     assert_refused(client.post("/invocations", data="1,2\n", headers=headers), 400, "line 1")
 
 
+def test_a_class_that_a_spreadsheet_takes_for_a_formula_comes_back_as_it_is():
+    classes = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", 'a "b", c']
+    reply = json_reply(200, {"predictions": classes})._replace(answers=classes)
+    written = csv_reply(reply, Ruler())
+    assert [cell for (cell,) in csv.reader(written.body.decode().splitlines())] == classes
+    assert dict(written.headers)["Content-Type"] == "text/csv; charset=utf-8"
+    assert ("X-Content-Type-Options", "nosniff") in to_headers(written)
+
+
 @pytest.mark.parametrize("index", [[0], [0, 1, 2, 3], [], {}, 3, "012"])
 def test_an_index_that_does_not_fit_the_rows_is_a_400(client, index):
     answer = client.post("/invocations", json={"dataframe_split": REVERSED | {"index": index}})
