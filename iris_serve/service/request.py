@@ -250,7 +250,7 @@ def finalize_headers(response: Response, policy: Policy) -> Response:
     headers["X-Request-Id"] = g.id
     if g.trace:
         headers["traceparent"] = g.trace
-    if g.key:
+    if g.key and request.method in ("GET", "HEAD"):
         headers.setdefault("Cache-Control", "no-store")
     if policy.origins and request.method == "OPTIONS":
         wanted = request.headers.get("Access-Control-Request-Method")

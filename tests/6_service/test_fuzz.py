@@ -33,6 +33,7 @@ from questions import (
     Answer,
     environ_of,
     post,
+    watch_lane,
 )
 from services import Service
 from werkzeug.test import run_wsgi_app
@@ -92,6 +93,7 @@ def hand_over(app, question):
 def app(trained):
     app = make_app(Settings(models=str(trained), access_log="off"))
     app.extensions["live"].stop()
+    app.extensions["seen"] = watch_lane(app)
     return app
 
 
@@ -108,6 +110,8 @@ def test_the_valid_requests_ask_every_route(app):
 
 @pytest.mark.parametrize("times", [800, pytest.param(33_000, marks=SLOW)])
 def test_a_mutated_request_gets_no_5xx_from_the_application(app, times):
+    seen = app.extensions["seen"]
+    seen.clear()
     for number in range(times):
         question = mutant(SEED, number)
         try:
@@ -115,6 +119,7 @@ def test_a_mutated_request_gets_no_5xx_from_the_application(app, times):
         except Exception as error:
             error.add_note(f"FUZZ_SEED={SEED}, request {number}: {question!r}")
             raise
+    assert min(seen["answered"], seen["left"]) > times / 50, seen
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -145,6 +150,7 @@ def test_any_json_value_gets_no_5xx_on_any_route(app, times):
         check(question, hand_over(app, question))
 
     any_value()
+    assert app.extensions["seen"]["left"] > times / 50
 
 
 # Over sockets

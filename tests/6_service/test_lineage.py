@@ -114,7 +114,7 @@ def test_the_card_is_told_but_for_its_libraries_and_the_aliases_with_their_histo
 
 def test_no_client_is_told_who_promoted_or_which_libraries_there_are(two, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "ada-lovelace")
-    promote(Registry(two), 2, "by somebody")
+    promote(Registry(two), 1, "by somebody")
     card = json.loads((two / "iris" / "2" / CARD_FILE).read_bytes())
     secrets = ["ada-lovelace", "granian", "flask", "werkzeug", *card["versions"].values()]
     app = make_app(Settings(models=str(two), access_log="off"))

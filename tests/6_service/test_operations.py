@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 import time
@@ -352,6 +353,64 @@ def test_the_temporary_shared_directory_is_gone_when_the_service_ends(models, tm
 
 
 # Swaps
+
+
+def test_what_workers_share_may_be_cut_short_or_removed_under_a_running_service(models, tmp_path):
+    shared = tmp_path / "shared"
+    set_to = {"IRIS_SERVE_SHARED": str(shared), "IRIS_SERVE_RATE": "100000"}
+    with Service(models, "--workers", "2", **set_to) as service:
+        service.ready()
+        until_workers(service, 2, 2)
+        workers = service.children()
+        assert (shared / "rates.sqlite").is_file()
+
+        def counted():
+            return labelled(scrape(service.port), "requests_total")[PREDICT, "200"]
+
+        for turn in range(1, 4):
+            for _ in range(10):
+                assert service.ask() == (200, b'{"prediction": 1}')
+            until(lambda turn=turn: counted() == 10 * turn)  # also what was counted before
+            if turn == 1:
+                for path in shared.rglob("*"):
+                    if path.is_file():
+                        os.truncate(path, path.stat().st_size // 3)
+            else:
+                shutil.rmtree(shared)
+        assert service.children() == workers
+        assert service.ask(None, "GET", "/metrics")[0] == 200
+
+
+class FullDisk(Service):
+    """A service that can make files, and write nothing into them."""
+
+    program = (
+        "-c",
+        "import resource\n"
+        "from iris_serve import __main__\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "__main__.main()",
+    )
+
+
+def test_a_full_disk_at_the_start_costs_the_numbers_and_says_so_in_a_line(models, tmp_path):
+    with FullDisk(models, IRIS_SERVE_SHARED=str(tmp_path / "shared")) as service:
+        service.ready()
+        (worker,) = service.children()
+        assert service.ask() == (200, b'{"prediction": 1}')
+        assert service.ask(None, "GET", "/metrics")[0] == 200
+        assert service.children() == [worker]
+        assert service.stop(signal.SIGTERM) == 0
+        (line,) = service.complaints()
+    assert "the numbers can't be written" in line
+
+
+def test_a_full_disk_at_the_start_is_one_line_where_rates_have_to_be_kept(models, tmp_path):
+    shared = {"IRIS_SERVE_SHARED": str(tmp_path / "shared")}
+    with FullDisk(models, IRIS_SERVE_RATE="60", **shared) as service:
+        out, err = service.process.communicate(timeout=30)
+    assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
+    assert "no place for the rates" in err
 
 
 def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(three):
