@@ -161,6 +161,32 @@ def test_many_half_sent_requests_cost_less_than_a_tenth(trained, half, count, dr
                     dripping.join()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("half", ANSWERED)
+def test_as_many_requests_in_one_instant_as_there_are_threads_cost_little_more_than_in_turn(
+    trained, half
+):
+    with Service(trained) as service:
+        service.ready()
+        (worker,) = service.children()
+        with held(service, 900, len(GOOD)):  # which makes the threads
+            assert len(os.listdir(f"/proc/{worker}/task")) > 900
+        costs = []
+        while min(costs, default=99) > 3:
+            assert len(costs) < 5, costs
+            before = seconds_of(worker)
+            with clients(service, 900, HALVES[half]) as opened:
+                for client in opened:
+                    client.recv(1, socket.MSG_PEEK)
+            costs.append(seconds_of(worker) - before)
+
+
+def seconds_of(process):
+    """The seconds of a processor that the `process` has used."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_beyond_the_bound_a_body_gets_503_and_health_goes_on(trained):
     with Service(trained) as service:
         service.ready()
