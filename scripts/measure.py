@@ -3,6 +3,7 @@
 python scripts/measure.py forest     one row and many rows, side by side, as a Markdown table
 python scripts/measure.py start      start to first answer, and resident memory of a worker
 python scripts/measure.py lane       one request by the fast lane and by Flask, step by step
+python scripts/measure.py million    memory and descriptors of a worker over a million requests
 
 Each figure is the median of several rounds in which all contestants take turns. The machine is
 shared with others, so the ratios mean something, and the single figures little.
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -274,7 +276,81 @@ def lane_table() -> None:
             line(name, f"{seconds * 1e6:.2f}")
 
 
-TABLES = {"forest": forest_table, "start": start_table, "lane": lane_table}
+MILLION, EVERY, WARM = 1_000_000, 50_000, 100_000  # requests
+SECONDS, CONNECTIONS, MOST_ROUNDS = 2, 16, 150
+
+
+def two_versions(models: Path) -> None:
+    """Train two versions into `models`, of which the first is in service."""
+    from iris_serve.training.retrain import Parameters, train
+
+    for seed in (0, 1):
+        train(models, Parameters(seed=seed, promote="never" if seed else "auto"))
+
+
+def new_rows(path: Path, count: int) -> Path:
+    """The file `path` with so many questions, one a line: flowers that nobody has seen."""
+    import numpy as np
+
+    rows = np.random.default_rng(0).uniform([4, 2, 1, 0], [8, 4.5, 7, 2.5], (count, 4)).round(2)
+    path.write_text("".join(f'{{"features": {row}}}\n' for row in rows.tolist()))
+    return path
+
+
+def drift(figures: list[float]) -> float:
+    """How far the `figures` are from their median at most, in percent."""
+    middle = statistics.median(figures)
+    return max(abs(figure / middle - 1) for figure in figures) * 100
+
+
+def million_table() -> None:
+    """Print what a worker holds while it answers a million requests, with a swap in each load."""
+    from load import Running, cores, load, memory, need_tools
+
+    from iris_serve.registry.registry import Registry, promote
+
+    need_tools()
+    on, beside, _ = cores()
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        two_versions(folder / "models")
+        bodies, registry = new_rows(folder / "bodies", 5000), Registry(folder / "models")
+        command = [sys.executable, "-m", "iris_serve", "--models", str(folder / "models")]
+        root = str(Path(__file__).parents[1])
+        with Running([*command, "--port", str(port)], folder, port, on, PYTHONPATH=root) as service:
+            service.wait("/predict", '{"features": [6.1, 2.8, 4.7, 1.2]}')
+            worker = max(service.family(), key=lambda process: memory([process]))
+            held: list[tuple[float, int]] = []
+            asked, swaps, began = 0.0, 0, time.monotonic()
+            line("requests", "swaps", "seconds", "PSS, MB", "descriptors", "threads")
+            line(*["---"] * 6)
+            while asked < MILLION and swaps < MOST_ROUNDS:
+                swaps += 1
+                swap = partial(promote, registry, 1 + swaps % 2, "measured")
+                timer = threading.Timer(SECONDS / 2, swap)
+                timer.start()
+                found = load(service, "/predict", bodies, CONNECTIONS, SECONDS, beside)
+                timer.join()
+                before, asked = asked, asked + found.rate * SECONDS
+                descriptors = len(os.listdir(f"/proc/{worker}/fd"))
+                if asked > WARM:
+                    held.append((memory([worker]), descriptors))
+                if asked // EVERY > before // EVERY:
+                    threads = len(os.listdir(f"/proc/{worker}/task"))
+                    seconds = f"{time.monotonic() - began:.0f}"
+                    size = f"{memory([worker]):.1f}"
+                    line(f"{asked:,.0f}", swaps, seconds, size, descriptors, threads)
+    sizes, files = zip(*held, strict=True)
+    print(f"\nPSS at most {max(sizes):.1f} MB, within ±{drift(list(sizes)):.1f} % after {WARM:,};")
+    print(f"descriptors {min(files)} to {max(files)}")
+
+
+TABLES = {
+    "forest": forest_table,
+    "start": start_table,
+    "lane": lane_table,
+    "million": million_table,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in TABLES:

@@ -170,7 +170,9 @@ def written(question, dice):
     lines = [f"{question.method} {question.path} HTTP/1.1", *(": ".join(pair) for pair in headers)]
     head = "\r\n".join([*lines, "", ""]).encode("latin-1")
     if dice.random() > 0.1:
-        return head + body, question.path.isascii()
+        # The rest of a body that nobody waits for may cost the end of the reply.
+        waited = len(question.body) < 8000 or question.method == "POST"
+        return head + body, question.path.isascii() and waited
     raw = bytearray(head + body)
     for _ in range(dice.choice([1, 3, 30])):
         raw[dice.randrange(len(head))] = dice.choice([*b"\r\n\0: \xff0", dice.randrange(256)])

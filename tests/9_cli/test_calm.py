@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 from bad_bodies import GOOD
@@ -135,7 +136,9 @@ def test_half_sent_requests_hold_up_nobody_else(trained, half):
 def test_many_half_sent_requests_cost_less_than_a_tenth(trained, half, count, drip):
     with Service(trained) as service:
         service.ready()
-        alone, beside, slowest, stop = [], [], [], threading.Event()
+        (worker,) = service.children()
+        alone, beside, ratios, slowest = [], [], [], []
+        stop = threading.Event()
 
         def drop_by_drop(opened):
             while not stop.wait(1):
@@ -143,22 +146,45 @@ def test_many_half_sent_requests_cost_less_than_a_tenth(trained, half, count, dr
                     with contextlib.suppress(OSError):
                         client.send(b" ")
 
-        # The best of several rounds each: what else the machine does slows down all of them.
-        while not beside or max(beside) < 0.9 * max(alone) or min(slowest) > 50:
-            assert len(beside) < 20, (alone, beside, slowest)
-            alone.append(rate(service, 500))
+        def measured(costs):
+            before = seconds_of(worker)
+            found = rate(service)
+            costs.append(seconds_of(worker) - before)
+            return found
+
+        def calm():
+            # The seconds of a processor, since other programs take a share of those of a clock.
+            cost = median(beside) / median(alone) if len(beside) > 2 else 2
+            return max(ratios) > 0.9 and min(slowest) < 50 and cost < 1 / 0.9
+
+        while not ratios or not calm():
+            assert len(ratios) < 20, (alone, beside, ratios, slowest)
+            until_idle(worker)
+            before = measured(alone)
             stop.clear()
             with clients(service, count, HALVES[half]) as opened:
                 for client in opened if half in ANSWERED else ():
-                    client.recv(1, socket.MSG_PEEK)  # what is measured comes after the answers
+                    client.recv(1, socket.MSG_PEEK)
                 dripping = threading.Thread(target=drop_by_drop, args=(opened,))
                 if drip:
                     dripping.start()
-                beside.append(rate(service, 500))
+                until_idle(worker)
+                ratios.append(measured(beside) / before)
                 slowest.append(answers_in(service))
                 stop.set()
                 if drip:
                     dripping.join()
+
+
+def until_idle(worker):
+    """Wait until what `worker` was asked before is done."""
+
+    def idle():
+        before = seconds_of(worker)
+        time.sleep(0.1)
+        return seconds_of(worker) - before < 0.02
+
+    until(idle)
 
 
 @pytest.mark.slow
@@ -182,9 +208,12 @@ def test_as_many_requests_in_one_instant_as_there_are_threads_cost_little_more_t
 
 
 def seconds_of(process):
-    """The seconds of a processor that the `process` has used."""
-    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    """The seconds of a processor that the threads of `process` have used."""
+    used = 0
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):
+            used += int((thread / "schedstat").read_text().split()[0])
+    return used / 1e9
 
 
 def test_beyond_the_bound_a_body_gets_503_and_health_goes_on(trained):
@@ -266,6 +295,7 @@ def test_idle_connections_up_to_the_bound_leave_room_and_end_after_30_seconds(tr
         with clients(service, CONNECTIONS - 10, sent):
             assert answers_in(service) < 1000
             with clients(service, 100, sent):
+                service.patience = 60  # until the first of them have to leave
                 assert answers_in(service, 3) < 60_000
         assert answers_in(service) < 1000
 
