@@ -3,6 +3,7 @@
 python scripts/measure.py forest     one row and many rows, side by side, as a Markdown table
 python scripts/measure.py start      start to first answer, and resident memory of a worker
 python scripts/measure.py lane       one request by the fast lane and by Flask, step by step
+python scripts/measure.py million    memory and descriptors of a worker over a million requests
 
 Each figure is the median of several rounds in which all contestants take turns. The machine is
 shared with others, so the ratios mean something, and the single figures little.
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -274,7 +276,103 @@ def lane_table() -> None:
             line(name, f"{seconds * 1e6:.2f}")
 
 
-TABLES = {"forest": forest_table, "start": start_table, "lane": lane_table}
+MILLION, EVERY, WARM = 1_000_000, 50_000, 200_000  # requests
+SECONDS, CONNECTIONS, LONGEST = 2, 16, 600
+
+
+def held_by(worker: int) -> tuple[float, float, int, int]:
+    """PSS in megabytes, what of it is no part of a file; descriptors, threads.
+
+    Libraries are shared by all programs that use them, so the first depends on these.
+    """
+    kept = {"Pss:": 0.0, "Pss_Anon:": 0.0}
+    for text in Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines():
+        name, *words = text.split()
+        if name in kept:
+            kept[name] = int(words[0]) / 1024
+    descriptors, threads = (len(os.listdir(f"/proc/{worker}/{what}")) for what in ("fd", "task"))
+    return kept["Pss:"], kept["Pss_Anon:"], descriptors, threads
+
+
+def when_left(worker: int, descriptors: int) -> tuple[float, float, int, int]:
+    """As `held_by`, when all connections are closed, so that there are so few `descriptors`."""
+    deadline = time.monotonic() + 5
+    while len(os.listdir(f"/proc/{worker}/fd")) > descriptors and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return held_by(worker)
+
+
+def two_versions(models: Path) -> None:
+    """Train two versions into `models`, of which the first is in service."""
+    from iris_serve.training.parameters import Parameters
+    from iris_serve.training.retrain import train
+
+    for seed in (0, 1):
+        train(models, Parameters(seed=seed, promote="never" if seed else "auto"))
+
+
+def new_rows(path: Path, count: int) -> Path:
+    """The file `path` with so many questions, one a line: flowers that nobody has seen."""
+    import numpy as np
+
+    rows = np.random.default_rng(0).uniform([4, 2, 1, 0], [8, 4.5, 7, 2.5], (count, 4)).round(2)
+    path.write_text("".join(f'{{"features": {row}}}\n' for row in rows.tolist()))
+    return path
+
+
+def drift(figures: list[float]) -> float:
+    """How far the `figures` are from their median at most, in percent."""
+    middle = statistics.median(figures)
+    return max(abs(figure / middle - 1) for figure in figures) * 100
+
+
+def million_table() -> None:
+    """Print what a worker holds while it answers a million requests, with a swap in each load."""
+    from load import Running, cores, load, memory, need_tools
+
+    from iris_serve.registry.registry import Registry, promote
+
+    need_tools()
+    on, beside, _ = cores()
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        two_versions(folder / "models")
+        bodies, registry = new_rows(folder / "bodies", 5000), Registry(folder / "models")
+        command = [sys.executable, "-m", "iris_serve", "--models", str(folder / "models")]
+        root = str(Path(__file__).parents[1])
+        with Running([*command, "--port", str(port)], folder, port, on, PYTHONPATH=root) as service:
+            service.wait("/predict", '{"features": [6.1, 2.8, 4.7, 1.2]}')
+            worker = max(service.family(), key=lambda process: memory([process]))
+            few = held_by(worker)[2]
+            held: list[tuple[float, float, int, int]] = []
+            asked, swaps, began = 0.0, 0, time.monotonic()
+            line("requests", "swaps", "seconds", "PSS, MB", "anonymous", "descriptors", "threads")
+            line(*["---"] * 7)
+            while asked < MILLION and time.monotonic() - began < LONGEST:
+                swaps += 1
+                swap = partial(promote, registry, 1 + swaps % 2, "measured")
+                timer = threading.Timer(SECONDS / 2, swap)
+                timer.start()
+                found = load(service, "/predict", bodies, CONNECTIONS, SECONDS, beside)
+                timer.join()
+                before, asked = asked, asked + found.rate * SECONDS
+                now = when_left(worker, few)
+                held += [now] if asked > WARM else []
+                if asked // EVERY > before // EVERY:
+                    figures = f"{now[0]:.1f}", f"{now[1]:.1f}", *now[2:]
+                    line(f"{asked:,.0f}", swaps, f"{time.monotonic() - began:.0f}", *figures)
+    pss, anonymous, descriptors, _ = map(list, zip(*held, strict=True))
+    print(f"\nafter {WARM:,}: PSS at most {max(pss):.1f} MB, within ±{drift(pss):.1f} %,")
+    print(f"anonymous within ±{drift(anonymous):.1f} %,", end=" ")
+    print(f"descriptors {min(descriptors)} to {max(descriptors)}")
+
+
+TABLES = {
+    "forest": forest_table,
+    "start": start_table,
+    "lane": lane_table,
+    "million": million_table,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in TABLES:

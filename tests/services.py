@@ -34,6 +34,7 @@ class Service:
     """`python -m iris_serve` in a process of its own; a with statement stops it for sure."""
 
     program = ("-m", "iris_serve")
+    patience = 20  # seconds until an answer has to be there
 
     def __init__(self, models, *options, port=None, **environment):
         self.port = port or free_port()
@@ -78,7 +79,7 @@ class Service:
         pytest.fail(f"it never served: {lines} {self.process.stderr.read()}")
 
     def ask(self, body=GOOD, method="POST", path="/predict"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
         try:
             connection.request(method, path, body)
             answer = connection.getresponse()

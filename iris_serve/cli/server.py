@@ -51,7 +51,7 @@ from ..registry.registry import current
 from ..registry.states import exposed
 from ..service.access import exposure_warning
 from ..service.access_log import stop_queues
-from ..service.calm import BODIES, LARGE
+from ..service.calm import BODIES, LARGE, few_regions
 from ..service.live import POLL_SECONDS
 from iris_serve.service.service_log import (
     LineFormat,
@@ -174,6 +174,7 @@ def worker_app(settings: Settings, address: str) -> Flask:
         watching = partial(exit_with_parent, parent, settings.grace, settings.port)
         threading.Thread(target=watching, daemon=True).start()
     drop_request_variables(os.environ)  # before granian copies it, so there is nothing to report
+    few_regions()
     app = make_app(settings, address)
     app.extensions["live"].follow()
     app.extensions["observer"].begin()

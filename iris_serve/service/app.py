@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPEN_POLICY', 'predict_response', 'hot_predict', 'status_reply', 'alive_reply', 'ready_reply', 'metrics_page',
-           'routes', 'translate_error', 'Segment', 'ServiceApp', 'add_routes', 'create_app']
+           'routes', 'translate_error', 'Segment', 'ServiceApp', 'few_at_once', 'add_routes', 'create_app']
 
 # %% ../../nbs/6_service/01_app.ipynb #8a5044c2
 from collections.abc import Iterable
@@ -19,8 +19,16 @@ from ..model.load import Predictor
 from .access import Policy
 from .access_log import Observer
 from .bodies import Limits
+from .calm import Work, at_work
 from .errors import BodyError, MethodError, Reply, UnknownPathError, json_reply
-from .lane import Environ, FastLane, HotPath, add_hot_path
+from iris_serve.service.lane import (
+    Application,
+    Environ,
+    FastLane,
+    HotPath,
+    StartResponse,
+    add_hot_path,
+)
 from .live import Fixed, Live
 from .metrics import Metrics, metrics_text
 from .predict import corrected_example, predict_reply
@@ -128,6 +136,16 @@ class ServiceApp(Flask):
         del response.headers["Content-Type"]
         return response
 
+# %% ../../nbs/6_service/01_app.ipynb #f3afd56a
+def few_at_once(application: Application, work: Work) -> Application:
+    """The WSGI `application`, in which few requests are worked on at a time."""
+
+    def ask(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        with at_work(work):
+            return application(environ, start_response)
+
+    return ask
+
 # %% ../../nbs/6_service/01_app.ipynb #3bebf2bf
 def add_routes(app: Flask, live: Live, observer: Observer | None) -> None:
     """The routes of the service itself, which answer with what the request has pinned."""
@@ -172,6 +190,7 @@ def create_app(
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     install_hooks(app, live, policy, observer)
+    app.wsgi_app = few_at_once(app.wsgi_app, policy.calm.work)  # type: ignore[assignment,method-assign]
     if fast_lane:
         app.wsgi_app = FastLane(app, live, policy, observer)  # type: ignore[method-assign]
 

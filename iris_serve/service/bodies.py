@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CUT_OR_FOLLOWED', 'INFLATED_AT_ONCE', 'TOO_LONG', 'MAX_MEMBERS', 'GZIP_START', 'ZEROS', 'NO_LAST_MEMBER', 'NDJSON',
            'CSV', 'LINED', 'FORM_START', 'FORM_CURE', 'CSV_CURE', 'NDJSON_CURE', 'ParsedRows', 'SIMPLE_NUMBER',
-           'NO_ROW', 'Limits', 'decompress', 'gunzip_members', 'is_compressed', 'inflate', 'media_type',
+           'MOST_OTHERS', 'NO_ROW', 'Limits', 'decompress', 'gunzip_members', 'is_compressed', 'inflate', 'media_type',
            'looks_like_form', 'looks_like_csv', 'cure', 'read_json', 'add_row', 'line_issue', 'read_ndjson',
            'decode_utf8', 'csv_lines', 'column_names', 'column_order', 'other_separator', 'check_separator',
            'is_header', 'parse_rows', 'read_csv', 'read_lined', 'csv_text']
@@ -313,9 +313,14 @@ def check_separator(cells: Sequence[str], width: int, line: int) -> None:
         raise BodyError([Issue((), f"{what}, and write decimals with a point", line=line)])
 
 # %% ../../nbs/6_service/05_bodies.ipynb #10eb1319
+MOST_OTHERS = 1000  # names of other columns
+
+
 def is_header(cells: Sequence[str], contract: Contract) -> bool:
     """True if `cells`, the first line of a table, names its columns or is meant to."""
     known = contract.names
+    if len(cells) > len(known) + MOST_OTHERS:
+        return False
     if sorted(column_names(cells, known)) == sorted(known):
         return True
     if any(decimal_number(name) is not None for name in known):

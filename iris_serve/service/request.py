@@ -28,7 +28,7 @@ from ..registry.records import one_line
 from .access import Policy, admit, check_rate, cross_origin, preflight
 from .access_log import Observer, RequestInfo, request_id, valid_traceparent
 from .bodies import LINED, inflate, is_compressed, media_type
-from .calm import SMALL, Calm, in_pieces, place_in, turn_of
+from .calm import SMALL, Calm, in_pieces, place_in, turn_of, waiting
 from iris_serve.service.errors import (
     BodyError,
     BusyError,
@@ -130,13 +130,14 @@ def read_in_place(most: int, calm: Calm, large: bool) -> bytes:
     Raises `BusyError` if there is no place.
     """
     if not large:
-        with place_in(calm.bodies, "bodies that are waited for"):
+        with place_in(calm.bodies, "bodies that are waited for"), waiting(calm.work):
             return read_raw_body(most)
     g.place = contextlib.ExitStack()
     g.place.enter_context(place_in(calm.large, "large requests"))
-    body = read_raw_body(most)
     g.turn = contextlib.ExitStack()
-    g.turn.enter_context(turn_of(calm))
+    with waiting(calm.work):
+        body = read_raw_body(most)
+        g.turn.enter_context(turn_of(calm))
     return body
 
 # %% ../../nbs/6_service/03_request.ipynb #0dc833ba
@@ -250,6 +251,8 @@ def finalize_headers(response: Response, policy: Policy) -> Response:
     headers["X-Request-Id"] = g.id
     if g.trace:
         headers["traceparent"] = g.trace
+    if g.key and request.method in ("GET", "HEAD"):
+        headers.setdefault("Cache-Control", "no-store")
     if policy.origins and request.method == "OPTIONS":
         wanted = request.headers.get("Access-Control-Request-Method")
         headers.extend(preflight(origin, wanted, policy.origins))
@@ -288,8 +291,8 @@ def drain() -> bool:
         return False
     if g.get("error") == BusyError.__name__ and 0 < length <= SMALL:
         return False
-    places = policy_of(current_app).calm.bodies
-    with contextlib.suppress(HTTPException, OSError, BusyError), place_in(places, "bodies"):
+    calm, broken = policy_of(current_app).calm, (HTTPException, OSError, BusyError)
+    with contextlib.suppress(*broken), place_in(calm.bodies, "bodies"), waiting(calm.work):
         rest = get_input_stream(request.environ)
         for _ in range(MAX_DRAINED // CHUNK):
             if not rest.read(CHUNK):

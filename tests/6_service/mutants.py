@@ -186,10 +186,10 @@ def header(dice, question):
     return question._replace(headers=(*others, (name, value)))
 
 
-def mutant(seed, number):
-    """Request `number` of those that `seed` makes."""
+def mutant(seed, number, questions=ALL):
+    """Request `number` of those that `seed` makes of the `questions`."""
     dice = random.Random(f"{seed}/{number}")  # noqa: S311
-    question = dice.choice(ALL)
+    question = dice.choice(questions)
     for _ in range(dice.choice([1, 1, 1, 2, 3])):
         question = dice.choice([body, body, body, method, path, header, header])(dice, question)
     if question.body and dice.random() < 0.02:

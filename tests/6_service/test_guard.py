@@ -16,7 +16,10 @@ import flask
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from questions import READING
 
+from iris_serve.cli.server import make_app
+from iris_serve.cli.settings import Settings
 from iris_serve.model.atomic import sha256
 from iris_serve.protocols.framing import JSON_LENGTH_HEADER
 from iris_serve.service import keys as keys_module
@@ -607,6 +610,17 @@ def test_without_keys_all_clients_share_one_rate(tmp_path):
     assert [asked(policy, bearer(x)) for x in ("a", "b")] == ["", ""]
     with pytest.raises(RateError, match="all clients together"):
         asked(policy, bearer("c"))
+
+
+def test_a_reply_to_a_client_with_a_key_is_never_kept_by_a_cache(trained):
+    secret, digest = keys_module.make_key()
+    app = make_app(Settings(models=str(trained), access_log="off", keys=f"web:{digest}"))
+    app.extensions["live"].stop()
+    client = app.test_client()
+    for path in [*READING, "/nowhere", "/models/iris/versions/99"]:
+        answer = client.get(path, headers={"X-API-Key": secret})
+        if client.get(path).status_code == 401:
+            assert answer.headers["Cache-Control"] in ("no-store", "private, no-cache"), path
 
 
 def test_metrics_need_a_key_and_are_not_counted(policy):

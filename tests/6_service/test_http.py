@@ -359,6 +359,7 @@ def test_the_example_is_the_first_invalid_row_corrected(client):
         (b"1" * 999 + b"x,") * 1000,
         b'"' * 100_000,
         b"a," * 400_000,
+        b"," * 1_000_000,
         b"\n" * 1_000_000,
     ],
 )
@@ -366,6 +367,18 @@ def test_no_table_keeps_a_worker_busy(client, body):
     began = time.process_time()
     assert client.post("/predict", data=body, content_type="text/csv").status_code == 400
     assert time.process_time() - began < 5  # a quadratic reading takes minutes
+
+
+@pytest.mark.parametrize("path", ["/predict", "/models/iris/versions/1/predict", "/invocations"])
+def test_a_first_line_of_a_million_cells_is_refused_without_a_look_at_each(trained, path):
+    app = make_app(Settings(models=str(trained), access_log="off"))
+    app.extensions["live"].stop()
+    client, began = app.test_client(), time.process_time()
+    answer = client.post(path, data=b"," * 1_000_000, content_type="text/csv")
+    assert time.process_time() - began < 0.4
+    assert answer.status_code == 400
+    assert "must hold 4 numbers" in answer.text
+    assert "got 1000001" in answer.text
 
 
 def test_a_table_whose_columns_are_numbers_needs_its_names():

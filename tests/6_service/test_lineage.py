@@ -97,9 +97,12 @@ def test_every_link_leads_on_below_the_path_of_a_proxy(client):
         assert urljoin(at, links["predict"]) == f"{right}/predict"
 
 
-def test_the_card_is_told_whole_and_the_aliases_with_their_histories(client, two_trained):
+def test_the_card_is_told_but_for_its_libraries_and_the_aliases_with_their_histories(
+    client, two_trained
+):
     told = client.get("/models/iris/versions/2").json
-    assert told["card"] == json.loads((two_trained / "iris" / "2" / CARD_FILE).read_bytes())
+    card = json.loads((two_trained / "iris" / "2" / CARD_FILE).read_bytes())
+    assert told["card"] == {key: value for key, value in card.items() if key != "versions"}
     assert told["run"]["made_by"] == "retrain"
     aliases = client.get("/models/iris").json["aliases"]
     assert {name: alias["version"] for name, alias in aliases.items()} == {
@@ -107,6 +110,21 @@ def test_the_card_is_told_whole_and_the_aliases_with_their_histories(client, two
         "current": "1",
     }
     assert aliases["canary"]["history"][0]["why"] == "to be tried first"
+
+
+def test_no_client_is_told_who_promoted_or_which_libraries_there_are(two, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "ada-lovelace")
+    promote(Registry(two), 1, "by somebody")
+    card = json.loads((two / "iris" / "2" / CARD_FILE).read_bytes())
+    secrets = ["ada-lovelace", "granian", "flask", "werkzeug", *card["versions"].values()]
+    app = make_app(Settings(models=str(two), access_log="off"))
+    app.extensions["live"].stop()
+    client = app.test_client()
+    for path in ("/", "/models", "/models/iris", "/models/iris/versions/2", "/v2", "/readyz"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        told = f"{answer.text} {answer.headers}".lower()
+        assert not [word for word in secrets if word in told], path
 
 
 def test_documents_carry_the_number_of_their_version_and_no_cache_keeps_them(client):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 import time
@@ -218,15 +219,19 @@ def test_numbers_and_lines_are_exact_through_orderly_restarts_of_main_and_worker
     seen, shared, lines = Seen(), tmp_path / "shared", []
     set_to = {"IRIS_SERVE_SHARED": str(shared), "IRIS_SERVE_ACCESS_LOG": "on"}
     for start in range(2):
-        with Service(models, "--workers", "2", IRIS_SERVE_LOG_PROBES="true", **set_to) as service:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            Service(models, "--workers", "2", IRIS_SERVE_LOG_PROBES="true", **set_to) as service,
+        ):
             service.ready()
+            said = pool.submit(service.process.stderr.read)  # all the time, or lines are lost
             load(service.port, seen, times // 4)
             os.kill(service.children()[0], signal.SIGTERM)  # a worker, just after its last answer
             started = 3 * start + 3
             until(lambda n=started: value(service.port, "worker_starts_total") == n)
             load(service.port, seen, times // 4)
             assert service.stop(signal.SIGTERM) == 0  # the service, just after its last answer
-            lines += map(json.loads, service.process.stderr.read().splitlines())
+            lines += map(json.loads, said.result().splitlines())
     found = Metrics(shared)
     page = metrics_text(found)[0].decode()
     samples = read_samples(page)
@@ -239,48 +244,51 @@ def test_numbers_and_lines_are_exact_through_orderly_restarts_of_main_and_worker
     assert counted == seen.requests
 
 
+def ask_and_kill(service, kills, started, made, answered):
+    """Kill workers while two clients ask; how many questions began in the second before a kill."""
+    stop, lost = threading.Event(), 0
+
+    def client():
+        while not stop.is_set():
+            broken = contextlib.suppress(OSError, http.client.HTTPException)
+            with broken, Client(service.port) as connection:
+                for _ in range(25):
+                    made.append(time.monotonic())
+                    answered[connection.ask(ASKING["one row"]).status] += 1
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(client) for _ in range(2)]
+        try:
+            for kill in range(1, kills + 1):
+                time.sleep(1.2)  # so that each second is another one
+                killed = time.monotonic()
+                os.kill(service.children()[0], signal.SIGKILL)
+                lost += sum(killed - 1 < moment <= killed for moment in list(made))
+                until_workers(service, 2, started + kill)
+        finally:
+            stop.set()
+    assert [each.result() for each in asking] == [None, None]
+    return lost
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_kill_costs_at_most_a_second_of_numbers_and_never_are_there_more_than_were_made(
     models, tmp_path, kills
 ):
-    made, answered, lost, stop = [], Counter(), 0, threading.Event()
-    with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(tmp_path / "shared")) as service:
-        service.ready()
-        until_workers(service, 2, 2)
-
-        def client():
-            while not stop.is_set():
-                broken = contextlib.suppress(OSError, http.client.HTTPException)
-                with broken, Client(service.port) as connection:
-                    for _ in range(25):
-                        made.append(time.monotonic())
-                        answered[connection.ask(ASKING["one row"]).status] += 1
-
-        threads = [threading.Thread(target=client) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for kill in range(kills):
-            time.sleep(1.2)  # so that each second is another one
-            killed = time.monotonic()
-            os.kill(service.children()[0], signal.SIGKILL)
-            lost += sum(killed - 1 < moment <= killed for moment in list(made))
-            until_workers(service, 2, 3 + kill)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert set(answered) == {200}
-        until(lambda: counted_steadily(service.port))
-        counted = labelled(scrape(service.port), "requests_total")[PREDICT, "200"]
-        assert service.stop(signal.SIGTERM) == 0
+    made, answered, lost, shared = [], Counter(), 0, tmp_path / "shared"
+    # A worker that dies often is started again after a long pause, so the service starts anew.
+    for start, killed in enumerate(range(0, kills, 4)):
+        with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
+            service.ready()
+            started = 2 * start + 2 + killed
+            until_workers(service, 2, started)
+            lost += ask_and_kill(service, min(4, kills), started, made, answered)
+            assert service.stop(signal.SIGTERM) == 0
+    samples = read_samples(metrics_text(Metrics(shared))[0].decode())
+    counted = labelled(samples, "requests_total")[PREDICT, "200"]
+    assert set(answered) == {200}
     assert answered[200] - lost <= counted <= len(made)
     assert lost < answered[200]
-
-
-def counted_steadily(port):
-    """True if the requests that are counted were the same for longer than a worker needs."""
-    before = labelled(scrape(port), "requests_total")[PREDICT, "200"]
-    time.sleep(1)
-    return labelled(scrape(port), "requests_total")[PREDICT, "200"] == before
 
 
 def test_both_formats_and_every_scrape_agree(models):
@@ -345,6 +353,64 @@ def test_the_temporary_shared_directory_is_gone_when_the_service_ends(models, tm
 
 
 # Swaps
+
+
+def test_what_workers_share_may_be_cut_short_or_removed_under_a_running_service(models, tmp_path):
+    shared = tmp_path / "shared"
+    set_to = {"IRIS_SERVE_SHARED": str(shared), "IRIS_SERVE_RATE": "100000"}
+    with Service(models, "--workers", "2", **set_to) as service:
+        service.ready()
+        until_workers(service, 2, 2)
+        workers = service.children()
+        assert (shared / "rates.sqlite").is_file()
+
+        def counted():
+            return labelled(scrape(service.port), "requests_total")[PREDICT, "200"]
+
+        for turn in range(1, 4):
+            for _ in range(10):
+                assert service.ask() == (200, b'{"prediction": 1}')
+            until(lambda turn=turn: counted() == 10 * turn)  # also what was counted before
+            if turn == 1:
+                for path in shared.rglob("*"):
+                    if path.is_file():
+                        os.truncate(path, path.stat().st_size // 3)
+            else:
+                shutil.rmtree(shared)
+        assert service.children() == workers
+        assert service.ask(None, "GET", "/metrics")[0] == 200
+
+
+class FullDisk(Service):
+    """A service that can make files, and write nothing into them."""
+
+    program = (
+        "-c",
+        "import resource\n"
+        "from iris_serve import __main__\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "__main__.main()",
+    )
+
+
+def test_a_full_disk_at_the_start_costs_the_numbers_and_says_so_in_a_line(models, tmp_path):
+    with FullDisk(models, IRIS_SERVE_SHARED=str(tmp_path / "shared")) as service:
+        service.ready()
+        (worker,) = service.children()
+        assert service.ask() == (200, b'{"prediction": 1}')
+        assert service.ask(None, "GET", "/metrics")[0] == 200
+        assert service.children() == [worker]
+        assert service.stop(signal.SIGTERM) == 0
+        (line,) = service.complaints()
+    assert "the numbers can't be written" in line
+
+
+def test_a_full_disk_at_the_start_is_one_line_where_rates_have_to_be_kept(models, tmp_path):
+    shared = {"IRIS_SERVE_SHARED": str(tmp_path / "shared")}
+    with FullDisk(models, IRIS_SERVE_RATE="60", **shared) as service:
+        out, err = service.process.communicate(timeout=30)
+    assert (service.process.returncode, out, err.count("\n")) == (1, "", 1)
+    assert "no place for the rates" in err
 
 
 def test_swaps_and_failed_swaps_are_counted_and_the_log_says_why(three):

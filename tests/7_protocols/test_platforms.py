@@ -1,5 +1,6 @@
 """The routes of other platforms: their row formats, their paths, and what we refuse."""
 
+import csv
 import http.client
 import json
 import os
@@ -16,14 +17,22 @@ from services import Service, free_port
 from iris_serve.data.table import iris
 from iris_serve.model.save import MODEL_FILE
 from iris_serve.openapi.routes import OPERATIONS
-from iris_serve.protocols.platforms import Platform, PlatformError, make_platforms, read_platform
+from iris_serve.protocols.platforms import (
+    Platform,
+    PlatformError,
+    csv_reply,
+    make_platforms,
+    read_platform,
+)
 from iris_serve.protocols.v2 import make_v2
 from iris_serve.registry.registry import Registry
 from iris_serve.service.access import Policy
 from iris_serve.service.app import create_app
+from iris_serve.service.errors import json_reply
 from iris_serve.service.keys import make_key, read_keys
 from iris_serve.service.live import LivePredictor
 from iris_serve.service.versions import Versions
+from iris_serve.testing import Ruler
 
 NAMES = iris().contract.names
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.7, 1.2], [6.3, 3.3, 6.0, 2.5]]
@@ -173,6 +182,14 @@ def test_answers_are_csv_only_if_the_client_prefers_it(client, expected, accept,
     told = answer.text if kind.startswith("text/csv") else None
     assert (told or lines) == lines
     assert_refused(client.post("/invocations", data="1,2\n", headers=headers), 400, "line 1")
+
+
+def test_a_class_that_a_spreadsheet_takes_for_a_formula_comes_back_as_it_is():
+    classes = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", 'a "b", c']
+    reply = json_reply(200, {"predictions": classes})._replace(answers=classes)
+    written = csv_reply(reply, Ruler())
+    assert [cell for (cell,) in csv.reader(written.body.decode().splitlines())] == classes
+    assert dict(written.headers)["Content-Type"] == "text/csv; charset=utf-8"
 
 
 @pytest.mark.parametrize("index", [[0], [0, 1, 2, 3], [], {}, 3, "012"])

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 from bad_bodies import GOOD
@@ -45,6 +46,7 @@ OTHER_HALVES = {
     "an idle connection": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 HALVES = BODY_HALVES | OTHER_HALVES
+ANSWERED = ("half a body for a public route", "an idle connection")
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +136,9 @@ def test_half_sent_requests_hold_up_nobody_else(trained, half):
 def test_many_half_sent_requests_cost_less_than_a_tenth(trained, half, count, drip):
     with Service(trained) as service:
         service.ready()
-        ratios, stop = [], threading.Event()
+        (worker,) = service.children()
+        alone, beside, ratios, slowest = [], [], [], []
+        stop = threading.Event()
 
         def drop_by_drop(opened):
             while not stop.wait(1):
@@ -142,20 +146,78 @@ def test_many_half_sent_requests_cost_less_than_a_tenth(trained, half, count, dr
                     with contextlib.suppress(OSError):
                         client.send(b" ")
 
-        for _ in range(5):
-            alone = rate(service)
+        def measured(costs):
+            before = seconds_of(worker)
+            found = rate(service)
+            costs.append(seconds_of(worker) - before)
+            return found
+
+        def calm():
+            # The seconds of a processor, since other programs take a share of those of a clock.
+            cost = median(beside) / median(alone) if len(beside) > 2 else 2
+            return max(ratios) > 0.9 and min(slowest) < 50 and cost < 1 / 0.9
+
+        while not ratios or not calm():
+            assert len(ratios) < 20, (alone, beside, ratios, slowest)
+            until_idle(worker)
+            before = measured(alone)
             stop.clear()
             with clients(service, count, HALVES[half]) as opened:
+                until_answered(opened, half in ANSWERED)
                 dripping = threading.Thread(target=drop_by_drop, args=(opened,))
                 if drip:
                     dripping.start()
-                ratios.append(rate(service) / alone)
-                slowest = answers_in(service)
+                until_idle(worker)
+                ratios.append(measured(beside) / before)
+                slowest.append(answers_in(service))
                 stop.set()
                 if drip:
                     dripping.join()
-        assert max(ratios) > 0.9
-        assert slowest < 50
+
+
+def until_answered(opened, asked):
+    """Wait for an answer on each of the connections that are `opened`, if they have `asked`."""
+    for client in opened if asked else ():
+        client.recv(1, socket.MSG_PEEK)
+
+
+def until_idle(worker):
+    """Wait until what `worker` was asked before is done."""
+
+    def idle():
+        before = seconds_of(worker)
+        time.sleep(0.1)
+        return seconds_of(worker) - before < 0.02
+
+    until(idle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", ANSWERED)
+def test_as_many_requests_in_one_instant_as_there_are_threads_cost_little_more_than_in_turn(
+    trained, half
+):
+    with Service(trained) as service:
+        service.ready()
+        (worker,) = service.children()
+        with held(service, 900, len(GOOD)):  # which makes the threads
+            assert len(os.listdir(f"/proc/{worker}/task")) > 900
+        costs = []
+        while min(costs, default=99) > 3:
+            assert len(costs) < 5, costs
+            before = seconds_of(worker)
+            with clients(service, 900, HALVES[half]) as opened:
+                until_answered(opened, True)
+            costs.append(seconds_of(worker) - before)
+
+
+def seconds_of(process):
+    """The seconds of a processor that the threads of `process` have used."""
+    used = 0
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):
+            used += int((thread / "schedstat").read_text().split()[0])
+    return used / 1e9
 
 
 def test_beyond_the_bound_a_body_gets_503_and_health_goes_on(trained):
@@ -232,13 +294,23 @@ def test_a_large_reply_that_nobody_reads_costs_a_place_and_no_more(trained):
 def test_idle_connections_up_to_the_bound_leave_room_and_end_after_30_seconds(trained, sent):
     with Service(trained) as service:
         service.ready()
-        with clients(service, 1000, sent):
+        with clients(service, 1000, sent) as opened:
+            until_answered(opened, sent)
             assert answers_in(service) < 1000
-        with clients(service, CONNECTIONS - 10, sent):
+        with clients(service, CONNECTIONS - 10, sent) as opened:
+            until_answered(opened, sent)
             assert answers_in(service) < 1000
             with clients(service, 100, sent):
+                service.patience = 60  # until the first of them have to leave
                 assert answers_in(service, 3) < 60_000
         assert answers_in(service) < 1000
+
+
+def test_more_idle_connections_than_servers_usually_have_places_for_leave_room(trained):
+    with Service(trained) as service:
+        service.ready()
+        with clients(service, 1100, b""), clients(service, 1100, OTHER_HALVES["half a head"]):
+            assert answers_in(service) < 1000
 
 
 def listeners(port):
