@@ -44,14 +44,14 @@ def listed_version(registry: "Registry", version: int) -> dict[str, Any]:
         return {"trouble": error_text(error)}
     return {"served": how_served(card), "metrics": card.metrics, "run": run}
 
-
+# %% ../../nbs/9_cli/13_documents.ipynb #500f9022
 def versions_document(
     registry: "Registry",
     versions: Sequence[int],
     meant: dict[int, list[str]],
     trouble: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What `versions --json` tells of these `versions`, and of the aliases by what they are `meant`.
+    """What `versions --json` tells of these `versions`, and of the aliases as `meant`.
 
     `trouble` is what is wrong with aliases.
     """

@@ -71,11 +71,12 @@ def rows_in_file(
         raise ValueError(f"{'standard input' if name == '-' else name}: {said}") from None
 
 # %% ../../nbs/9_cli/14_predict.ipynb #d177d229
-def answer_lines(body: bytes, detail: bool) -> list[str]:
+def answer_lines(body: bytes) -> list[str]:
     """The reply `body` to many rows, as the reply to each of them."""
     reply: dict[str, Any] = json.loads(body)
     answers = reply.pop("predictions")
-    return [json.dumps(answer | reply if detail else {"prediction": answer}) for answer in answers]
+    detailed = bool(answers) and isinstance(answers[0], dict)
+    return [json.dumps(a | reply if detailed else {"prediction": a}) for a in answers]
 
 # %% ../../nbs/9_cli/14_predict.ipynb #c9f91020
 def rows_from(
@@ -149,7 +150,6 @@ def predict(
     registry = existing_registry(settings)
     predictor = open_predictor(registry, resolve(registry, version) if version else None)
     asked = rows_from(**rows, predictor=predictor)
-    asked = replace(asked, detail=detail or asked.detail)
-    body = answer_request(asked, predictor).body
+    body = answer_request(replace(asked, detail=detail or asked.detail), predictor).body
     lined = asked.many and not as_json
-    click.echo("\n".join(answer_lines(body, asked.detail)) if lined else body.rstrip())
+    click.echo("\n".join(answer_lines(body)) if lined else body.rstrip())

@@ -44,7 +44,7 @@ from iris_serve.service.service_log import (
 
 # %% ../../nbs/6_service/11_access_log.ipynb #96983992
 SAFE_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
-IDS = random.Random()
+IDS = random.Random()  # noqa: S311 (an id is no secret)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=IDS.seed)
 
