@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EXTRA', 'MODULES', 'KERNEL_LOG', 'STAGED', 'PYTHON', 'DATA', 'STOPPED', 'MAX_FAILED', 'missing_extra', 'RetrainError',
            'check_extra', 'write_kernel_spec', 'kernel_manager_class', 'kill_kernel', 'own_kernels', 'stderr_tail',
-           'injected_values', 'kernel_inputs', 'quiet', 'is_news', 'with_doubled_braces', 'execute_notebook',
-           'strip_paths', 'failure_reason', 'missing_module_hint', 'trim_failed', 'keep_failed', 'failed_copy_message',
-           'check_temporary', 'run_notebook']
+           'injected_values', 'kernel_inputs', 'quiet', 'is_news', 'line_wiped', 'with_doubled_braces',
+           'execute_notebook', 'strip_paths', 'failure_reason', 'missing_module_hint', 'trim_failed', 'keep_failed',
+           'failed_copy_message', 'check_temporary', 'run_notebook']
 
 # %% ../../nbs/5_training/03_runner.ipynb #89339076
 import json
@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import get_terminal_size
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
@@ -185,6 +186,20 @@ def is_news(record: logging.LogRecord) -> bool:
     """Is it something else than the end of a kernel that was stopped?"""
     return "DeadKernelError" not in record.getMessage()
 
+
+@contextmanager
+def line_wiped(progress: bool) -> Iterator[None]:
+    """At the end, wipe the line of standard error that the cursor is on, if `progress` is shown.
+
+    A run that is stopped while it starts doesn't wipe its bar itself.
+    """
+    try:
+        yield
+    finally:
+        if progress:
+            width = get_terminal_size().columns - 1
+            print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
+
 # %% ../../nbs/5_training/03_runner.ipynb #65cc946a
 def with_doubled_braces(path: Path) -> str:
     """`path` as papermill takes it, which puts parameters between single braces."""
@@ -206,7 +221,8 @@ def execute_notebook(
     injected, environment = inputs
     write_kernel_spec(executed.parent, environment)
     logging.getLogger("asyncio").addFilter(is_news)
-    with quiet("papermill"), own_kernels(executed.parent) as manager_class:
+    manager = own_kernels(executed.parent)
+    with line_wiped(progress), quiet("papermill"), manager as manager_class:
         papermill.execute_notebook(
             with_doubled_braces(notebook),
             with_doubled_braces(executed),
