@@ -22,9 +22,9 @@ from msgspec.structs import asdict
 from .commands import Command, error_text, with_settings
 from .completion import alias_option, complete_version
 from iris_serve.cli.documents import (
-    history_document,
     json_option,
     print_json,
+    promotions_document,
     verify_document,
     versions_document,
 )
@@ -337,7 +337,7 @@ def history(settings: Settings, alias: str, limit: int, as_json: bool) -> None:
         raise no_promotion(registry, alias)
     rows = [history_row(registry, alias, number) for number in numbers[: -limit - 1 : -1]]
     if as_json:
-        print_json(history_document(registry, alias, numbers[-limit:]))
+        print_json(promotions_document(registry, alias, numbers[-limit:]))
     else:
         click.echo(align_columns(rows))
     print_beside(alias_states(registry, alias), len(numbers) - limit, limit)

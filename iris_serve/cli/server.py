@@ -69,9 +69,10 @@ from iris_serve.wsgi import (
     with_platform_port,
 )
 
+# %% ../../nbs/9_cli/04_server.ipynb #0396c8a3
 SERVER_LOG = logging.getLogger(__name__)
 
-# %% ../../nbs/9_cli/04_server.ipynb #0396c8a3
+
 def announce(
     host: str, port: int, line: str, then: Callable[[], object] = lambda: None
 ) -> threading.Thread:

@@ -6,7 +6,7 @@
 __all__ = ['OPEN_POLICY', 'predict_response', 'hot_predict', 'status_reply', 'alive_reply', 'ready_reply', 'metrics_page',
            'routes', 'translate_error', 'Segment', 'ServiceApp', 'few_at_once', 'add_routes', 'create_app']
 
-# %% ../../nbs/6_service/01_app.ipynb #8a5044c2
+# %% ../../nbs/6_service/01_app.ipynb #8a5044c1
 from collections.abc import Iterable
 from functools import partial
 
@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 from werkzeug.routing.exceptions import WebsocketMismatch
 
+# %% ../../nbs/6_service/01_app.ipynb #8a5044c2
 from ..model.load import Predictor
 from .access import Policy
 from .access_log import Observer
