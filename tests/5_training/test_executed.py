@@ -27,6 +27,8 @@ HELPED = (
     "keep(model)",
 )
 
+SLOW = pytest.mark.slow  # another way to do the same
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -59,9 +61,6 @@ def jupyter():
 SET_AGAIN = "C was set again below begin(globals()), which has recorded 0.5"
 
 
-SLOW = pytest.mark.slow  # another way to do the same
-
-
 @pytest.mark.parametrize(
     "cell",
     [
@@ -87,6 +86,7 @@ def test_a_parameter_that_is_set_again_in_a_run_is_refused_when_the_model_is_kep
     assert Registry(Path("models")).versions() == []
 
 
+@SLOW
 def test_a_function_above_begin_that_sets_a_parameter_counts_if_it_is_called_below():
     begin = "def f():\n    global C\n    C = 9\n" + BEGIN
     written((IRIS[0], begin, SPLIT, "f()\n" + LINE + "\nglobals().update(C=1.0)", "keep(model)"))
@@ -105,6 +105,7 @@ def test_a_parameter_is_refused_however_late_it_is_set_again():
     assert Registry(Path("models")).versions() == []
 
 
+@SLOW
 def test_a_list_that_is_changed_in_place_is_set_again():
     fit = LINE.replace("C=C", "C=len(sizes)")
     written(("sizes = [1]", BEGIN, "sizes.append(2)", SPLIT, fit, "keep(model)"))
@@ -205,6 +206,7 @@ def test_a_module_beside_the_notebook_is_found_recorded_and_kept_both_ways():
     assert reproduce(Path("models"), "iris", 1).identical
 
 
+@SLOW
 def test_the_modules_of_a_package_beside_the_notebook_are_kept_and_no_others():
     Path("parts/deep").mkdir(parents=True)
     Path("parts/__init__.py").write_text("")
@@ -230,6 +232,7 @@ def test_a_module_beside_the_notebook_is_no_substitute_for_an_installed_one():
     assert list(card_of(1).notebook.modules) == ["mine_helpers.py"]
 
 
+@SLOW
 def test_a_module_beside_the_notebook_is_not_found_from_elsewhere():
     helped("work")
     shutil.move("work/mine_helpers.py", "mine_helpers.py")
@@ -240,7 +243,7 @@ def test_a_module_beside_the_notebook_is_not_found_from_elsewhere():
     assert "if it is your own, put it beside mine.ipynb" in last
 
 
-@pytest.mark.parametrize("folder", ["lib", "work/lib"])
+@pytest.mark.parametrize("folder", ["work/lib", pytest.param("lib", marks=SLOW)])
 def test_a_module_that_a_cell_finds_elsewhere_is_refused_both_ways(folder):
     Path(folder).mkdir(parents=True)
     Path(folder, "tools.py").write_text("Z = 2\n")

@@ -159,20 +159,24 @@ def test_any_headers_have_the_same_outcome_both_ways(apps, times):
     any_headers()
 
 
-@settings(max_examples=200, deadline=None, print_blob=True)
-@given(st.data())
-def test_rows_of_any_contract_have_the_same_outcome_both_ways(data):
-    contract = data.draw(contracts())
-    asked = data.draw(st.lists(rows(contract), min_size=1, max_size=3))
-    names = [feature.name for feature in contract.features]
-    way = data.draw(st.sampled_from(["one", "named", "many", "wrong"]))
-    if way == "named":
-        features = dict(zip(names, asked[0], strict=True))
-    else:
-        features = {"one": asked[0], "many": asked, "wrong": [*asked[0], 1]}[way]
-    body = msgspec.json.encode({"features": features, "detail": data.draw(st.booleans())})
-    environ = environ_of(post(PREDICT, body))
-    assert check_equal(two_ways(Recorder(contract, []), Policy()), environ) in (200, 400)
+@pytest.mark.parametrize("times", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_rows_of_any_contract_have_the_same_outcome_both_ways(times):
+    @settings(max_examples=times, deadline=None, print_blob=True)
+    @given(st.data())
+    def any_rows(data):
+        contract = data.draw(contracts())
+        asked = data.draw(st.lists(rows(contract), min_size=1, max_size=3))
+        names = [feature.name for feature in contract.features]
+        way = data.draw(st.sampled_from(["one", "named", "many", "wrong"]))
+        if way == "named":
+            features = dict(zip(names, asked[0], strict=True))
+        else:
+            features = {"one": asked[0], "many": asked, "wrong": [*asked[0], 1]}[way]
+        body = msgspec.json.encode({"features": features, "detail": data.draw(st.booleans())})
+        environ = environ_of(post(PREDICT, body))
+        assert check_equal(two_ways(Recorder(contract, []), Policy()), environ) in (200, 400)
+
+    any_rows()
 
 
 class Faulty(Recorder):

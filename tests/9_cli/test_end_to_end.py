@@ -29,7 +29,7 @@ def run(models, *words):
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(params=LOADERS)
+@pytest.fixture(params=["cancer", pytest.param("wine", marks=pytest.mark.slow)])
 def table(request, tmp_path):
     """A CSV file with the names of the classes in the column `kind`, its bunch, and the names."""
     bunch = LOADERS[request.param]()
