@@ -112,6 +112,7 @@ QUESTIONS = [question for question in ALL if question.path.partition("?")[0] in 
 @pytest.fixture(autouse=True)
 def the_same_ids(monkeypatch):
     monkeypatch.setattr(os, "urandom", lambda size: b"\1" * size)
+    monkeypatch.setattr("iris_serve.service.access_log.IDS.getrandbits", lambda bits: 1)
 
 
 @pytest.fixture(scope="module")
