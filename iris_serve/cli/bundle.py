@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['THIS', 'APIG_WSGI', 'PACKED', 'WHEEL', 'kept_files', 'copy_version', 'normal_name', 'required_by', 'closure',
-           'base_names', 'pins', 'check_importable', 'package_files', 'metadata_files', 'record', 'zipped', 'own_wheel',
-           'Deployment', 'requirement_lines', 'make_bundle']
+           'base_names', 'pins', 'check_importable', 'package_files', 'metadata_files', 'wheel_record', 'zipped',
+           'own_wheel', 'Deployment', 'requirement_lines', 'make_bundle']
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #16fa8738
 import base64
@@ -169,7 +169,7 @@ def metadata_files() -> dict[str, bytes]:
     return {f"{folder}/{name}": text.encode() for name, text in texts.items() if text}
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #231b0ebe
-def record(files: Mapping[str, bytes], name: str) -> bytes:
+def wheel_record(files: Mapping[str, bytes], name: str) -> bytes:
     """The list of `files` with their digests; the list itself is the file `name`."""
     lines = []
     for file, data in files.items():
@@ -193,7 +193,7 @@ def own_wheel() -> tuple[str, bytes]:
     """The name and the bytes of a wheel of this package."""
     files = dict(sorted((package_files() | metadata_files()).items()))
     name = f"{THIS}-{iris_serve.__version__}"
-    files[f"{name}.dist-info/RECORD"] = record(files, f"{name}.dist-info/RECORD")
+    files[f"{name}.dist-info/RECORD"] = wheel_record(files, f"{name}.dist-info/RECORD")
     return f"{name}-py3-none-any.whl", zipped(files)
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #46d91810

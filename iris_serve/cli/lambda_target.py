@@ -12,7 +12,7 @@ from typing import Any
 
 from .bundle import Deployment
 from .quoting import exec_form
-from .targets import installed, platform_name, readme
+from .targets import installed, dns_name, readme
 
 # %% ../../nbs/9_cli/15_lambda_target.ipynb #3e362433
 FUNCTION = '''\
@@ -53,7 +53,7 @@ def lambda_python(deployment: Deployment) -> str:
 BUILD = '''\
 """Make function.zip: python build.py [x86_64 or aarch64 [minor version of Python]]"""
 
-import compileall, shutil, subprocess, sys, zipfile
+import compileall, py_compile, shutil, subprocess, sys, zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -71,7 +71,7 @@ for found in [path for pattern in NOT_NEEDED for path in PACKAGE.glob(pattern)]:
 shutil.copytree(HERE / "models", PACKAGE / "models")
 shutil.copy(HERE / "lambda_function.py", PACKAGE)
 if python == ".".join(map(str, sys.version_info[:2])):
-    unchecked = compileall.PycInvalidationMode.UNCHECKED_HASH
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(PACKAGE, quiet=2, stripdir=PACKAGE, invalidation_mode=unchecked)
 with zipfile.ZipFile(HERE / "function.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     for path in sorted(path for path in PACKAGE.rglob("*") if path.is_file()):
@@ -125,7 +125,7 @@ NOTES = (
 
 def lambda_files(deployment: Deployment) -> dict[str, str]:
     """What Lambda is given."""
-    name, python = platform_name(deployment.name), lambda_python(deployment)
+    name, python = dns_name(deployment.name), lambda_python(deployment)
     options = f"--runtime python{python} --handler lambda_function.lambda_handler"
     size = "--memory-size 1024 --timeout 15"
     code = "--zip-file fileb://function.zip --role ROLE"

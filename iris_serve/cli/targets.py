@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'UV', 'DOCKERFILE', 'SERVE', 'HEALTH', 'IGNORED', 'MOUNTED', 'SAFE', 'start_command', 'readme', 'installed',
-           'dockerfile', 'container_files', 'docker_files', 'platform_name', 'cloudrun_files', 'heroku_files',
+           'dockerfile', 'container_files', 'docker_files', 'dns_name', 'cloudrun_files', 'heroku_files',
            'render_files', 'serving_container', 'serving_runtime', 'inference_service', 'kserve_files']
 
 # %% ../../nbs/9_cli/12_targets.ipynb #937afce0
@@ -20,7 +20,7 @@ def start_command(deployment: Deployment, port: str, models: str = "models") -> 
     """The shell command that serves `deployment` on `port`, which may be a variable."""
     words = ["--models", models, "--name", deployment.name, "--host", "0.0.0.0", "--hosts", "*"]  # noqa: S104
     variables = f'--port "{port}" --workers "${{WEB_CONCURRENCY:-1}}"'
-    return f"python -m iris_serve {shlex.join(words)} {variables}"
+    return f"exec python -m iris_serve {shlex.join(words)} {variables}"
 
 # %% ../../nbs/9_cli/12_targets.ipynb #d10f49c6
 KEYS = (
@@ -73,7 +73,7 @@ def installed(deployment: Deployment, options: str = "") -> str:
 
 def dockerfile(deployment: Deployment, models: str = "/srv/models") -> str:
     """The Dockerfile of a service that has its model in the directory `models`."""
-    command = "exec " + start_command(deployment, "${PORT:-8080}", models)
+    command = start_command(deployment, "${PORT:-8080}", models)
     health, words = exec_form(["python", "-c", HEALTH]), exec_form(["sh", "-c", command])
     return installed(deployment) + SERVE.format(models=models, health=health, command=words)
 
@@ -96,20 +96,20 @@ def docker_files(deployment: Deployment) -> dict[str, str]:
     return container_files(deployment) | {"README.md": readme(deployment, "Docker", commands, note)}
 
 # %% ../../nbs/9_cli/12_targets.ipynb #182d7a96
-def platform_name(name: str, most: int = 63) -> str:
+def dns_name(name: str, most: int = 63) -> str:
     """The `name` of a model as platforms spell names: letters, digits and hyphens."""
     return name.replace("_", "-")[:most].rstrip("-")
 
 
 def cloudrun_files(deployment: Deployment) -> dict[str, str]:
     """What Cloud Run reads."""
-    name = platform_name(deployment.name, 49)
+    name = dns_name(deployment.name, 49)
     options = "--port 8080 --cpu 1 --memory 512Mi --concurrency 80 --no-allow-unauthenticated"
-    token = '-H "Authorization: Bearer $(gcloud auth print-identity-token)"'
+    signed = '-H "Authorization: Bearer $(gcloud auth print-identity-token)"'
     commands = [
         f"gcloud run deploy {name} --source . {options}",
         f"URL=$(gcloud run services describe {name} --format 'value(status.url)')",
-        f'curl "$URL/predict" {token} --data @question.json',
+        f'curl "$URL/predict" {signed} --data @question.json',
     ]
     note = "`--allow-unauthenticated` lets everybody ask. A region is `--region europe-west1`."
     return container_files(deployment) | {
@@ -136,7 +136,7 @@ def render_files(deployment: Deployment) -> dict[str, str]:
     """What Render reads."""
     service = {
         "type": "web",
-        "name": platform_name(deployment.name),
+        "name": dns_name(deployment.name),
         "runtime": "python",
         "plan": "starter",
         "buildCommand": "pip install -r requirements.txt",
@@ -205,7 +205,7 @@ def serving_runtime(image: str) -> dict[str, Any]:
 
 def inference_service(deployment: Deployment) -> dict[str, Any]:
     """The InferenceService of the model."""
-    name = platform_name(deployment.name)
+    name = dns_name(deployment.name)
     model: dict[str, Any] = {
         "modelFormat": {"name": "iris-serve"},
         "protocolVersion": "v2",
@@ -223,7 +223,7 @@ def inference_service(deployment: Deployment) -> dict[str, Any]:
 # %% ../../nbs/9_cli/12_targets.ipynb #dc33dede
 def kserve_files(deployment: Deployment) -> dict[str, str]:
     """What KServe reads."""
-    image, name = deployment.image, platform_name(deployment.name)
+    image, name = deployment.image, dns_name(deployment.name)
     objects = [serving_runtime(image), inference_service(deployment)]
     url = f"$(kubectl get inferenceservice {name} -o jsonpath='{{.status.url}}')"
     ask = f'curl "{url}/predict" --data @question.json'
