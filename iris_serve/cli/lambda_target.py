@@ -12,7 +12,7 @@ from typing import Any
 
 from .bundle import Deployment
 from .quoting import exec_form
-from .targets import installed, dns_name, readme
+from .targets import dns_name, installed, readme
 
 # %% ../../nbs/9_cli/15_lambda_target.ipynb #3e362433
 FUNCTION = '''\

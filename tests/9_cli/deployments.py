@@ -22,6 +22,7 @@ def unpacked(folder, place):
     (wheel,) = (folder / "wheels").iterdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)
+    place.chmod(0o755)  # pytest's directories are for their owner alone
     return place
 
 

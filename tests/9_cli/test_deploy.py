@@ -400,6 +400,7 @@ class Runtime(ThreadingHTTPServer):
             self.send_header("Lambda-Runtime-Aws-Request-Id", str(server.asked))
             self.send_header("Lambda-Runtime-Deadline-Ms", str(int(time.time() * 1000) + 15000))
             self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:x:1:function:y")
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
