@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['THIS', 'APIG_WSGI', 'PACKED', 'WHEEL', 'kept_files', 'copy_version', 'normal_name', 'required_by', 'closure',
-           'base_names', 'pins', 'check_importable', 'package_files', 'metadata_files', 'wheel_record', 'zipped',
-           'own_wheel', 'Deployment', 'requirement_lines', 'make_bundle']
+           'base_names', 'pins', 'check_importable', 'package_files', 'licence', 'metadata_files', 'wheel_record',
+           'zipped', 'own_wheel', 'Deployment', 'requirement_lines', 'make_bundle']
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #16fa8738
 import base64
@@ -157,13 +157,21 @@ def package_files() -> dict[str, bytes]:
     return files | {f"{THIS}/retrain.ipynb": retraining_notebook().read_bytes()}
 
 
+def licence() -> str | None:
+    """The text of the licence: beside the chapters in a clone, else in the metadata."""
+    clone = Path(package_root()) / "LICENSE"
+    if clone.is_file() and (clone.parent / "settings.ini").is_file():
+        return clone.read_text(encoding="utf-8")
+    return distribution(THIS).read_text("licenses/LICENSE")
+
+
 def metadata_files() -> dict[str, bytes]:
     """The metadata of this package by their names in a wheel."""
     found, folder = distribution(THIS), f"{THIS}-{iris_serve.__version__}.dist-info"
     texts = {
         "METADATA": found.read_text("METADATA") or found.read_text("PKG-INFO"),
         "entry_points.txt": found.read_text("entry_points.txt"),
-        "licenses/LICENSE": found.read_text("licenses/LICENSE"),
+        "licenses/LICENSE": licence(),
         "WHEEL": WHEEL,
     }
     return {f"{folder}/{name}": text.encode() for name, text in texts.items() if text}

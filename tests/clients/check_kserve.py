@@ -1,5 +1,7 @@
-"""Compare documents with the types of kserve's and Kubernetes' clients, which are generated from
-their published schemas: check_kserve.py < documents.json > mistakes.json"""
+"""Compare documents with the types of kserve's and Kubernetes' clients.
+
+These are generated from the published schemas: check_kserve.py < lists.json > mistakes.json
+"""
 
 import json
 import re
@@ -40,10 +42,10 @@ def mistakes(value, kind, path):
             yield f"{path}.{key}: required"
 
 
-documents = json.load(sys.stdin)
-lines = [
-    line
-    for document in documents
-    for line in mistakes(document, KINDS[document["kind"]].__name__, document["kind"])
-]
-json.dump(lines, sys.stdout)
+def lines(documents):
+    """What is wrong with each of the `documents`."""
+    for document in documents:
+        yield from mistakes(document, KINDS[document["kind"]].__name__, document["kind"])
+
+
+json.dump([list(lines(documents)) for documents in json.load(sys.stdin)], sys.stdout)
