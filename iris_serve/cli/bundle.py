@@ -119,7 +119,7 @@ def base_names() -> list[str]:
             raise ArtifactError("settings.ini names other requirements: pip install -e . again")
     return names
 
-
+# %% ../../nbs/9_cli/10_bundle.ipynb #692841eb
 def pins(card: Card, model: Any, serverless: bool = False) -> dict[str, str]:
     """The exact versions of what is needed to ask the `model` of `card`."""
     names, exact = base_names(), dict[str, str]()
@@ -185,7 +185,7 @@ def wheel_record(files: Mapping[str, bytes], name: str) -> bytes:
         lines.append(f"{file},sha256={digest},{len(data)}\n")
     return "".join([*lines, f"{name},,\n"]).encode()
 
-
+# %% ../../nbs/9_cli/10_bundle.ipynb #de5ed3a7
 def zipped(files: Mapping[str, bytes]) -> bytes:
     """A zip of `files`, the same bytes for the same files."""
     buffer = io.BytesIO()
@@ -218,12 +218,12 @@ class Deployment(Struct, frozen=True, kw_only=True):
     frozen: bool = True
     question: str = "{}\n"
 
-
+# %% ../../nbs/9_cli/10_bundle.ipynb #c03e0497
 def requirement_lines(wheel: str, exact: Mapping[str, str]) -> str:
     """The text of a requirements file with the `wheel` and the `exact` versions."""
     return "".join([f"./wheels/{wheel}\n", *(f"{name}=={exact[name]}\n" for name in exact)])
 
-
+# %% ../../nbs/9_cli/10_bundle.ipynb #82f78f79
 def make_bundle(
     registry: "Registry", version: int, folder: Path, serverless: bool = False
 ) -> Deployment:

@@ -91,7 +91,7 @@ ENTRYPOINT {client}
 CMD {handler}
 """
 
-
+# %% ../../nbs/9_cli/15_lambda_target.ipynb #0cdb2b0f
 def lambda_dockerfile(deployment: Deployment) -> str:
     """The Dockerfile of the image variant."""
     client = exec_form(["python", "-m", "awslambdaric"])
@@ -122,7 +122,7 @@ NOTES = (
     "`--package-type Image --code ImageUri={image}`.",
 )
 
-
+# %% ../../nbs/9_cli/15_lambda_target.ipynb #685de6d0
 def lambda_files(deployment: Deployment) -> dict[str, str]:
     """What Lambda is given."""
     name, python = dns_name(deployment.name), lambda_python(deployment)

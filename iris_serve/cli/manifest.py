@@ -33,12 +33,12 @@ def file_digests(path: Path) -> dict[str, str]:
     """The sha256 of each file in the artifact `path`, in the order of their names."""
     return {name: sha256(read_artifact_file(path, name)) for name in sorted(os.listdir(path))}
 
-
+# %% ../../nbs/9_cli/16_manifest.ipynb #cbc06f42
 def whole_digest(digests: Iterable[str]) -> str:
     """The sha256 over the `digests` of files."""
     return sha256(b"".join(bytes.fromhex(digest) for digest in digests))
 
-
+# %% ../../nbs/9_cli/16_manifest.ipynb #4b55015c
 def signing_statement(name: str, digests: dict[str, str]) -> dict[str, Any]:
     """The statement that the model `name` has exactly the files in `digests`."""
     resources = [
@@ -80,7 +80,7 @@ def performance(card: Card) -> list[dict[str, str]]:
         if isinstance(value, float)
     ]
 
-
+# %% ../../nbs/9_cli/16_manifest.ipynb #f7937570
 def dataset(card: Card) -> dict[str, Any]:
     """The table that the model of `card` was made from."""
     found = {"rows": card.data.rows, "sha256": card.data.sha256, "file_sha256": card.data.file}
@@ -92,7 +92,7 @@ def dataset(card: Card) -> dict[str, Any]:
     source = card.data.source
     return {"type": "dataset", "name": source, "contents": {"properties": properties}}
 
-
+# %% ../../nbs/9_cli/16_manifest.ipynb #f194aae7
 def columns(contract: Contract) -> list[dict[str, str]]:
     """What goes into a model of this `contract`, a text for each feature."""
     return [{"format": f"{feature.name}: {feature.kind}"} for feature in contract.features]
@@ -134,7 +134,7 @@ def model_component(name: str, version: int, card: Card, digests: dict[str, str]
         "components": files,
     }
 
-
+# %% ../../nbs/9_cli/16_manifest.ipynb #9734eef4
 def ml_bom(name: str, run: "Run", card: Card, digests: dict[str, str]) -> dict[str, Any]:
     """The ML-BOM of a version of the model `name`, as CycloneDX 1.6."""
     whole, libraries = whole_digest(digests.values()), card.versions.items()

@@ -59,6 +59,8 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD {health}
 CMD {command}
 """
+
+# %% ../../nbs/9_cli/12_targets.ipynb #9fa797ce
 HEALTH = (
     "import os, urllib.request as r; "
     "r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8080') + '/healthz', timeout=2)"
@@ -77,7 +79,7 @@ def dockerfile(deployment: Deployment, models: str = "/srv/models") -> str:
     health, words = exec_form(["python", "-c", HEALTH]), exec_form(["sh", "-c", command])
     return installed(deployment) + SERVE.format(models=models, health=health, command=words)
 
-
+# %% ../../nbs/9_cli/12_targets.ipynb #8e8ae465
 def container_files(deployment: Deployment, models: str = "/srv/models") -> dict[str, str]:
     """What each directory has from which an image is built."""
     return {"Dockerfile": dockerfile(deployment, models), ".dockerignore": IGNORED}
@@ -166,7 +168,7 @@ SAFE = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
-
+# %% ../../nbs/9_cli/12_targets.ipynb #bb5a64e7
 def serving_container(image: str) -> dict[str, Any]:
     """The container in which KServe runs a service."""
     words = ["--name={{.Name}}", "--host=0.0.0.0", "--hosts=*", "--port=8080"]
@@ -202,7 +204,7 @@ def serving_runtime(image: str) -> dict[str, Any]:
         },
     }
 
-
+# %% ../../nbs/9_cli/12_targets.ipynb #d7c6369d
 def inference_service(deployment: Deployment) -> dict[str, Any]:
     """The InferenceService of the model."""
     name = dns_name(deployment.name)
