@@ -19,12 +19,7 @@ from collections.abc import Iterable, Mapping
 from configparser import ConfigParser
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import (
-    Distribution,
-    PackageNotFoundError,
-    distribution,
-    packages_distributions,
-)
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +76,7 @@ def normal_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def required_by(found: Distribution) -> list[str]:
+def required_by(found: metadata.Distribution) -> list[str]:
     """The names of what the distribution `found` needs, without its extras."""
     pairs = [line.partition(";") for line in found.requires or ()]
     return [normal_name(re.split(r"[^\w.-]", need)[0]) for need, _, m in pairs if "extra" not in m]
@@ -92,10 +87,10 @@ def closure(names: Iterable[str]) -> dict[str, str]:
     found, waiting = dict[str, str](), [normal_name(name) for name in names]
     while waiting:
         name = waiting.pop()
-        with suppress(PackageNotFoundError):
+        with suppress(metadata.PackageNotFoundError):
             if name not in found:
-                found[name] = distribution(name).version
-                waiting += required_by(distribution(name))
+                found[name] = metadata.distribution(name).version
+                waiting += required_by(metadata.distribution(name))
     return dict(sorted(found.items()))
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #331364df
@@ -109,8 +104,8 @@ def base_names() -> list[str]:
     The error is about a clone whose installation is older than its settings.
     """
     try:
-        names = required_by(distribution(THIS))
-    except PackageNotFoundError:
+        names = required_by(metadata.distribution(THIS))
+    except metadata.PackageNotFoundError:
         raise ArtifactError("iris_serve is not installed here: pip install -e .") from None
     settings, config = Path(package_root()) / "settings.ini", ConfigParser(delimiters=["="])
     if config.read(settings, encoding="utf-8") and config["DEFAULT"].get("lib_name") == THIS:
@@ -137,7 +132,7 @@ def pins(card: Card, model: Any, serverless: bool = False) -> dict[str, str]:
 def check_importable(model: Any) -> None:
     """Raise `ArtifactError` if `model` has a part from a module that no package brings."""
     modules = {type(part).__module__.partition(".")[0] for part in nested_estimators(model)}
-    known = {*packages_distributions(), *sys.stdlib_module_names, THIS}
+    known = {*metadata.packages_distributions(), *sys.stdlib_module_names, THIS}
     if own := sorted(modules - known):
         raise ArtifactError(
             f"its pickle needs {join_names(own)}, which no installed package brings: "
@@ -162,12 +157,12 @@ def licence() -> str | None:
     clone = Path(package_root()) / "LICENSE"
     if clone.is_file() and (clone.parent / "settings.ini").is_file():
         return clone.read_text(encoding="utf-8")
-    return distribution(THIS).read_text("licenses/LICENSE")
+    return metadata.distribution(THIS).read_text("licenses/LICENSE")
 
 
 def metadata_files() -> dict[str, bytes]:
     """The metadata of this package by their names in a wheel."""
-    found, folder = distribution(THIS), f"{THIS}-{iris_serve.__version__}.dist-info"
+    found, folder = metadata.distribution(THIS), f"{THIS}-{iris_serve.__version__}.dist-info"
     texts = {
         "METADATA": found.read_text("METADATA") or found.read_text("PKG-INFO"),
         "entry_points.txt": found.read_text("entry_points.txt"),

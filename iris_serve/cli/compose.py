@@ -18,15 +18,13 @@ from .targets import container_files, readme
 
 # %% ../../nbs/9_cli/13_compose.ipynb #32b75ac5
 NGINX = """\
-pid /tmp/nginx.pid;
+pid /dev/shm/nginx.pid;
 error_log stderr;
 events {{ worker_connections 4096; }}
 http {{
-    client_body_temp_path /tmp/body;
-    proxy_temp_path /tmp/proxy;
-    fastcgi_temp_path /tmp/fastcgi;
-    uwsgi_temp_path /tmp/uwsgi;
-    scgi_temp_path /tmp/scgi;
+    client_body_temp_path /dev/shm/body; proxy_temp_path /dev/shm/proxy;
+    fastcgi_temp_path /dev/shm/fastcgi; uwsgi_temp_path /dev/shm/uwsgi;
+    scgi_temp_path /dev/shm/scgi;
     access_log /dev/stdout;
     server_tokens off;
     client_max_body_size {max_body};
@@ -50,7 +48,7 @@ http {{
 }}
 """
 
-
+# %% ../../nbs/9_cli/13_compose.ipynb #b9908839
 def nginx_config(max_body: int = Settings().max_body) -> str:
     """The configuration of nginx; it lets bodies of `max_body` bytes pass."""
     return NGINX.format(max_body=max_body)
