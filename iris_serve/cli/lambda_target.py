@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FUNCTION', 'OLDEST', 'NOT_NEEDED', 'BUILD', 'CLIENT', 'CALLED', 'NOTES', 'lambda_python', 'lambda_dockerfile',
-           'question_event', 'lambda_files']
+           'question_event', 'lambda_commands', 'lambda_files']
 
 # %% ../../nbs/9_cli/15_lambda_target.ipynb #528a24fc
 import json
@@ -113,33 +113,39 @@ def question_event(deployment: Deployment) -> dict[str, Any]:
         "isBase64Encoded": False,
     }
 
-# %% ../../nbs/9_cli/15_lambda_target.ipynb #e74b6dee
+# %% ../../nbs/9_cli/15_lambda_target.ipynb #a6f1204f
 NOTES = (
     "ROLE is a role of yours that Lambda may take. `aws lambda create-function-url-config "
     "--auth-type AWS_IAM` gives the function an address, and API Gateway may call it, too.",
     "SnapStart may be switched on: request ids begin anew after a snapshot.",
-    "As an image: `docker build -t {image} .`, push it to ECR, and create the function with "
-    "`--package-type Image --code ImageUri={image}`.",
+    "The Dockerfile is for a function from an image, which has to be in ECR: make the directory "
+    "with `--image ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:VERSION`, build and push it, and "
+    "create the function with `--package-type Image --code ImageUri=` and that name.",
 )
 
-# %% ../../nbs/9_cli/15_lambda_target.ipynb #685de6d0
+
+def lambda_commands(deployment: Deployment) -> list[str]:
+    """The commands that make a function, and ask it."""
+    name, image = dns_name(deployment.name), deployment.image
+    made = f"aws lambda create-function --function-name {name} --role ROLE"
+    made += " --memory-size 1024 --timeout 15"
+    asked = f"aws lambda invoke --function-name {name} --payload fileb://event.json answer.json"
+    if not deployment.frozen:
+        build = f"docker build -t {image} . && docker push {image}"
+        return [build, f"{made} --package-type Image --code ImageUri={image}", asked]
+    python = f"--runtime python{lambda_python(deployment)}"
+    code = "--handler lambda_function.lambda_handler --zip-file fileb://function.zip"
+    return ["python build.py", f"{made} {python} {code}", asked]
+
+# %% ../../nbs/9_cli/15_lambda_target.ipynb #b65f3fce
 def lambda_files(deployment: Deployment) -> dict[str, str]:
     """What Lambda is given."""
-    name, python = dns_name(deployment.name), lambda_python(deployment)
-    options = f"--runtime python{python} --handler lambda_function.lambda_handler"
-    size = "--memory-size 1024 --timeout 15"
-    code = "--zip-file fileb://function.zip --role ROLE"
-    commands = [
-        "python build.py",
-        f"aws lambda create-function --function-name {name} {options} {size} {code}",
-        f"aws lambda invoke --function-name {name} --payload fileb://event.json answer.json",
-    ]
-    notes = [note.format(image=deployment.image) for note in NOTES]
+    python, commands = lambda_python(deployment), lambda_commands(deployment)
     return {
         "lambda_function.py": FUNCTION.format(name=deployment.name),
         "build.py": BUILD.format(not_needed=NOT_NEEDED, python=python),
         "event.json": json.dumps(question_event(deployment), indent=2) + "\n",
         "Dockerfile": lambda_dockerfile(deployment),
         ".dockerignore": "package\nfunction.zip\nREADME.md\n",
-        "README.md": readme(deployment, "AWS Lambda", commands, *notes),
+        "README.md": readme(deployment, "AWS Lambda", commands, *NOTES),
     }

@@ -127,6 +127,16 @@ def test_a_pickle_comes_with_what_it_needs(deployed, registries):
     assert (folder / "models" / "my_own" / "1" / "iris_model.pkl").is_file()
 
 
+def test_lambda_gets_a_zip_of_a_forest_and_an_image_of_a_pickle(deployed):
+    zipped, image = ((deployed("lambda", n) / "README.md").read_text() for n in ("iris", "my_own"))
+    assert "--zip-file fileb://function.zip" in zipped
+    assert "--package-type Image --code ImageUri=my_own:1" in image
+    for name in ("iris", "my_own"):
+        lines = (deployed("lambda", name) / "Dockerfile").read_text("utf-8").splitlines()
+        assert json.loads(lines[-2].removeprefix("ENTRYPOINT ")) == ["python", "-m", "awslambdaric"]
+        assert json.loads(lines[-1].removeprefix("CMD ")) == ["lambda_function.lambda_handler"]
+
+
 @pytest.mark.parametrize("there", ["directory", "file", "link"])
 def test_what_is_there_is_never_touched(registries, tmp_path, there):
     target = tmp_path / "out"
