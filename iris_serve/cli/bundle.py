@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['THIS', 'APIG_WSGI', 'PACKED', 'WHEEL', 'kept_files', 'copy_version', 'normal_name', 'required_by', 'closure',
-           'base_names', 'pins', 'check_importable', 'package_files', 'licence', 'metadata_files', 'wheel_record',
-           'zipped', 'own_wheel', 'Deployment', 'requirement_lines', 'make_bundle']
+           'clone_settings', 'base_names', 'pins', 'check_importable', 'package_files', 'clone_metadata',
+           'metadata_files', 'wheel_record', 'zipped', 'own_wheel', 'Deployment', 'requirement_lines', 'make_bundle']
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #16fa8738
 import base64
@@ -16,7 +16,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping
-from configparser import ConfigParser
+from configparser import ConfigParser, SectionProxy
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -98,21 +98,19 @@ THIS = "iris_serve"
 APIG_WSGI = {"apig-wsgi": "2.20.0"}  # where it isn't installed here
 
 
-def base_names() -> list[str]:
-    """The distributions that this package can't do without; raises `ArtifactError`.
+def clone_settings() -> SectionProxy | None:
+    """The settings that this package is built from, if it runs from a clone."""
+    config = ConfigParser(delimiters=["="])
+    config.read(Path(package_root()) / "settings.ini", encoding="utf-8")
+    return config["DEFAULT"] if config["DEFAULT"].get("lib_name") == THIS else None
 
-    The error is about a clone whose installation is older than its settings.
-    """
-    try:
-        names = required_by(metadata.distribution(THIS))
-    except metadata.PackageNotFoundError:
-        raise ArtifactError("iris_serve is not installed here: pip install -e .") from None
-    settings, config = Path(package_root()) / "settings.ini", ConfigParser(delimiters=["="])
-    if config.read(settings, encoding="utf-8") and config["DEFAULT"].get("lib_name") == THIS:
-        asked = re.findall(r"(\S+?)[<>=]\S*", config["DEFAULT"]["requirements"])
-        if {normal_name(name) for name in asked} != set(names):
-            raise ArtifactError("settings.ini names other requirements: pip install -e . again")
-    return names
+
+def base_names() -> list[str]:
+    """The distributions that this package can't do without."""
+    if settings := clone_settings():
+        names = [re.split(r"[^\w.-]", need)[0] for need in settings["requirements"].split()]
+        return [normal_name(name) for name in names]
+    return required_by(metadata.distribution(THIS))
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #692841eb
 def pins(card: Card, model: Any, serverless: bool = False) -> dict[str, str]:
@@ -151,24 +149,32 @@ def package_files() -> dict[str, bytes]:
     files = {f"{THIS}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
     return files | {f"{THIS}/retrain.ipynb": retraining_notebook().read_bytes()}
 
+# %% ../../nbs/9_cli/10_bundle.ipynb #27ea3ab9
+def clone_metadata(settings: SectionProxy) -> str:
+    """What a wheel says about this package, by the `settings` of a clone."""
+    lines = ["Metadata-Version: 2.1", f"Name: {THIS}", f"Version: {iris_serve.__version__}"]
+    lines += [f"Requires-Python: >={settings['min_python']}", "License: Apache-2.0"]
+    lines += [f"Requires-Dist: {need}" for need in settings["requirements"].split()]
+    for extra in ("retrain", "parquet", "lambda"):
+        needs = settings[f"{extra}_requirements"].split()
+        lines.append(f"Provides-Extra: {extra}")
+        lines += [f'Requires-Dist: {need}; extra == "{extra}"' for need in needs]
+    return "\n".join(lines) + "\n"
 
-def licence() -> str | None:
-    """The text of the licence: beside the chapters in a clone, else in the metadata."""
-    clone = Path(package_root()) / "LICENSE"
-    if clone.is_file() and (clone.parent / "settings.ini").is_file():
-        return clone.read_text(encoding="utf-8")
-    return metadata.distribution(THIS).read_text("licenses/LICENSE")
-
-
+# %% ../../nbs/9_cli/10_bundle.ipynb #716ab968
 def metadata_files() -> dict[str, bytes]:
     """The metadata of this package by their names in a wheel."""
-    found, folder = metadata.distribution(THIS), f"{THIS}-{iris_serve.__version__}.dist-info"
-    texts = {
-        "METADATA": found.read_text("METADATA") or found.read_text("PKG-INFO"),
-        "entry_points.txt": found.read_text("entry_points.txt"),
-        "licenses/LICENSE": licence(),
-        "WHEEL": WHEEL,
-    }
+    folder, texts = f"{THIS}-{iris_serve.__version__}.dist-info", dict[str, str | None]()
+    if settings := clone_settings():
+        scripts = f"[console_scripts]\n{settings['console_scripts']}\n"
+        licence = (Path(package_root()) / "LICENSE").read_text(encoding="utf-8")
+        texts = {"METADATA": clone_metadata(settings), "entry_points.txt": scripts}
+        texts["licenses/LICENSE"] = licence
+    else:
+        found = metadata.distribution(THIS)
+        names = ("METADATA", "entry_points.txt", "licenses/LICENSE")
+        texts = {name: found.read_text(name) for name in names}
+    texts["WHEEL"] = WHEEL
     return {f"{folder}/{name}": text.encode() for name, text in texts.items() if text}
 
 # %% ../../nbs/9_cli/10_bundle.ipynb #231b0ebe

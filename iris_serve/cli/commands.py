@@ -72,6 +72,11 @@ class Commands(click.Group):
         write_what_can_be_written()
         return super().parse_args(ctx, with_default_command(args))
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(200)) for name in self.commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows))
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
