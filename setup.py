@@ -13,7 +13,7 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 extras = {
     name: settings[f"{name}_requirements"].split()
-    for name in ("retrain", "parquet", "formats", "dev")
+    for name in ("retrain", "parquet", "lambda", "formats", "dev")
 }
 
 

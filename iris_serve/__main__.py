@@ -12,6 +12,7 @@ import click
 
 from .cli.commands import Commands, with_settings
 from .cli.completion import completion, help_command
+from .cli.deploy_commands import deploy, export_manifest
 from .cli.diff import diff
 from .cli.doctor import doctor
 from .cli.predict import predict
@@ -33,7 +34,7 @@ from .cli.training_commands import add, retrain, sample, train
 COMMANDS = [
     *(train, retrain, add, sample),
     *(versions, show, diff, promote, rollback, history, verify, repair, reproduce, prune),
-    *(predict, doctor, help_command, completion),
+    *(deploy, export_manifest, predict, doctor, help_command, completion),
 ]
 
 

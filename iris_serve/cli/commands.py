@@ -144,6 +144,11 @@ class Commands(OptionsBefore):
             check_taken(ctx, command, (ctx.default_map or {}).get(name or "", ()))
         return name, command, rest
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(200)) for name in self.commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows))
+
     def invoke(self, ctx: click.Context) -> Any:
         for parameter in self.before():  # they were handed on
             ctx.params.pop(parameter.name or "", None)

@@ -10,6 +10,7 @@ __all__ = ['NOT_INSTALLED', 'Ask', 'ROW_ERRORS', 'VersionPredictor', 'read_model
 
 # %% ../../nbs/3_model/03_load.ipynb #16116d76
 import io
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,14 +32,15 @@ from .estimator import ask_estimator, plain_classes, use_one_thread
 from .save import FOREST_FILE, MODEL_FILE
 
 # %% ../../nbs/3_model/03_load.ipynb #b999a85d
-def read_model_files(path: Path, card: Card) -> dict[str, bytes]:
+def read_model_files(path: Path, card: Card, whole: bool = True) -> dict[str, bytes]:
     """The bytes of the model files that `card` names, read from the artifact `path` and compared.
 
+    Unless it has to be `whole`, the pickle beside a frozen forest may be missing.
     Raises `ArtifactError` if one of them is not the file that the card describes.
     """
-    found = {}
-    wanted = (MODEL_FILE, FOREST_FILE) if FOREST_FILE in card.files else (MODEL_FILE,)
-    for name in wanted:
+    found, frozen = dict[str, bytes](), FOREST_FILE in card.files
+    pickle = whole or not frozen or os.path.lexists(path / MODEL_FILE)
+    for name in [MODEL_FILE] * pickle + [FOREST_FILE] * frozen:
         found[name] = read_artifact_file(path, name)
         if sha256(found[name]) != card.files.get(name):
             raise ArtifactError(f"{path / name} is not the file that its card describes")
@@ -48,6 +50,7 @@ def read_model_files(path: Path, card: Card) -> dict[str, bytes]:
 def read_verified(path: Path, card_sha256: str | None = None) -> tuple[dict[str, bytes], Card]:
     """The model files' bytes and the card of the artifact `path`, checked and not yet opened.
 
+    A pickle that would not be opened, because there is a frozen forest, may be missing.
     Raises `ArtifactError` if the card is not the one with `card_sha256`, or if a model file is
     not the one of the card.
     """
@@ -55,7 +58,7 @@ def read_verified(path: Path, card_sha256: str | None = None) -> tuple[dict[str,
     if card_sha256 is not None and sha256(data) != card_sha256:
         raise ArtifactError(f"{path / CARD_FILE} is not the card that was promoted or recorded")
     card = decode_card(data, path)
-    return read_model_files(path, card), card
+    return read_model_files(path, card, whole=False), card
 
 # %% ../../nbs/3_model/03_load.ipynb #fd225000
 NOT_INSTALLED = (

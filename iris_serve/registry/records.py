@@ -19,13 +19,16 @@ from msgspec import Struct
 from ..model.atomic import INVALID_JSON, ArtifactError, read_artifact_file, sha256
 from ..model.card import CARD_FILE, Card, decode_card
 from ..model.load import open_verified, read_model_files
-from ..model.save import FOREST_FILE
+from ..model.save import FOREST_FILE, MODEL_FILE
 
 RUN_FILE, NOTEBOOK_FILE, PAGE_FILE = "run.json", "retrain.ipynb", "retrain.html"
 
 # %% ../../nbs/4_registry/02_records.ipynb #27fe10f8
 class Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a version was made: times in UTC, sha256 of card, notebook and page, the verdict."""
+    """How a version was made: times in UTC, sha256 of card, notebook and page, the verdict.
+
+    `left_out` are files that a copy does without, because it only has to answer.
+    """
 
     version: int = 0
     made_by: str
@@ -37,6 +40,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     promoted: bool
     why: str
     verdict: dict[str, Any] | None = None
+    left_out: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 # %% ../../nbs/4_registry/02_records.ipynb #5878a4b3
 def read_run(path: Path) -> Run:
@@ -122,7 +126,9 @@ def check_notebook(path: Path, run: Run) -> None:
     """Raise `ArtifactError` if the executed notebook in `path`, or its page, is not the run's."""
     kept = (("notebook", NOTEBOOK_FILE, run.notebook), ("page", PAGE_FILE, run.page))
     for what, name, digest in kept:
-        if digest is not None and sha256(read_artifact_file(path, name)) != digest:
+        if digest is None or name in (run.left_out or ()):
+            continue
+        if sha256(read_artifact_file(path, name)) != digest:
             raise ArtifactError(f"{path / name} is not the {what} that {RUN_FILE} describes")
 
 # %% ../../nbs/4_registry/02_records.ipynb #ec88a73b
@@ -147,7 +153,7 @@ def check_version(path: Path, anchors: Iterable[str] = (), pickles: bool = True)
     check_files(path)
     check_notebook(path, run)
     check_data(path, card)
-    files = read_model_files(path, card)
+    files = read_model_files(path, card, whole=MODEL_FILE not in (run.left_out or ()))
     if FOREST_FILE not in files and not pickles:
         raise PickleError(f"{path.name} has only a pickle, and opening one is not permitted here")
     open_verified(files, card)

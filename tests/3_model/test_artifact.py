@@ -48,6 +48,7 @@ from iris_serve.model.load import (
     check_versions,
     make_predictor,
     open_model,
+    read_model_files,
 )
 from iris_serve.model.save import FOREST_FILE, MODEL_FILE, write_artifact
 from iris_serve.model.scores import score
@@ -261,8 +262,26 @@ def test_a_strange_card_is_refused_with_its_own_message(pickled, changes, words)
 @pytest.mark.parametrize("name", [CARD_FILE, MODEL_FILE])
 def test_a_missing_file_is_named(either, name):
     (either / name).unlink()
+    card = read_card(either) if name == MODEL_FILE else None
+    with pytest.raises(ArtifactError, match=f"no readable {name}"):
+        read_model_files(either, card) if card else open_model(either)
+
+
+def test_a_missing_file_that_has_to_answer_is_named(either):
+    name = FOREST_FILE if (either / FOREST_FILE).exists() else MODEL_FILE
+    (either / name).unlink()
     with pytest.raises(ArtifactError, match=f"no readable {name}"):
         open_model(either)
+
+
+def test_a_frozen_forest_answers_without_its_pickle(artifact):
+    forest, card = open_model(artifact)
+    (artifact / MODEL_FILE).unlink()
+    alone, same = open_model(artifact)
+    assert same == card
+    assert alone.predict_proba([[6.1, 2.8, 4.7, 1.2]]).tolist() == (
+        forest.predict_proba([[6.1, 2.8, 4.7, 1.2]]).tolist()
+    )
 
 
 @pytest.mark.parametrize("place", range(0, 120, 13))

@@ -286,7 +286,8 @@ def test_no_damage_reveals_a_path_of_this_machine(two, name, damage):
     for route in ("", "/versions/2", "/versions/2/notebook"):
         assert names_no_path(client.get(f"/models/iris{route}"), two)
     answer = client.post("/models/iris/versions/2/predict", data=GOOD)
-    assert answer.status_code == 503
+    not_needed = name == "iris_model.pkl" and damage is None  # the forest answers
+    assert answer.status_code == (200 if not_needed else 503)
     assert names_no_path(answer, two)
 
 

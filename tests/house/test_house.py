@@ -87,7 +87,7 @@ def test_the_commands_in_a_document_exist(name):
 
 def test_the_readme_shows_the_commands_of_the_program():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    asked = set(re.findall(r"python -m iris_serve ([a-z]\w*)", text))
+    asked = set(re.findall(r"python -m iris_serve ([a-z][\w-]*)", text))
     assert asked <= set(main.commands)
     assert set(main.commands) - asked == {"serve", "train"}
 

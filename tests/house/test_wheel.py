@@ -77,6 +77,17 @@ def call(place, *words):
     )
 
 
+def out_wheel(place):
+    """The wheel in the directory that the installed package has written for a deployment."""
+    (found,) = (place / "empty" / "out" / "wheels").iterdir()
+    return found
+
+
+def module_bytes(archive):
+    """What a wheel has beside its metadata."""
+    return {n: archive.read(n) for n in archive.namelist() if ".dist-info/" not in n}
+
+
 def serves(place):
     """Start a service there, ask it, and stop it."""
     program = [place / "venv" / "bin" / "python", "-m", "iris_serve", "--port", str(free_port())]
@@ -124,6 +135,9 @@ def test_a_wheel_serves_alone_and_retrains_with_its_extra(wheel, place, trained)
     shutil.copytree(trained, place / "empty" / "models", dirs_exist_ok=True)
     assert call(place, *PROGRAM, "predict", *ROW).stdout == '{"prediction": 1}\n'
     assert call(place, *PROGRAM, "verify").returncode == 0
+    assert call(place, *PROGRAM, "deploy", "docker", "out").returncode == 0
+    with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(out_wheel(place)) as brought:
+        assert module_bytes(brought) == module_bytes(ours)
     serves(place)
 
     install(place, f"{wheel}[retrain]")
