@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 NBS, DOCS = ROOT / "nbs", ROOT / "docs"
 CODE_HOST = "https://github.com/iris-serve/iris_serve/blob/main"
+MADE = {f"docs/reference/{name}.md" for name in ("commands", "settings", "routes", "python")}
 PART_TITLES = {"openapi": "OpenAPI", "cli": "Command line"}
 
 
@@ -123,7 +124,7 @@ def relinked(target: str, page: str) -> str:
     if re.match(r"[a-z]+:", target) or not path:
         return target if path else f"#{slug(anchor)}"
     file = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
-    if not (ROOT / file).exists():
+    if not (ROOT / file).exists() and file not in MADE:
         raise FileNotFoundError(f"{page}: a link leads to {target}, which is not there")
     if not file.endswith((".ipynb", ".md", ".svg", ".png")):
         return f"{CODE_HOST}/{file}"
@@ -164,9 +165,9 @@ def cell_link(name: Name, page: str) -> str:
     return f"{posixpath.relpath(there, posixpath.dirname(place(page)) or '.')}#{name.anchor}"
 
 
-def markdown(text: str) -> dict[str, Any]:
-    """A Markdown cell."""
-    return {"cell_type": "markdown", "metadata": {}, "source": text}
+def markdown(text: str, name: str) -> dict[str, Any]:
+    """A Markdown cell, with an id made from `name`."""
+    return {"cell_type": "markdown", "id": f"to-{name}", "metadata": {}, "source": text}
 
 
 def where_line(path: str, module: str) -> str:
@@ -202,7 +203,7 @@ def staged(path: Path, modules: Modules) -> dict[str, Any]:
             )
             made.append(cell | {"source": text})
         elif is_exported(cell):
-            made.append(markdown(anchors(text, module, modules[module])))
+            made.append(markdown(anchors(text, module, modules[module]), cell["id"]))
             tags = [*cell["metadata"].get("tags", []), "exported"]
             lines = [line for line in text.split("\n") if not line.startswith("#|")]
             made.append(cell | {"source": "\n".join(lines), "metadata": {"tags": tags}})
