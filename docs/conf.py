@@ -6,7 +6,8 @@ project = "iris_serve"
 author = copyright = "the iris_serve authors"
 version = release = __version__
 language = "en"
-extensions = ["myst_nb", "sphinx_design"]
+smartquotes = False  # two hyphens are an option
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["extra", "conf.py"]
 html_extra_path = ["extra"]
 

@@ -11,6 +11,7 @@ import sys
 import click
 
 from .cli.commands import Commands, with_settings
+from .cli.documentation import docs
 from iris_serve.cli.registry_commands import (
     history,
     promote,
@@ -27,6 +28,7 @@ from .cli.training_commands import add, retrain, sample, train
 COMMANDS = [
     *(train, retrain, add, sample),
     *(versions, show, promote, rollback, history, verify, reproduce),
+    docs,
 ]
 
 
