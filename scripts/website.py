@@ -19,12 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the program is that of this directory, also for docs/conf.py
 NBS, DOCS = ROOT / "nbs", ROOT / "docs"
 CODE_HOST = "https://github.com/iris-serve/iris_serve/blob/main"
 MADE = {f"docs/reference/{name}.md" for name in ("commands", "settings", "routes", "python")}
@@ -321,22 +321,20 @@ def link_code(site: Path, modules: Modules) -> int:
     return count
 
 
-class Page(HTMLParser):
-    """The anchors and the links of a page."""
+class Page(NamedTuple):
+    """The anchors and the links of a page; an anchor that is there twice, too."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.anchors, self.links, self.twice = set[str](), set[str](), set[str]()
-        self.feed(text)
+    anchors: list[str]
+    links: set[str]
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for key, value in attrs:
-            if key == "id" and value:
-                if value in self.anchors:
-                    self.twice.add(value)
-                self.anchors.add(value)
-            if key in ("href", "src") and value:
-                self.links.add(value)
+    @classmethod
+    def of(cls, text: str) -> "Page":
+        tags = re.findall(r"<[a-zA-Z][^<>]*>", text)
+        pairs = [pair for tag in tags for pair in re.findall(r'\s(id|href|src)="([^"]*)"', tag)]
+        return cls(
+            [html.unescape(value) for key, value in pairs if key == "id"],
+            {html.unescape(value) for key, value in pairs if key != "id" and value},
+        )
 
 
 def html_pages(site: Path) -> list[Path]:
@@ -346,9 +344,13 @@ def html_pages(site: Path) -> list[Path]:
 
 def broken_links(site: Path) -> list[str]:
     """The links of the site that lead nowhere, and what it would load from elsewhere."""
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in html_pages(site)}
+    pages = {path: Page.of(path.read_text(encoding="utf-8")) for path in html_pages(site)}
     wrong = []
     for path, page in pages.items():
+        twice = {anchor for anchor in page.anchors if page.anchors.count(anchor) > 1}
+        wrong += [
+            f"{path.relative_to(site)}: the anchor {anchor} is there twice" for anchor in twice
+        ]
         for link in sorted(page.links):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
@@ -356,7 +358,7 @@ def broken_links(site: Path) -> list[str]:
             there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             there = there / "index.html" if there.is_dir() else there
             anchor = unquote(parts.fragment)
-            known = pages[there].anchors if there in pages else set()
+            known = pages[there].anchors if there in pages else []
             if not there.exists() or (anchor and there in pages and anchor not in known):
                 wrong.append(f"{path.relative_to(site)}: {link}")
     return wrong
