@@ -66,6 +66,8 @@ def directive(kind: str, head: str, body: str, *options: str) -> str:
 
 def typed(annotation: ast.expr | None, value: ast.expr | None = None) -> list[str]:
     """The type and the value of a name, as options of its description."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        annotation = getattr(annotation.slice, "elts", [annotation])[0]  # what is in front
     options = [f":type: {json.dumps(ast.unparse(annotation))}"] if annotation else []
     return options + ([f":value: {json.dumps(short(ast.unparse(value)))}"] if value else [])
 

@@ -74,7 +74,8 @@ def defined(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
     elif isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        targets = [name for target in node.targets for name in getattr(target, "elts", [target])]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         yield node.target.id
 
@@ -176,7 +177,8 @@ def where_line(path: str, module: str) -> str:
     if module:
         part = part_of(module)
         here = f"../../reference/api/{part}.html#module-{module}"
-        links.insert(0, f'exports <a href="{here}"><code>{module}</code></a>')
+        exports = f'the cells with a colored edge are <a href="{here}"><code>{module}</code></a>'
+        links.insert(0, exports)
     return f'\n\n<p class="where">{" · ".join(links)}</p>'
 
 
