@@ -123,7 +123,8 @@ def api_pages(modules: dict[str, dict[str, Any]], link: Link) -> dict[str, str]:
         lines = [f"# {TITLES.get(part, part.capitalize())}\n"]
         for module in within:
             first = next(iter(modules[module].values()), None)
-            lines += [f"## {module}\n", f"```{{py:module}} {module}\n```\n"]
+            short_name = module.removeprefix("iris_serve.")
+            lines += [f"## {short_name}\n", f"```{{py:module}} {module}\n```\n"]
             if first:
                 title, _, promise = website.title_of(website.ROOT / first.notebook)
                 there = link(first, page).partition("#")[0]

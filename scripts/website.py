@@ -300,27 +300,26 @@ SPAN = re.compile(r'<span class="(n[a-z]?)">(\w+)</span>')
 HIGHLIGHT = re.compile(r'<div class="highlight">.*?</pre></div>', re.S)
 
 
-def link_code(site: Path, modules: Modules) -> int:
-    """Link the names in the code of each notebook to their cells; returns how many there are."""
-    count = 0
+def with_links(text: str, page: str, scope: dict[str, Name]) -> str:
+    """The HTML `text` of `page` with the names in its code linked to their cells."""
+
+    def linked(found: re.Match[str]) -> str:
+        name = scope.get(found[2])
+        if not name or found[1] == "na":  # an attribute of something else
+            return found[0]
+        return f'<a class="name" href="{cell_link(name, page)}">{found[0]}</a>'
+
+    return HIGHLIGHT.sub(lambda block: SPAN.sub(linked, block[0]), text)
+
+
+def link_code(site: Path, modules: Modules) -> None:
+    """Link the names in the code of each notebook to their cells."""
     for path in sorted(NBS.rglob("*.ipynb")):
         page = path.relative_to(ROOT).as_posix()
         file = (site / page).with_suffix(".html")
-        if not file.exists():
-            continue
-        scope = names_in(read_cells(path), modules)
-
-        def linked(found: re.Match[str], scope=scope, page=page) -> str:  # type: ignore[no-untyped-def]
-            name = scope.get(found[2])
-            if not name or found[1] == "na":
-                return found[0]
-            return f'<a class="name" href="{cell_link(name, page)}">{found[0]}</a>'
-
-        text = file.read_text(encoding="utf-8")
-        text = HIGHLIGHT.sub(lambda block, linked=linked: SPAN.sub(linked, block[0]), text)
-        count += text.count('<a class="name"')
-        file.write_text(text, encoding="utf-8")
-    return count
+        if file.exists():
+            scope = names_in(read_cells(path), modules)
+            file.write_text(with_links(file.read_text(encoding="utf-8"), page, scope), "utf-8")
 
 
 class Page(NamedTuple):
