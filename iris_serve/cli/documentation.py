@@ -52,7 +52,7 @@ def site_address(clone: Path | None, can_build: bool, build: bool = False) -> st
     "--print", "only_print", is_flag=True, help="Say where the site is, and open nothing."
 )
 def docs(build: bool, only_print: bool) -> None:
-    """Open the documentation: the pages of this clone, or the published ones.
+    """Open the documentation, of this clone or as published.
 
     In a clone, the pages are built if they are not there, which takes a minute and the extra
     docs. An installed package has no pages, and opens the published ones.
