@@ -15,6 +15,8 @@ extras = {
     name: settings[f"{name}_requirements"].split()
     for name in ("retrain", "parquet", "lambda", "formats", "dev")
 }
+everything = [name for extra in extras.values() for name in extra]
+extras |= {"dev": everything, "docs": settings["docs_requirements"].split()}
 
 
 class BuildWithNotebook(build_py):
@@ -42,7 +44,7 @@ setup(
     packages=find_packages(include=[settings["lib_path"], settings["lib_path"] + ".*"]),
     package_data={settings["lib_path"]: settings["package_data"].split()},
     install_requires=settings["requirements"].split(),
-    extras_require=extras | {"dev": [name for extra in extras.values() for name in extra]},
+    extras_require=extras,
     entry_points={"console_scripts": settings["console_scripts"].split()},
     cmdclass={"build_py": BuildWithNotebook},
 )

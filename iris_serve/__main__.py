@@ -15,6 +15,7 @@ from .cli.completion import completion, help_command
 from .cli.deploy_commands import deploy, export_manifest
 from .cli.diff import diff
 from .cli.doctor import doctor
+from .cli.documentation import docs
 from .cli.predict import predict
 from .cli.prune import prune
 from iris_serve.cli.registry_commands import (
@@ -34,7 +35,7 @@ from .cli.training_commands import add, retrain, sample, train
 COMMANDS = [
     *(train, retrain, add, sample),
     *(versions, show, diff, promote, rollback, history, verify, repair, reproduce, prune),
-    *(deploy, export_manifest, predict, doctor, help_command, completion),
+    *(deploy, export_manifest, docs, predict, doctor, help_command, completion),
 ]
 
 

@@ -67,6 +67,38 @@ def test_the_test_command_is_the_same_everywhere():
         assert command in (ROOT / name).read_text(encoding="utf-8"), name
 
 
+WORKFLOWS = {path.name: path.read_text("utf-8") for path in ROOT.glob(".github/workflows/*.yml")}
+
+
+def test_the_workflows_run_every_job_of_the_checks_and_no_other():
+    text = (ROOT / "scripts" / "check.py").read_text(encoding="utf-8")
+    jobs = set(re.findall(r'"(\w+)"', re.search(r"^JOBS = (.+)$", text, re.M)[1]))
+    run = set(re.findall(r"scripts/check\.py --job (\w+)", "".join(WORKFLOWS.values())))
+    assert run == jobs
+    assert all(f"check.py --job {job}" in text.partition('"""\n\n')[0] for job in jobs)
+
+
+def test_the_workflows_use_actions_by_their_commits_and_name_their_versions():
+    used = re.findall(r"uses: (.+)$", "\n".join(WORKFLOWS.values()), re.M)
+    assert used
+    pinned = r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+"
+    assert [action for action in used if not re.fullmatch(pinned, action)] == []
+
+
+def test_the_workflows_may_write_only_where_they_publish():
+    for name, text in WORKFLOWS.items():
+        assert re.search(r"^permissions:\n  contents: read$", text, re.M), name
+        jobs = re.split(r"^  (?=[\w-]+:$)", text.partition("\njobs:\n")[2], flags=re.M)
+        writing = {job.partition(":")[0] for job in jobs if ": write" in job}
+        assert writing == {"publish-docs"} if name == "ci.yml" else {"publish", "github-release"}
+
+
+def test_the_checks_run_on_every_python_that_is_supported():
+    matrix = re.search(r"python: \[(.+)\]", WORKFLOWS["ci.yml"])[1]
+    assert re.findall(r"[\d.]+", matrix) == ["3.11", "3.12", "3.13", "3.14"]
+    assert "\nmin_python = 3.11\n" in (ROOT / "settings.ini").read_text(encoding="utf-8")
+
+
 TOOLS = {
     "README.md": {"pip", "python", "papermill", "jupyter"},
     "CONTRIBUTING.md": {"python", "jupyter", "nbdev_export"},
@@ -107,9 +139,9 @@ def test_the_readme_names_only_options_and_routes_that_exist():
     assert {b for b in begun if not any(route.startswith(b) for route in known)} == set()
 
 
-@pytest.mark.parametrize("name", ["requirements/dev.txt", "requirements/clients.txt"])
+@pytest.mark.parametrize("name", ["dev", "clients", "docs", "release"])
 def test_a_lock_names_no_index_and_hashes_everything(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
     assert "://" not in text
     assert "index" not in "\n".join(x for x in text.splitlines() if not x.startswith("#"))
     pinned = re.findall(r"^[a-z0-9].*==.*", text, re.M)
