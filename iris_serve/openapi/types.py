@@ -21,6 +21,7 @@ from ..model.card import Card
 from ..protocols.datatypes import DATATYPES
 from ..protocols.tensors import MAX_DIMENSIONS, MAX_SIZE
 from ..registry.records import Event, Run
+from ..service.lineage import NOT_TOLD
 
 # %% ../../nbs/8_openapi/02_types.ipynb #e03b438e
 Schema = dict[str, Any]
@@ -38,6 +39,11 @@ def components(types: Sequence[Any]) -> dict[str, Schema]:
     for schema in found.values():
         schema["description"] = cleandoc(schema.get("description", ""))
     as_read: dict[str, Schema] = msgspec.json.decode(msgspec.json.encode(found))
+    for name, kept_back in NOT_TOLD.items():
+        if name in as_read:
+            del as_read[name]["properties"][kept_back]
+            needed = as_read[name]["required"]
+            as_read[name]["required"] = [field for field in needed if field != kept_back]
     return as_read
 
 # %% ../../nbs/8_openapi/02_types.ipynb #ddd930ce

@@ -606,9 +606,9 @@ def test_only_what_is_shown_of_a_long_history_is_read(long, monkeypatch):
 
 def test_versions_lists_the_newest_first_and_says_how_many_more_there_are(long):
     lines = ask("versions", "--limit", 3, "--models", long.folder.parent).output.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == ["10000", "9999", "9998"]
+    assert [line.split()[0] for line in lines[:4]] == ["version", "10000", "9999", "9998"]
     assert lines[-1] == "not listed: 9997 older; --limit 10000 lists all"
-    assert len(ask("versions", "--models", long.folder.parent).output.splitlines()) == 101
+    assert len(ask("versions", "--models", long.folder.parent).output.splitlines()) == 102
 
 
 def test_history_lists_the_newest_first(trio):

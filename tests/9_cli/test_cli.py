@@ -133,7 +133,7 @@ def test_retrain_without_its_extra_says_in_one_line_what_to_install(tmp_path, mo
 
 def test_promote_changes_the_version_that_the_list_marks_as_current(models):
     ask("retrain", "-p", "n_estimators", 1, "-p", "promote", "never", "--models", models)
-    assert ask("versions", "--models", models).output.splitlines()[1].startswith("*    1")
+    assert ask("versions", "--models", models).output.splitlines()[2].startswith("*    1")
     assert ask("promote", 2, "--models", models).exit_code == 0
     lines = ask("versions", "--models", models).output.splitlines()[1:]
     assert [line[0] for line in lines] == ["*", " "]
