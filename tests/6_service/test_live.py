@@ -173,7 +173,7 @@ def forge(path):
 
 
 def lose(path):
-    (path / MODEL_FILE).unlink()
+    (path / FOREST_FILE).unlink()
 
 
 def lose_the_card(path):
