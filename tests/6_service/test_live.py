@@ -173,7 +173,7 @@ def forge(path):
 
 
 def lose(path):
-    (path / MODEL_FILE).unlink()
+    (path / FOREST_FILE).unlink()
 
 
 def lose_the_card(path):
@@ -188,7 +188,7 @@ DAMAGE = {
     truncate: "2/forest.safetensors is not the file that its card describes",
     flip: "2/forest.safetensors is not the file that its card describes",
     forge: "golden rows wrongly",
-    lose: "2 has no readable iris_model.pkl",
+    lose: "2 has no readable forest.safetensors",
     lose_the_card: "2 has no readable card.json",
     lose_all: "iris has no version 2",
 }
