@@ -29,9 +29,7 @@ def without_stage(event: LambdaEvent) -> LambdaEvent:
 # %% ../../nbs/9_cli/20_aws_lambda.ipynb #f8ef5f1e
 def renew_ids() -> None:
     """Let request ids begin anew, as no other process makes them."""
-    generator = getattr(access_log, "IDS", None)  # without one, ids come from the system
-    if generator is not None:
-        generator.seed()
+    access_log.IDS.seed()
 
 
 def call_after_restore(function: Callable[[], None]) -> bool:

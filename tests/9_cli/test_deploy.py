@@ -516,11 +516,9 @@ def test_lambdas_own_runtime_client_calls_the_handler(deployed, site, name):
 
 
 SNAPSHOT = """
-import random, sys
 from iris_serve.service import access_log
 import lambda_function
 from snapshot_restore_py import get_after_restore
-access_log.IDS = getattr(access_log, "IDS", random.Random())
 access_log.IDS.seed(1)
 for call, given, named in get_after_restore():
     call(*given, **named)
