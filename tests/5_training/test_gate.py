@@ -79,7 +79,7 @@ def test_the_p_value_is_the_one_that_counting_gives_to_twelve_digits(gained, los
 
 
 def test_very_many_rows_have_a_p_value():
-    assert mcnemar_p(10_000, 10_100) == pytest.approx(counted_p(10_000, 10_100), rel=1e-11)
+    assert mcnemar_p(3_000, 3_100) == pytest.approx(counted_p(3_000, 3_100), rel=1e-11)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import pytest
@@ -44,6 +45,12 @@ def declared(*keys):
     return {re.split(r"[<>=\[]", word)[0].lower().replace("_", "-") for word in words}
 
 
+@cache
+def installed():
+    """The distributions that hold each package."""
+    return packages_distributions()
+
+
 def distributions(module, nested):
     """What has to be installed for the imports of `module`, `nested` ones or those at its top."""
     whole = tree_of(module)
@@ -55,7 +62,7 @@ def distributions(module, nested):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             tops.add(node.module.split(".")[0])
     foreign = tops - sys.stdlib_module_names - {"iris_serve"}
-    known = packages_distributions()
+    known = installed()
     return {name.lower().replace("_", "-") for top in foreign for name in known[top][:1]}
 
 
