@@ -81,16 +81,19 @@ def told_event(registry: "Registry", alias: str, number: int) -> dict[str, Any]:
     return event
 
 
-def promotions_document(registry: "Registry", alias: str, numbers: Sequence[int]) -> dict[str, Any]:
-    """What `history --json` tells: the events of `alias` with these `numbers`; the last counts."""
-    from iris_serve.registry.registry import event_numbers
+def promotions_document(
+    registry: "Registry", alias: str, numbers: Sequence[int], limit: int
+) -> dict[str, Any]:
+    """What `history --json` tells: the newest `limit` events of `alias`, which has these `numbers`.
 
-    history = [told_event(registry, alias, number) for number in numbers]
+    The last one counts.
+    """
+    history = [told_event(registry, alias, number) for number in numbers[-limit:]]
     return {
         "name": registry.name,
         "alias": alias,
         "version": history[-1].get("version"),
-        "promotions": len(event_numbers(registry, alias)),
+        "promotions": len(numbers),
         "history": history,
     }
 

@@ -32,9 +32,8 @@ def meant_versions(registry: "Registry") -> dict[int, list[str]]:
     return found
 
 
-def removable(registry: "Registry", keep: int) -> list[int]:
-    """The versions that are not among the newest `keep`, and that no alias has ever meant."""
-    meant = meant_versions(registry)
+def removable(registry: "Registry", keep: int, meant: dict[int, list[str]]) -> list[int]:
+    """The versions that are not among the newest `keep`, and that no alias has ever `meant`."""
     return [version for version in registry.versions()[:-keep] if version not in meant]
 
 # %% ../../nbs/9_cli/11_prune.ipynb #cc6be692
@@ -61,9 +60,8 @@ def size_of(registry: "Registry", version: int) -> str:
     return f"{sum(entry.stat().st_size for entry in os.scandir(path)) / 1000:.0f} kB"
 
 
-def tell_staying(registry: "Registry", keep: int) -> None:
+def tell_staying(registry: "Registry", keep: int, meant: dict[int, list[str]]) -> None:
     """Print a line for each version that stays although it is not among the newest `keep`."""
-    meant = meant_versions(registry)
     for version in registry.versions()[:-keep]:
         if version in meant:
             click.echo(f"version {version} stays: {', '.join(meant[version])} has meant it")
@@ -86,8 +84,9 @@ def prune(settings: Settings, keep: int, dry_run: bool, yes: bool) -> None:
 
     registry = existing_registry(settings)
     remove_stale(registry.directory())  # what an earlier one left that was killed
-    found = removable(registry, keep)
-    tell_staying(registry, keep)
+    meant = meant_versions(registry)
+    found = removable(registry, keep, meant)
+    tell_staying(registry, keep, meant)
     for version in found:
         click.echo(f"version {version} is to be removed: {size_of(registry, version)}")
     if not found or dry_run:

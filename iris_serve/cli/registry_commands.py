@@ -335,13 +335,16 @@ def history(settings: Settings, alias: str, limit: int, as_json: bool) -> None:
     numbers = event_numbers(registry, alias)
     if not numbers:
         raise no_promotion(registry, alias)
-    rows = [history_row(registry, alias, number) for number in numbers[: -limit - 1 : -1]]
     if as_json:
-        print_json(promotions_document(registry, alias, numbers[-limit:]))
+        document = promotions_document(registry, alias, numbers, limit)
+        print_json(document)
+        damaged = any("trouble" in event for event in document["history"])
     else:
+        rows = [history_row(registry, alias, number) for number in numbers[: -limit - 1 : -1]]
         click.echo(align_columns(rows))
+        damaged = any(row[0] == "damaged" for row in rows)
     print_beside(alias_states(registry, alias), len(numbers) - limit, limit)
-    click.get_current_context().exit(1 if any(row[0] == "damaged" for row in rows) else 0)
+    click.get_current_context().exit(1 if damaged else 0)
 
 # %% ../../nbs/9_cli/07_registry_commands.ipynb #d663b721
 def print_findings(findings: Sequence[str], success: str) -> None:
