@@ -34,6 +34,7 @@ from ..model.card import CARD_FILE, Card, retraining_notebook
 from ..model.child import package_root
 from ..model.estimator import nested_estimators, own_columns
 from ..model.load import open_verified, read_verified
+from ..model.page_data import PAGE_DATA_FILE
 from ..model.save import FOREST_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def kept_files(path: Path, card: Card) -> list[str]:
     from iris_serve.registry.records import PAGE_FILE
 
     model = FOREST_FILE if FOREST_FILE in card.files else MODEL_FILE
-    return [CARD_FILE, model, *([PAGE_FILE] if os.path.lexists(path / PAGE_FILE) else [])]
+    pages = [name for name in (PAGE_DATA_FILE, PAGE_FILE) if os.path.lexists(path / name)]
+    return [CARD_FILE, model, *pages]
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #94a7bb74
 def copy_version(registry: "Registry", version: int, models: Path) -> Card:

@@ -80,10 +80,19 @@ SOURCES = (
     *(f"forest/{name}" for name in ("leaves", "slices", "format")),
     *(
         f"model/{name}"
-        for name in ("train", "save", "card", "atomic", "scores", "golden", "estimator")
+        for name in (
+            "train",
+            "save",
+            "card",
+            "atomic",
+            "scores",
+            "golden",
+            "estimator",
+            "page_data",
+        )
     ),
     *(f"training/{name}" for name in ("parameters", "own", "kept", "executed", "beside")),
-    *(f"training/{name}" for name in ("runner", "retrain")),
+    *(f"training/{name}" for name in ("runner", "retrain", "samples")),
     "notebook",
 )
 

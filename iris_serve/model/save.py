@@ -18,6 +18,7 @@ from ..forest.format import encode
 from .atomic import sha256, to_json, write_new_file
 from .card import CARD_FILE, Card, check_model
 from .golden import freeze_or_reason
+from .page_data import PAGE_DATA_FILE, PageData, encode_page_data
 
 MODEL_FILE, FOREST_FILE = "iris_model.pkl", "forest.safetensors"
 
@@ -46,11 +47,13 @@ def write_artifact(
     card: Card,
     frozen: Forest | str | None = None,
     original: bytes | None = None,
+    page: PageData | None = None,
 ) -> Card:
     """Write `estimator`, its forest and `card` into `folder`; returns the card with its digests.
 
-    `frozen` is its `freeze_or_reason`, if that is known already, and `original` the bytes that it
-    was opened from. Raises `ArtifactError` if `card` has another contract or other golden rows.
+    `frozen` is its `freeze_or_reason`, if that is known already, `original` the bytes that it was
+    opened from, and `page` what a page may show of its training rows. Raises `ArtifactError` if
+    `card` has another contract or other golden rows.
     """
     data = {MODEL_FILE: dumped(estimator) if original is None else original}
     forest = freeze_or_reason(estimator, card.contract) if frozen is None else frozen
@@ -59,6 +62,8 @@ def write_artifact(
         data[FOREST_FILE] = encode(forest.arrays)
     else:
         check_model(estimator, card)
+    if page is not None:
+        data[PAGE_DATA_FILE] = encode_page_data(page)
     card = msgspec.structs.replace(card, files={name: sha256(data[name]) for name in data})
     for name, content in (data | {CARD_FILE: to_json(card)}).items():
         write_new_file(folder / name, content)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from ..model.atomic import INVALID_JSON, ArtifactError, read_artifact_file, sha256
 from ..model.card import CARD_FILE, Card, decode_card
 from ..model.load import open_verified, read_model_files
+from ..model.page_data import PAGE_DATA_FILE, read_page_data
 from ..model.save import FOREST_FILE, MODEL_FILE
 
 RUN_FILE, NOTEBOOK_FILE, PAGE_FILE = "run.json", "retrain.ipynb", "retrain.html"
@@ -153,6 +154,8 @@ def check_version(path: Path, anchors: Iterable[str] = (), pickles: bool = True)
     check_files(path)
     check_notebook(path, run)
     check_data(path, card)
+    if PAGE_DATA_FILE not in (run.left_out or ()):
+        read_page_data(path, card)
     files = read_model_files(path, card, whole=MODEL_FILE not in (run.left_out or ()))
     if FOREST_FILE not in files and not pickles:
         raise PickleError(f"{path.name} has only a pickle, and opening one is not permitted here")

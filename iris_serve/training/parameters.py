@@ -30,6 +30,7 @@ from iris_serve.model.train import (
     Folds,
     LeafRows,
     MaxFeatures,
+    PageRows,
     Params,
     Seed,
     Share,
@@ -150,6 +151,10 @@ class Parameters(ForestParameters, frozen=True, forbid_unknown_fields=True, kw_o
         Literal["auto", "never", "always"],
         about("auto promotes what is not worse than the current version", "never"),
     ] = "auto"
+    page_rows: Annotated[
+        PageRows | None,
+        about("training rows that the model's page may show; None: 0, of a sample 500", 200),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.cv == 1:
@@ -269,6 +274,8 @@ SYNONYMS = {
     "jobs": "n_jobs",
     "score": "min_score",
     "accuracy": "min_score",
+    "rows": "page_rows",
+    "points": "page_rows",
 }
 
 # %% ../../nbs/5_training/02_parameters.ipynb #36597caf

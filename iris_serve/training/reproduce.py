@@ -43,6 +43,7 @@ from iris_serve.model.card import (
 from ..model.child import python_command
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #e988300d
+from ..model.page_data import PAGE_DATA_FILE
 from ..model.save import FOREST_FILE, MODEL_FILE
 from ..model.scores import ClassScores
 from ..model.train import Params
@@ -128,6 +129,8 @@ def result_changes(card: Card, again: Card) -> list[str]:
     files = {FOREST_FILE: "the frozen forest", MODEL_FILE: "the model file"}
     again = as_then(again, card)
     now, then = again.files, card.files
+    if PAGE_DATA_FILE in then:  # a version may have been made before there was any
+        files[PAGE_DATA_FILE] = "the page data"
     differing = [what for file, what in files.items() if now.get(file) != then.get(file)]
     for part in ("metrics", "golden", "contract", "parameters", "estimator", "notebook"):
         unsaid = part in ("estimator", "notebook") and getattr(card, part) is None

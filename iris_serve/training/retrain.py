@@ -25,6 +25,7 @@ from ..data.wording import align_columns, shorten
 from ..model.atomic import sha256, write_new_file
 from ..model.card import CARD_FILE, Card, make_card, read_card, retraining_notebook
 from ..model.golden import freeze_or_reason
+from ..model.page_data import make_page_data
 from ..model.save import FOREST_FILE, how_served, write_artifact
 from ..model.scores import Scores, cross_validate, cv_folds, score
 from ..model.train import Params, fit, make_estimator, split_rule
@@ -55,6 +56,7 @@ from iris_serve.training.parameters import (
 )
 from .report import keep_report
 from .runner import RetrainError, check_extra, run_notebook
+from .samples import rows_to_show
 
 # %% ../../nbs/5_training/01_retrain.ipynb #8108bbd1
 def read_data(parameters: Parameters, file: Path | None = None) -> Table:
@@ -215,7 +217,9 @@ def write_model(
     note = own.note(parameters) if own else None
     keep_modules(own.modules if own else {}, folder)
     card = make_card(name, params, table, metrics, estimator, frozen, note)
-    return write_artifact(folder, estimator, card, frozen)
+    shown = rows_to_show(parameters.page_rows, table)
+    page = make_page_data(estimator, train_rows, test_rows, metrics, shown)
+    return write_artifact(folder, estimator, card, frozen, page=page)
 
 # %% ../../nbs/5_training/01_retrain.ipynb #68f9f3c0
 def fit_model(parameters: Parameters, train_rows: Table) -> Any:

@@ -103,7 +103,7 @@ def test_a_directory_has_the_version_its_requirements_and_three_commands(deploye
     folder = deployed(target)
     assert verify(Registry(folder / "models")) == []
     kept = {path.name for path in (folder / "models" / "iris" / "1").iterdir()}
-    assert kept == {"card.json", "forest.safetensors", "run.json"}
+    assert kept == {"card.json", "forest.safetensors", "page.json", "run.json"}
     lines = (folder / "requirements.txt").read_text().splitlines()
     assert (folder / lines[0]).is_file()
     assert [line for line in lines[1:] if not re.fullmatch(r"[a-z0-9-]+==[\w.+]+", line)] == []

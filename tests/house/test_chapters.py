@@ -150,6 +150,7 @@ def test_the_retraining_notebook_has_exactly_its_parameters():
         "n_jobs": "1",
         "min_score": "None",
         "promote": "auto",
+        "page_rows": "None",
     }
 
 
