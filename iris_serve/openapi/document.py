@@ -43,7 +43,7 @@ def other_contents(asks: str, contract: Contract) -> dict[str, Schema]:
     """The forms other than JSON in which the component `asks` can be sent, by media type."""
     if asks == "InferRequest":
         return {OCTETS: {"schema": {}}}
-    if asks in ("Question", "OneRow", "Invocation"):
+    if asks in ("Question", "Invocation"):
         return {"text/csv": csv_content(contract), "application/x-ndjson": ndjson_content(contract)}
     return {}
 

@@ -235,11 +235,17 @@ def test_a_reply_with_too_many_notes_is_as_documented():
     check(spec, answer, "POST /predict")
 
 
+def place_of(path):
+    """A place that a path stands for in these tests."""
+    filled = path.replace("{name}", "iris").replace("{file}", "page.css")
+    return re.sub(r"\{(v|alias)\}", "current", filled)
+
+
 def test_every_reply_is_as_documented(app, spec):
     client = app.test_client()
     for route in routes(app):
         method, path = route.split(" ")
-        place = re.sub(r"\{(v|alias)\}", "current", path.replace("{name}", "iris"))
+        place = place_of(path)
         operation = spec["paths"][path][method.lower()]
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
         asked = [example["value"] for example in body.get("examples", {}).values()] or [{}]
@@ -256,7 +262,7 @@ def test_a_service_without_a_model_sends_only_documented_statuses(tmp_path, spec
     client, refused = empty.test_client(), set()
     for route in routes(empty):
         method, path = route.split(" ")
-        place = re.sub(r"\{(v|alias)\}", "current", path.replace("{name}", "iris"))
+        place = place_of(path)
         answer = client.open(place, method=method, json={} if method == "POST" else None)
         operation = spec["paths"][path][method.lower()]
         assert str(answer.status_code) in operation["responses"], (route, answer.status_code)
