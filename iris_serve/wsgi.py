@@ -43,6 +43,8 @@ from .service.access import PUBLIC_ROUTES, Policy, host_in, read_hosts, read_ori
 from .service.access_log import PROBES, Observer, make_observer, record_queue
 from .service.app import create_app
 from .service.bodies import Limits
+from .service.browser import make_browser
+from .service.explain import make_explain
 from .service.keys import Key, read_keys
 from .service.lineage import make_lineage
 from .service.live import LivePredictor
@@ -163,6 +165,8 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
         make_platforms(versions, platform),
         make_docs(live),
         make_lineage(versions),
+        make_explain(versions),
+        make_browser(versions),
     ]
     app = create_app(live, blueprints, policy, observer, chosen.fast_lane)
     live.on_change = partial(tell_change, observer, metrics, live)

@@ -43,7 +43,7 @@ def other_contents(asks: str, contract: Contract) -> dict[str, Schema]:
     """The forms other than JSON in which the component `asks` can be sent, by media type."""
     if asks == "InferRequest":
         return {OCTETS: {"schema": {}}}
-    if asks in ("Question", "Invocation"):
+    if asks in ("Question", "OneRow", "Invocation"):
         return {"text/csv": csv_content(contract), "application/x-ndjson": ndjson_content(contract)}
     return {}
 
@@ -64,6 +64,7 @@ def path_parameters(route: str, predictor: Predictor) -> list[Schema]:
         "name": {"enum": [predictor.name]},
         "alias": {**TEXT, "pattern": f"^{NAME_PATTERN.pattern}$", "examples": ["current"]},
         "v": {**TEXT, **version, "examples": [str(predictor.version), "current"]},
+        "file": {**TEXT, "examples": ["page.css"]},
     }
     return [
         {"name": name, "in": "path", "required": True, "schema": known[name]}
@@ -73,6 +74,12 @@ def path_parameters(route: str, predictor: Predictor) -> list[Schema]:
 # %% ../../nbs/8_openapi/01_document.ipynb #fadf23b4
 BODY_PARAMETERS: dict[str, Schema] = {
     "Question": {"name": "detail", "in": "query", "schema": {"type": "boolean"}},
+    "OneRow": {
+        "name": "tree",
+        "in": "query",
+        "description": "The number of a tree, counted from 0, whose path is told",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 9999},
+    },
     "InferRequest": {
         "name": JSON_LENGTH_HEADER,
         "in": "header",

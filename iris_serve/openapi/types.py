@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Schema', 'REFERENCE', 'Served', 'Datatype', 'Size', 'TensorParameters', 'BODY_TYPES', 'reference', 'components',
            'IssueDetail', 'ErrorBody', 'Problem', 'Failure', 'Service', 'Alive', 'Ready', 'ModelLink', 'Models',
-           'Listed', 'Alias', 'AliasHistory', 'Model', 'Links', 'Version', 'InferInput', 'InferRequestedOutput',
+           'Listed', 'Alias', 'AliasHistory', 'Model', 'Links', 'Version', 'FeatureCuts', 'Cuts', 'PathStep',
+           'PathLeaf', 'TreePath', 'Paths', 'PageFeature', 'PageDocument', 'InferInput', 'InferRequestedOutput',
            'InferRequest', 'InferOutput', 'InferResponse', 'TensorKind', 'ModelMetadata', 'ServerMetadata', 'Health',
            'ModelNames', 'ModelReady', 'IndexRequest', 'IndexEntry', 'V1Error', 'V1State', 'V1Model']
 
@@ -181,6 +182,98 @@ class Version(Struct):
     run: Run
     links: Links
 
+# %% ../../nbs/8_openapi/02_types.ipynb #c4b6b70b
+class FeatureCuts(Struct):
+    """The ascending cuts of a feature: `x` goes left where `x <= cut`."""
+
+    name: str
+    cuts: list[float]
+
+
+class Cuts(Struct):
+    """Where the answers of a version can change."""
+
+    name: str
+    version: str
+    features: list[FeatureCuts]
+
+# %% ../../nbs/8_openapi/02_types.ipynb #f33979ca
+class PathStep(Struct):
+    """A question: did the row go `left`? `values` are the categories that do, `rows` how many."""
+
+    feature: str
+    cut: float
+    left: bool
+    missing: bool
+    values: list[Any] | None
+    rows: int | None
+
+
+class PathLeaf(Struct):
+    """What is in the leaf that a row reaches, and how many training rows stood there."""
+
+    rows: int | None
+    probabilities: dict[str, float] | UnsetType = UNSET
+    number: float | UnsetType = UNSET
+
+
+class TreePath(Struct):
+    """The way of a row through the tree with this number, counted from 0."""
+
+    tree: int
+    steps: list[PathStep]
+    leaf: PathLeaf
+
+
+class Paths(Struct):
+    """What each tree says of a row, and its way through one of them, if one was named."""
+
+    name: str
+    version: str
+    trees: int
+    votes: list[int] | UnsetType = UNSET
+    numbers: list[float] | UnsetType = UNSET
+    path: TreePath | UnsetType = UNSET
+
+# %% ../../nbs/8_openapi/02_types.ipynb #df26601a
+class PageFeature(Struct):
+    """A feature, and how the training rows were distributed over it."""
+
+    name: str
+    unit: str
+    kind: str
+    low: float
+    high: float
+    values: list[Any]
+    missing: bool
+    unknown: str
+    edges: list[float] | None
+    counts: list[int | None] | None
+    gaps: int | None
+    importance: float | None
+
+
+class PageDocument(Struct, kw_only=True):
+    """All that the page of a version shows before anything is asked."""
+
+    name: str
+    version: str
+    current: bool
+    served: Served
+    frozen: bool
+    trees: int | None
+    task: str
+    classes: list[Any]
+    labels: list[str]
+    features: list[PageFeature]
+    example: list[Any]
+    presets: list[dict[str, Any]]
+    rows: list[list[Any]]
+    targets: list[Any]
+    scores: dict[str, float | None]
+    baseline: dict[str, float]
+    links: dict[str, str | None]
+
 # %% ../../nbs/8_openapi/02_types.ipynb #14f6de72
 Datatype = Annotated[str, Meta(extra_json_schema={"enum": [*DATATYPES]})]
 Size = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
@@ -323,5 +416,5 @@ class V1Model(Struct):
 BODY_TYPES = (
     *(Problem, Failure, Service, Alive, Ready, Models, Model, AliasHistory, Version),
     *(ServerMetadata, Health, ModelNames, ModelMetadata, ModelReady, IndexRequest, IndexEntry),
-    *(InferRequest, InferResponse, V1Model),
+    *(InferRequest, InferResponse, V1Model, Cuts, Paths, PageDocument),
 )

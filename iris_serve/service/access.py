@@ -109,6 +109,7 @@ def exposure_warning(address: str, keys: tuple[Key, ...]) -> str | None:
 PUBLIC_ROUTES = frozenset(
     {
         "/",
+        "/assets/<file>",
         "/docs",
         "/docs/favicon-32x32.png",
         "/docs/page.js",

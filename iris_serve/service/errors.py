@@ -6,9 +6,10 @@
 __all__ = ['Headers', 'RETRY_SECONDS', 'BUSY_RETRY_SECONDS', 'STATUS', 'TITLES', 'UNQUOTED', 'MAX_DETAILS', 'FAILED',
            'WITH_EXAMPLE', 'Question', 'Reply', 'version_header', 'header_of_version', 'json_reply', 'BodyError',
            'QueryError', 'LengthError', 'TooLargeError', 'TooManyRowsError', 'HeadersError', 'MediaError',
-           'EncodingError', 'UnknownPathError', 'MethodError', 'HostError', 'UnauthorizedError', 'ForbiddenError',
-           'RateError', 'NotReadyError', 'UntrustedError', 'BusyError', 'status_of', 'error_headers', 'json_pointer',
-           'error_details', 'expected_body', 'error_content', 'with_error', 'problem_reply', 'plain_error_reply']
+           'EncodingError', 'UnknownPathError', 'NoForestError', 'MethodError', 'HostError', 'UnauthorizedError',
+           'ForbiddenError', 'RateError', 'NotReadyError', 'UntrustedError', 'BusyError', 'status_of', 'error_headers',
+           'json_pointer', 'error_details', 'expected_body', 'error_content', 'with_error', 'problem_reply',
+           'plain_error_reply']
 
 # %% ../../nbs/6_service/04_errors.ipynb #432b3c77
 import json
@@ -111,6 +112,10 @@ class UnknownPathError(LookupError):
     """A path that does not exist."""
 
 
+class NoForestError(LookupError):
+    """A version without the trees that were asked for, since it is served from a pickle."""
+
+
 class MethodError(ValueError):
     """A method that the path does not have."""
 
@@ -161,6 +166,7 @@ STATUS: dict[type[Exception], int] = {
     PickleError: 403,
     NoModelError: 404,
     UnknownPathError: 404,
+    NoForestError: 404,
     MethodError: 405,
     LengthError: 411,
     TooLargeError: 413,
