@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['forest_of', 'cuts_by_feature', 'cuts_document', 'read_tree', 'values_left', 'step_document', 'path_document',
            'paths_document', 'one_row', 'paths_reply', 'score_documents', 'feature_document', 'training_document',
-           'page_links', 'contract_document', 'known_rows', 'version_facts', 'page_document', 'paths_response',
-           'make_explain']
+           'page_links', 'contract_document', 'recorded_page_data', 'known_rows', 'version_facts', 'page_document',
+           'paths_response', 'make_explain']
 
 # %% ../../nbs/6_service/20_explain.ipynb #1294e5fa
 from typing import Any
@@ -21,6 +21,7 @@ from ..forest import Forest
 from ..forest.paths import Path, Step, votes, walk
 from ..model.card import Card
 from ..model.load import Predictor
+from ..model.page_data import FeatureData, PageData, read_page_data
 from ..model.save import how_served
 from ..model.scores import NumberScores, Scores
 from ..registry.records import Run
@@ -31,7 +32,7 @@ from .errors import BodyError, NoForestError, QueryError, Reply, json_reply
 from .lineage import document_response, trusted_card
 from .predict import check_request, corrected_example, parse_body
 from .request import error_response, policy_of, read_body, to_response
-from .versions import Versions, find_version
+from .versions import Versions, find_version, untrusted_errors
 
 # %% ../../nbs/6_service/20_explain.ipynb #be251f4f
 def forest_of(predictor: Predictor) -> Forest:
@@ -143,7 +144,7 @@ def score_documents(scores: Scores) -> dict[str, dict[str, float | None]]:
     return {"scores": {name: getattr(scores, name) for name in names}, "baseline": baseline}
 
 # %% ../../nbs/6_service/20_explain.ipynb #c75ffc51
-def feature_document(feature: Feature, known: Any = None) -> dict[str, Any]:
+def feature_document(feature: Feature, known: FeatureData | None = None) -> dict[str, Any]:
     """The `feature`, with what is `known` of the training rows about it."""
     plain: dict[str, Any] = {"name": feature.name, "unit": feature.unit, "kind": feature.kind}
     plain |= {"low": feature.low, "high": feature.high, "values": list(feature.values)}
@@ -182,7 +183,13 @@ def contract_document(contract: Contract, has_proba: bool) -> dict[str, Any]:
     }
 
 
-def known_rows(known: Any) -> dict[str, Any]:
+def recorded_page_data(versions: Versions, version: int, card: Card) -> PageData | None:
+    """What `version` recorded of its training rows; `UntrustedError` if that was changed."""
+    with untrusted_errors(versions.registry, f"version {version}"):
+        return read_page_data(versions.registry.path(version), card)
+
+
+def known_rows(known: PageData | None) -> dict[str, Any]:
     """What is `known` of the training rows as a whole; nothing at all if it is None."""
     plain = {} if known is None else msgspec.to_builtins(known)
     lists = {name: plain.get(name) or [] for name in ("presets", "rows", "targets")}
@@ -205,10 +212,10 @@ def version_facts(versions: Versions, version: int, card: Card, run: Run) -> dic
 def page_document(versions: Versions, version: int) -> dict[str, Any]:
     """What `GET …/page` tells of `version`; raises as `Versions.get` and `trusted_card` do."""
     card, run = trusted_card(versions.registry, version)
-    predictor, known = versions.get(version), None
+    predictor, known = versions.get(version), recorded_page_data(versions, version, card)
     forest = getattr(predictor, "forest", None)
-    names = getattr(known, "features", None) or [None] * len(card.contract.features)
-    features = map(feature_document, card.contract.features, names)
+    of_rows = known.features if known and known.features else [None] * len(card.contract.features)
+    features = map(feature_document, card.contract.features, of_rows)
     return {
         "name": card.name,
         "version": str(version),
