@@ -216,7 +216,7 @@ function deviation(numbers) {
 }
 
 /** A number as the service writes it in a sentence. */
-function inWords(x) {
+function numberText(x) {
     const small = Math.abs(x) < 1e-4 && x !== 0, large = Math.abs(x) >= 1e16;
     return small || large ? x.toExponential().replace(/e([+-])(\d)$/, "e$10$2") : Object.is(x, -0) ? "-0" : String(x);
 }
@@ -226,11 +226,11 @@ function notesOn(page, row, codes) {
     return page.features.flatMap((f, i) => {
         const note = detail => [{ pointer: `/features/${i}`, field: f.name, detail }], x = codes[i];
         if (Number.isNaN(x) && row[i] !== null && row[i] !== undefined) {
-            const given = typeof row[i] === "number" ? inWords(row[i]) : row[i];
+            const given = typeof row[i] === "number" ? numberText(row[i]) : row[i];
             return note(`${given} ${typeof row[i] === "number" && f.kind === "number" ? "marked a gap" : "was not seen"} in training and counts as missing`);
         }
-        if (f.kind === "number" && x < f.low) return note(`${inWords(x)} is below ${inWords(f.low)}, the lowest value seen in training`);
-        if (f.kind === "number" && x > f.high) return note(`${inWords(x)} is above ${inWords(f.high)}, the highest value seen in training`);
+        if (f.kind === "number" && x < f.low) return note(`${numberText(x)} is below ${numberText(f.low)}, the lowest value seen in training`);
+        if (f.kind === "number" && x > f.high) return note(`${numberText(x)} is above ${numberText(f.high)}, the highest value seen in training`);
         return [];
     });
 }
