@@ -1,48 +1,45 @@
 /** The questions: a control for each feature, presets, the answer, and the request itself. */
-import { afterwards, announce, bar, byId, copyButton, fill, h, percent, short, svg, valueText } from "./dom.js";
-import { stepOf, snap, tidyRow } from "./state.js";
+import { afterwards, announce, bar, compact, copyButton, fill, h, percent, short, svg, valueText } from "./dom.js";
+import { classDot } from "./colour.js";
+import { scaleOf, stepped, tidyRow } from "./state.js";
 
 const FEW_CHOICES = 8, FEW_FEATURES = 14;
 
 /** The histogram of the training rows behind a slider, as wide as the way of its thumb. */
-function histogram(feature) {
-  const { edges, counts, low, high } = feature, range = high - low || 1;
-  const density = counts.map((count, i) => count / (edges[i + 1] - edges[i] || range)), most = Math.max(...density) || 1;
-  const bars = density.map((dense, i) => {
-    const left = (edges[i] - low) / range * 100, height = dense ? Math.max(0.6, 30 * dense / most) : 0;
-    return svg("rect", { x: left, width: Math.max(0.2, (edges[i + 1] - edges[i]) / range * 100 - 0.5), y: 30 - height, height });
+function histogram(page, i) {
+  const { counts } = page.features[i], edges = page.features[i].edges.map(scaleOf(page, i).to);
+  const density = counts.map((count, k) => count / (edges[k + 1] - edges[k] || 1)), most = Math.max(...density) || 1;
+  const bars = density.map((dense, k) => {
+    const height = dense ? Math.max(0.6, 30 * dense / most) : 0;
+    return svg("rect", { x: 100 * edges[k], width: Math.max(0.2, 100 * (edges[k + 1] - edges[k]) - 0.5), y: 30 - height, height });
   });
   return svg("svg", { class: "hist", viewBox: "0 0 100 30", preserveAspectRatio: "none", "aria-hidden": "true" }, bars);
 }
 
 /** A control: its `node`, and `show(value)`, which displays a value that came from elsewhere. */
 function numberControl(page, state, i) {
-  const feature = page.features[i], step = stepOf(page, i), { low, high } = feature;
+  const feature = page.features[i], scale = scaleOf(page, i), { low, high } = feature;
   const box = h("input", { id: `f${i}`, name: `f${i}`, type: "number", step: "any", inputmode: "decimal", "aria-describedby": `ends${i}`,
     oninput: () => { if (box.value !== "" && Number.isFinite(box.valueAsNumber)) state.put(i, box.valueAsNumber, "box"); },
     onblur: () => show(state.row[i]) });
-  const slider = h("input", { type: "range", min: low, max: high > low ? high : low + 1, step: "any", "aria-label": `${feature.name}, slider`,
-    oninput: () => state.put(i, near(Number(slider.value)), "slider"),
+  const slider = h("input", { type: "range", min: 0, max: 1, step: "any", "aria-label": `${feature.name}, slider`,
+    oninput: () => state.put(i, scale.from(Number(slider.value)), "slider"),
     onkeydown: event => {
       const move = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
       if (!move) return;
       event.preventDefault();
-      const from = state.row[i] ?? (low + high) / 2, to = snap(from + move * step * (event.shiftKey ? 10 : 1), step);
-      state.put(i, Math.max(Math.min(low, from), Math.min(Math.max(high, from), to)), "keys");
+      state.put(i, stepped(page, i, state.row[i], move * (event.shiftKey ? 10 : 1)), "keys");
     } });
-  const drawn = feature.counts && feature.edges ? histogram(feature) : null;
-  function near(value) {
-    return value <= low ? low : value >= high ? high : Math.min(high, Math.max(low, snap(value, step)));
-  }
+  const drawn = feature.counts && feature.edges ? histogram(page, i) : null;
   function show(value) {
     if (document.activeElement !== box || box.valueAsNumber !== value) box.value = value ?? "";
-    slider.value = value ?? (low + high) / 2;
+    slider.value = value === null ? 0.5 : scale.to(value);
     slider.setAttribute("aria-valuetext", value === null ? "unknown" : `${value} ${feature.unit}`.trim());
     slider.classList.toggle("off", value === null);
     drawn?.childNodes.forEach((rect, at) => rect.classList.toggle("here",
       value !== null && value >= feature.edges[at] && (value < feature.edges[at + 1] || (at === drawn.childNodes.length - 1 && value <= feature.edges[at + 1]))));
   }
-  const ends = h("div", { class: "ends", id: `ends${i}` }, h("span", null, short(low)), h("span", { class: "unseen" }, " to "), h("span", null, short(high)));
+  const ends = h("div", { class: "ends", id: `ends${i}` }, h("span", null, compact(low)), h("span", { class: "unseen" }, " to "), h("span", null, compact(high)));
   return { node: h("div", { class: "slide" }, drawn, slider, ends), box, show };
 }
 
@@ -104,11 +101,11 @@ function featureRow(page, state, i) {
 }
 
 /** The presets as buttons; without any, the contract's example. */
-export function presetButtons(page, state, palette) {
+export function presetButtons(page, state) {
   const presets = page.presets.length ? page.presets : [{ title: "example", row: page.example }];
   const buttons = presets.map((preset, i) => h("button", { type: "button", class: "preset", onclick: () => {
     state.set({ row: tidyRow(page.features, preset.row) }, "preset");
-  } }, page.task === "classes" && page.presets.length && h("i", { class: `dot shape${placeOf(page, preset, i) % 4}`, "aria-hidden": "true", look: { background: palette(placeOf(page, preset, i)) } }), h("bdi", null, preset.title)));
+  } }, page.task === "classes" && page.presets.length && classDot(placeOf(page, preset, i)), h("bdi", null, preset.title)));
   return h("div", { class: "presets", role: "group", "aria-label": "Presets" }, h("span", { class: "soft" }, page.rows.length ? "Try a real row" : "Try"), buttons);
 }
 
@@ -118,11 +115,11 @@ function placeOf(page, preset, i) {
 }
 
 /** Build the controls into `node`; they follow the state and change it. */
-export function buildAsk(node, page, state, palette) {
+export function buildAsk(node, page, state) {
   const rows = page.features.map((_, i) => featureRow(page, state, i));
   const rest = rows.slice(FEW_FEATURES), more = rest.length > 3;
   const holder = h("div", { class: "features" }, rows.map(row => row.node));
-  fill(node, presetButtons(page, state, palette), holder);
+  fill(node, presetButtons(page, state), holder);
   if (more) {
     const hide = hidden => rest.forEach(row => { row.node.hidden = hidden; });
     const all = h("button", { type: "button", class: "quiet wide", "aria-expanded": "false", onclick: () => {
@@ -138,18 +135,18 @@ export function buildAsk(node, page, state, palette) {
 }
 
 /** The large answer: `show(reply)` displays what the model answered, or why it did not. */
-export function buildAnswer(node, page, palette) {
+export function buildAnswer(node, page) {
   const say = afterwards(700, announce), most = 8;
   const name = h("p", { class: "verdict" }), lines = h("div", { class: "chances" }), notes = h("ul", { class: "notes" });
   const shown = page.labels.map((label, place) => {
     const length = bar(0), text = h("span", { class: "amount" });
-    const row = h("div", { class: "chance" }, h("i", { class: `dot shape${place % 4}`, "aria-hidden": "true", look: { background: palette(place) } }),
+    const row = h("div", { class: "chance" }, classDot(place),
       h("bdi", { class: "label" }, label), length, text);
     return { row, fill: length.firstChild, text };
   });
   if (page.task === "classes" && page.probabilities) fill(lines, shown.map(s => s.row));
   fill(node, h("p", { class: "soft eyebrow" }, "The answer", page.target && [": ", h("bdi", null, page.target)]), name, lines, notes);
-  const asTitle = (place, label) => fill(name, h("i", { class: `dot shape${place % 4}`, "aria-hidden": "true", look: { background: palette(place) } }), h("bdi", null, label));
+  const asTitle = (place, label) => fill(name, classDot(place), h("bdi", null, label));
   function showClasses(detail) {
     const chances = page.labels.map(label => detail.probabilities?.[label] ?? 0), place = page.labels.indexOf(detail.label);
     asTitle(place, detail.label);
@@ -158,7 +155,7 @@ export function buildAnswer(node, page, palette) {
       row.hidden = shown.length > most && !best.includes(i);
       row.classList.toggle("first", i === place);
       inside.style.width = `${100 * chances[i]}%`;
-      inside.style.background = palette(i);
+      inside.style.background = `var(--class${i})`;
       text.textContent = percent(chances[i]);
     });
     say(`${detail.label}${detail.probabilities ? `, ${percent(chances[place])}` : ""}`);

@@ -1,5 +1,7 @@
 /** Colours that the colour-blind can tell apart, in a light and a dark set. */
 
+import { h } from "./dom.js";
+
 const LIGHT = ["#0b6cab", "#d98200", "#0a8f6c", "#b8568f", "#4aa3d8", "#c24a0a", "#9a8a00", "#6257a5"];
 const DARK = ["#5aa9e6", "#f2b33d", "#3cc29a", "#e39ac2", "#8ccbf2", "#f0814f", "#e0d04a", "#a79be0"];
 const RAMP = ["#00204c", "#2a406c", "#575c6d", "#7f7b78", "#a69d75", "#d2c060", "#ffe945"];
@@ -22,6 +24,11 @@ function hueColour(turn) {
 /** The colour of the class at `place`; beyond eight, hues a golden angle apart. */
 export function classColour(place) {
   return (isDark() ? DARK : LIGHT)[place] ?? hueColour(place * 0.618);
+}
+
+/** The mark of a class in text: its colour and its shape. */
+export function classDot(place) {
+  return h("i", { class: `dot shape${place % 4}`, "aria-hidden": "true", look: { background: `var(--class${place})` } });
 }
 
 export function mix(from, to, share) {

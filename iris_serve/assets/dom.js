@@ -43,6 +43,11 @@ export function short(number, digits = 4) {
     .toLocaleString("en-US", { maximumFractionDigits: 10, useGrouping: Math.abs(number) >= 1e4 });
 }
 
+/** A number with few letters, as on an axis. */
+export function compact(number) {
+  return Math.abs(number) >= 1e4 ? number.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 }) : short(number);
+}
+
 export function percent(share) {
   const digits = share > 0 && share < 1 && (share > 0.99 || share < 0.01) ? 1 : 0;
   return `${(100 * share).toFixed(digits)}%`;

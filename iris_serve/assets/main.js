@@ -39,7 +39,7 @@ function keepAsking(model, state, show, rest) {
 }
 
 function flipping(model, state, node) {
-  const show = buildFlip(node, model.page, state, classColour);
+  const show = buildFlip(node, model.page, state);
   let turn = 0;
   const search = newest(0, async mine => {
     node.setAttribute("aria-busy", "true");
@@ -74,14 +74,19 @@ export function start(model, options = {}) {
   const state = new State(page, local ? location.hash.slice(1) : location.search);
   const root = document.documentElement;
   const reveal = (id, wanted) => { const part = byId(id); if (part) part.hidden = !wanted; return wanted && part; };
+  const recolour = () => page.classes.forEach((_, i) => root.style.setProperty(`--class${i}`, classColour(i)));
+  recolour();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
   root.classList.add("live");
   byId("asking").addEventListener("submit", event => event.preventDefault());
-  buildAsk(byId("controls"), page, state, classColour);
-  const answered = buildAnswer(byId("answer"), page, classColour);
+  buildAsk(byId("controls"), page, state);
+  const answered = buildAnswer(byId("answer"), page);
   const requested = reveal("request", page.links.predict && !local) ? buildRequest(byId("request-body"), model, options.keyed) : () => {};
   const votes = reveal("votes", page.trees && (page.links.paths || local)) ? buildVotes(byId("votes-body"), model, state) : () => {};
   reveal("see", page.features.length > 1);
   if (page.features.length > 1) buildMap(byId("map"), model, state);
+  const panel = document.querySelector(".ask");
+  new ResizeObserver(() => panel.style.setProperty("--tall", `${panel.offsetHeight}px`)).observe(panel);
   reveal("flip", true);
   const flips = flipping(model, state, byId("flip-body"));
   reveal("trust", true);
@@ -92,9 +97,6 @@ export function start(model, options = {}) {
   chooseVersion(page, options.versions ?? []);
   keepAddress(state, local);
   keepAsking(model, state, reply => { answered(reply); if (reply.request) requested(reply); }, () => { votes(); flips(); });
-  const recolour = () => page.classes.forEach((_, i) => root.style.setProperty(`--class${i}`, classColour(i)));
-  recolour();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { recolour(); state.set({ row: [...state.row] }, "colours"); });
   return state;
 }
 

@@ -1,18 +1,19 @@
 /** The decision map: any two features, all others held, and the current row as a mark. */
-import { afterwards, announce, fill, h, newest, percent, short, valueText } from "./dom.js";
-import { classColour, css, ground, mix, numberColour, rgb, traceShape } from "./colour.js";
-import { snap, stepOf } from "./state.js";
+import { afterwards, announce, compact, fill, h, newest, percent, short, valueText } from "./dom.js";
+import { classColour, classDot, css, ground, mix, numberColour, rgb, traceShape } from "./colour.js";
+import { scaleOf, stepped } from "./state.js";
 
 const ACROSS = 48, UP = 36, FLIGHT = 700;
 
 /** One side of the map: `values` of its cells, and places (0 to 1) of values along it. */
 export function axisOf(page, i, cells) {
-  const feature = page.features[i], low = feature.low, range = feature.high - feature.low || 1;
-  if (feature.kind === "number") return {
-    i, feature, values: Array.from({ length: cells }, (_, k) => low + (k + 0.5) / cells * range),
-    place: value => value === null ? null : (value - low) / range,
-    value: at => Math.min(feature.high, Math.max(low, snap(low + at * range, stepOf(page, i)))),
-    ticks: niceTicks(low, low + range),
+  const feature = page.features[i], scale = feature.kind === "number" && scaleOf(page, i);
+  if (scale) return {
+    i, feature, values: Array.from({ length: cells }, (_, k) => scale.exact((k + 0.5) / cells)),
+    place: value => value === null ? null : scale.to(value),
+    value: scale.from,
+    ticks: scale.power === 1 ? niceTicks(feature.low, feature.high) : [0, 0.2, 0.4, 0.6, 0.8, 1].map(scale.exact)
+      .map(value => Number(value.toPrecision(2))).filter(value => value >= feature.low && value <= feature.high).map(value => ({ at: scale.to(value), text: compact(value) })),
   };
   const values = feature.kind === "boolean" ? [false, true] : feature.values, n = values.length;
   return {
@@ -24,15 +25,11 @@ export function axisOf(page, i, cells) {
 }
 
 function niceTicks(low, high) {
-  const rough = (high - low) / 5, unit = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough);
+  const rough = (high - low || 1) / 5, unit = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough);
   const ticks = [];
   for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step)
-    ticks.push({ at: (value - low) / (high - low), text: compact(Number(value.toPrecision(6))) });
+    ticks.push({ at: (value - low) / (high - low || 1), text: compact(Number(value.toPrecision(6))) });
   return ticks;
-}
-
-function compact(number) {
-  return Math.abs(number) >= 1e5 ? number.toLocaleString("en-US", { notation: "compact" }) : short(number);
 }
 
 /** The cells of the map of `pair` around `row`, from the bottom left, row by row. */
@@ -132,7 +129,7 @@ function chooseAxis(page, state, at, label) {
 function legendOf(page, node, answers) {
   if (page.task === "classes") {
     if (!node.childNodes.length) fill(node, page.labels.slice(0, 12).map((label, i) => h("span", { class: "key" },
-      h("i", { class: `dot shape${i % 4}`, "aria-hidden": "true", look: { background: classColour(i) } }), h("bdi", null, label))),
+      classDot(i), h("bdi", null, label))),
     page.labels.length > 12 && h("span", { class: "soft" }, `and ${page.labels.length - 12} more`),
     page.probabilities && h("span", { class: "soft" }, "fainter: less sure"));
     return;
@@ -288,10 +285,8 @@ export function buildMap(node, model, state) {
     if (!axis) return;
     event.preventDefault();
     const now = state.row[axis.i], move = dx || dy;
-    if (axis.feature.kind === "number") {
-      const step = stepOf(page, axis.i) * (event.shiftKey ? 10 : 1), to = snap(now + move * step, stepOf(page, axis.i));
-      state.put(axis.i, Math.min(axis.feature.high, Math.max(axis.feature.low, to)), "map");
-    } else state.put(axis.i, axis.values[Math.min(axis.values.length - 1, Math.max(0, axis.values.indexOf(now) + move))], "map");
+    if (axis.feature.kind === "number") state.put(axis.i, stepped(page, axis.i, now, move * (event.shiftKey ? 10 : 1)), "map");
+    else state.put(axis.i, axis.values[Math.min(axis.values.length - 1, Math.max(0, axis.values.indexOf(now) + move))], "map");
   });
   new ResizeObserver(later).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

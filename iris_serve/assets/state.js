@@ -33,7 +33,7 @@ export function firstPair(features) {
 }
 
 /** Is the step of a feature a whole number, as that of years or counts? */
-function isWhole(page, i) {
+export function isWhole(page, i) {
   const values = [page.features[i].low, page.features[i].high, page.example[i],
     ...page.presets.map(p => p.row[i]), ...page.rows.slice(0, 60).map(row => row[i])];
   return page.features[i].high - page.features[i].low >= 1 && values.every(v => v === null || Number.isInteger(v));
@@ -46,8 +46,40 @@ export function stepOf(page, i) {
   return isWhole(page, i) ? Math.max(1, step) : step;
 }
 
-export function snap(value, step) {
+function snap(value, step) {
   return Number((Math.round(value / step) * step).toPrecision(12));
+}
+
+/** The value in the middle of the training rows, as far as their histogram tells. */
+function middleOf({ edges, counts, low, high }) {
+  if (!edges || !counts) return (low + high) / 2;
+  let left = counts.reduce((sum, n) => sum + n, 0) / 2;
+  const at = counts.findIndex(n => (left -= n) <= 0);
+  return (edges[at] + edges[at + 1]) / 2;
+}
+
+/**
+ * Where the values of a number stand on its slider and on the map, from 0 to 1 and back. Where half
+ * of the training rows would crowd at the lower end, as prices do, that end is spread out.
+ */
+export function scaleOf(page, i) {
+  const feature = page.features[i], { low, high } = feature, range = high - low || 1, step = stepOf(page, i);
+  const middle = (middleOf(feature) - low) / range, power = middle > 0 && middle < 0.15 ? Math.log(0.4) / Math.log(middle) : 1;
+  const even = value => power === 1 ? snap(value, step) : isWhole(page, i) ? Math.round(Number(value.toPrecision(3))) : Number(value.toPrecision(3));
+  return {
+    power,
+    to: value => value < low ? (value - low) / range : ((value - low) / range) ** power,
+    exact: at => low + range * at ** (1 / power),
+    from: at => at <= 0 ? low : at >= 1 ? high : Math.min(high, Math.max(low, even(low + range * at ** (1 / power)))),
+  };
+}
+
+/** The value that is `steps` of the slider away from `value`, within the range unless outside already. */
+export function stepped(page, i, value, steps) {
+  const { low, high } = page.features[i], scale = scaleOf(page, i), from = value ?? (low + high) / 2;
+  let to = scale.power === 1 ? snap(from + steps * stepOf(page, i), stepOf(page, i)) : scale.from(scale.to(from) + steps / 200);
+  if (to === from) to = from + Math.sign(steps) * (isWhole(page, i) ? 1 : stepOf(page, i));
+  return Math.max(Math.min(low, from), Math.min(Math.max(high, from), to));
 }
 
 /**

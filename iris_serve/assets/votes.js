@@ -1,6 +1,6 @@
 /** How each tree votes, and the path that one of them takes. */
 import { bar, fill, h, newest, percent, short, svg, valueText } from "./dom.js";
-import { classColour, css, numberColour } from "./colour.js";
+import { classDot, css, numberColour } from "./colour.js";
 
 const SHOWN = 100;
 
@@ -17,9 +17,9 @@ function stripOf(numbers, low, high) {
     heights.set(column, level + 1);
     return svg("circle", { cx: column * 1.6, cy: level, r: 0.7, look: { fill: css(numberColour((n - low) / (high - low || 1))) } });
   });
-  const top = Math.max(...heights.values(), 6);
-  dots.forEach(dot => dot.setAttribute("cy", (top - Number(dot.getAttribute("cy"))) * 1.6));
-  return h("div", { class: "strip", "aria-hidden": "true" }, svg("svg", { viewBox: `0 0 100 ${top * 1.6 + 1}` }, dots),
+  const rise = Math.min(1.6, 18 / Math.max(...heights.values()));
+  dots.forEach(dot => dot.setAttribute("cy", 19 - Number(dot.getAttribute("cy")) * rise));
+  return h("div", { class: "strip", "aria-hidden": "true" }, svg("svg", { viewBox: "0 0 100 20" }, dots),
     h("div", { class: "ends" }, h("span", null, short(low)), h("span", null, short(high))));
 }
 
@@ -38,7 +38,7 @@ function leafNode(page, leaf, most) {
   const rows = leaf.rows === null || leaf.rows === undefined ? null : h("span", { class: "rows" }, bar(leaf.rows / most), `${leaf.rows} training ${leaf.rows === 1 ? "row" : "rows"} here`);
   if (leaf.probabilities) {
     const sure = page.labels.map((label, i) => ({ label, i, p: leaf.probabilities[label] ?? 0 })).filter(c => c.p > 0);
-    return h("li", { class: "leaf" }, sure.map(c => h("span", { class: "key" }, h("i", { class: `dot shape${c.i % 4}`, "aria-hidden": "true", look: { background: classColour(c.i) } }), h("bdi", null, c.label), ` ${percent(c.p)}`)), rows);
+    return h("li", { class: "leaf" }, sure.map(c => h("span", { class: "key" }, classDot(c.i), h("bdi", null, c.label), ` ${percent(c.p)}`)), rows);
   }
   return h("li", { class: "leaf" }, h("strong", null, short(leaf.number)), page.unit && ` ${page.unit}`, rows);
 }
@@ -70,7 +70,7 @@ export function buildVotes(node, model, state) {
   function paint(tree, values, low, high) {
     const button = buttons.get(tree), mark = button.firstChild, value = values[tree], classes = page.task === "classes";
     mark.className = classes ? `dot shape${value % 4}` : "dot";
-    mark.style.background = classes ? classColour(value) : css(numberColour((value - low) / (high - low || 1)));
+    mark.style.background = classes ? `var(--class${value})` : css(numberColour((value - low) / (high - low || 1)));
     button.setAttribute("aria-label", `Tree ${tree + 1}: ${classes ? page.labels[value] : short(value)}`);
     button.title = button.getAttribute("aria-label");
   }
@@ -93,8 +93,8 @@ export function buildVotes(node, model, state) {
       fill(strip, stripOf(shown, low, high));
       fill(summary, `${found.trees} trees answer from ${short(low)} to ${short(high)}; their mean is the answer.`);
     } else {
-      const counts = page.labels.map((label, i) => ({ label, n: values.filter(v => v === i).length })).filter(c => c.n).sort((a, b) => b.n - a.n);
-      fill(summary, counts.slice(0, 5).flatMap((c, i) => [i ? ", " : "", String(c.n), " ", h("bdi", null, c.label)]), counts.length > 5 ? ` and ${counts.length - 5} more classes` : "", ` of ${found.trees} ${found.trees === 1 ? "tree" : "trees"}.`,
+      const counts = page.labels.map((label, i) => ({ label, i, n: values.filter(v => v === i).length })).filter(c => c.n).sort((a, b) => b.n - a.n);
+      fill(summary, `${found.trees} ${found.trees === 1 ? "tree says" : "trees say"} `, counts.slice(0, 5).map(c => h("span", { class: "key" }, classDot(c.i), h("bdi", null, c.label), h("b", null, `×\u2009${c.n}`))), counts.length > 5 ? ` and ${counts.length - 5} more classes` : "",
         found.trees > SHOWN ? ` ${SHOWN} of them are shown.` : "");
     }
     mark();
