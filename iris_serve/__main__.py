@@ -16,6 +16,7 @@ from .cli.deploy_commands import deploy, export_manifest
 from .cli.diff import diff
 from .cli.doctor import doctor
 from .cli.documentation import docs
+from .cli.export_page import export_page_command
 from .cli.predict import predict
 from .cli.prune import prune
 from iris_serve.cli.registry_commands import (
@@ -35,7 +36,16 @@ from .cli.training_commands import add, retrain, sample, train
 COMMANDS = [
     *(train, retrain, add, sample),
     *(versions, show, diff, promote, rollback, history, verify, repair, reproduce, prune),
-    *(deploy, export_manifest, docs, predict, doctor, help_command, completion),
+    *(
+        deploy,
+        export_manifest,
+        export_page_command,
+        docs,
+        predict,
+        doctor,
+        help_command,
+        completion,
+    ),
 ]
 
 

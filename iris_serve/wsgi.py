@@ -45,6 +45,7 @@ from .service.app import create_app
 from .service.bodies import Limits
 from .service.browser import make_browser
 from .service.explain import make_explain
+from .service.export import make_export
 from .service.keys import Key, read_keys
 from .service.lineage import make_lineage
 from .service.live import LivePredictor
@@ -166,6 +167,7 @@ def make_app(settings: Settings | None = None, address: str | None = None) -> Fl
         make_docs(live),
         make_lineage(versions),
         make_explain(versions),
+        make_export(versions),
         make_browser(versions),
     ]
     app = create_app(live, blueprints, policy, observer, chosen.fast_lane)

@@ -56,6 +56,7 @@ EXPLAIN_ROUTES = {
     f"POST {ONE_VERSION}/paths": Operation(
         "What each of its trees says, and why", "Paths", "OneRow"
     ),
+    f"GET {ONE_VERSION}/export": Operation("Its page, in one file to keep", "text/html"),
     "GET /assets/{file}": Operation("A file of the page at /", "text/css"),
 }
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['forest_of', 'cuts_by_feature', 'cuts_document', 'read_tree', 'values_left', 'step_document', 'path_document',
            'paths_document', 'one_row', 'paths_reply', 'score_documents', 'feature_document', 'training_document',
-           'page_links', 'contract_document', 'recorded_page_data', 'known_rows', 'version_facts', 'page_document',
-           'paths_response', 'make_explain']
+           'page_links', 'contract_document', 'recorded_page_data', 'known_rows', 'version_facts', 'describe_page',
+           'page_document', 'paths_response', 'make_explain']
 
 # %% ../../nbs/6_service/20_explain.ipynb #1294e5fa
 from typing import Any
@@ -196,10 +196,10 @@ def known_rows(known: PageData | None) -> dict[str, Any]:
     return lists | {n: plain.get(n) for n in ("residuals", "train_rows", "test_rows")}
 
 # %% ../../nbs/6_service/20_explain.ipynb #39cc8fe5
-def version_facts(versions: Versions, version: int, card: Card, run: Run) -> dict[str, Any]:
-    """When and how `version` was made, and whether it is the one in service."""
+def version_facts(card: Card, run: Run, current: bool) -> dict[str, Any]:
+    """When and how a version was made, and whether it is the one in service, the `current` one."""
     return {
-        "current": versions.live.pin().version == version,
+        "current": current,
         "served": how_served(card),
         "made": msgspec.to_builtins(run.finished),
         "made_by": run.made_by,
@@ -209,26 +209,36 @@ def version_facts(versions: Versions, version: int, card: Card, run: Run) -> dic
     }
 
 # %% ../../nbs/6_service/20_explain.ipynb #51da77e6
-def page_document(versions: Versions, version: int) -> dict[str, Any]:
-    """What `GET …/page` tells of `version`; raises as `Versions.get` and `trusted_card` do."""
-    card, run = trusted_card(versions.registry, version)
-    predictor, known = versions.get(version), recorded_page_data(versions, version, card)
+def describe_page(
+    card: Card, run: Run, predictor: Predictor, known: PageData | None, current: bool
+) -> dict[str, Any]:
+    """What a page tells of the version of `card` and `run`, which `predictor` answers for.
+
+    `known` is what it recorded of its training rows; `current` tells if it is in service.
+    """
     forest = getattr(predictor, "forest", None)
     of_rows = known.features if known and known.features else [None] * len(card.contract.features)
     features = map(feature_document, card.contract.features, of_rows)
     return {
         "name": card.name,
-        "version": str(version),
+        "version": str(run.version),
         "frozen": forest is not None,
         "trees": None if forest is None else len(forest.batch.plan.roots),
         "features": list(features),
         **contract_document(card.contract, predictor.has_proba),
-        **version_facts(versions, version, card, run),
+        **version_facts(card, run, current),
         **score_documents(card.metrics),
         **training_document(card),
         **known_rows(known),
-        "links": page_links(card, run, version, forest is not None),
+        "links": page_links(card, run, run.version, forest is not None),
     }
+
+
+def page_document(versions: Versions, version: int) -> dict[str, Any]:
+    """What `GET …/page` tells of `version`; raises as `Versions.get` and `trusted_card` do."""
+    card, run = trusted_card(versions.registry, version)
+    predictor, known = versions.get(version), recorded_page_data(versions, version, card)
+    return describe_page(card, run, predictor, known, versions.live.pin().version == version)
 
 # %% ../../nbs/6_service/20_explain.ipynb #9ec79225
 def paths_response(predictor: Predictor) -> Response:
