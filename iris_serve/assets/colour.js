@@ -28,7 +28,7 @@ export function classColour(place) {
 
 /** The mark of a class in text: its colour and its shape. */
 export function classDot(place) {
-  return h("i", { class: `dot shape${place % 4}`, "aria-hidden": "true", look: { background: `var(--class${place})` } });
+  return h("i", { class: `dot shape${place % 4}`, "aria-hidden": true, look: { background: `var(--class${place})` } });
 }
 
 export function mix(from, to, share) {

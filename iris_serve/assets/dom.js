@@ -1,27 +1,34 @@
 /** Small helpers that everything else is made of. */
 
-/** Set properties of an element; texts always become text nodes, never markup. */
-function dress(node, properties, children) {
-  for (const [key, value] of Object.entries(properties ?? {})) {
+/** Make `tag` with its classes ("div.card") of properties, if there are any, and children. */
+function make(create, tag, parts) {
+  const [name, ...classes] = tag.split("."), node = create(name), [first, ...rest] = parts;
+  const plain = first && Object.getPrototypeOf(first) === Object.prototype;
+  if (name === "button") node.type = "button";
+  if (classes.length) node.setAttribute("class", classes.join(" "));
+  for (const [key, value] of Object.entries(plain ? first : {})) {
     if (value === null || value === undefined || value === false) continue;
-    if (key === "class") node.setAttribute("class", value);
-    else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (key === "look") Object.entries(value).forEach(([k, v]) => node.style.setProperty(k, v));
     else if (key === "value" || key === "checked") node[key] = value;
-    else node.setAttribute(key, value === true ? "" : value);
+    else node.setAttribute(key, value === true && !key.startsWith("aria-") ? "" : value);
   }
-  node.append(...children.flat(2).filter(child => child !== null && child !== undefined && child !== false));
+  node.append(...(plain ? rest : parts).flat(2).filter(isContent));
   return node;
 }
 
-/** An HTML element: `h("a", {href}, "text", otherNode)`. */
-export function h(tag, properties, ...children) {
-  return dress(document.createElement(tag), properties, children);
+function isContent(child) {
+  return child !== null && child !== undefined && child !== false;
+}
+
+/** An HTML element: `h("a.quiet", { href }, "text", node)`; texts never become markup. */
+export function h(tag, ...parts) {
+  return make(name => document.createElement(name), tag, parts);
 }
 
 /** An SVG element. */
-export function svg(tag, properties, ...children) {
-  return dress(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+export function svg(tag, ...parts) {
+  return make(name => document.createElementNS("http://www.w3.org/2000/svg", name), tag, parts);
 }
 
 /** @returns {HTMLElement} */
@@ -31,7 +38,7 @@ export function byId(id) {
 
 /** Replace the children of `node`. */
 export function fill(node, ...children) {
-  node.replaceChildren(...children.flat(2).filter(Boolean));
+  node.replaceChildren(...children.flat(2).filter(isContent));
 }
 
 /** A number as people write it: at most `digits` significant digits. */
@@ -105,7 +112,7 @@ export async function copyText(text) {
 
 /** A button that copies what `text()` gives. */
 export function copyButton(label, text, title = "Copy") {
-  const button = h("button", { type: "button", class: "quiet", "aria-label": `Copy ${label}`, onclick: async () => {
+  const button = h("button", { class: "quiet", "aria-label": `Copy ${label}`, onclick: async () => {
     await copyText(text());
     button.textContent = "Copied";
     announce(`${label} copied`);
@@ -122,15 +129,15 @@ export function announce(text) {
 
 /** A table with a caption and headings; cells are texts or nodes. */
 export function table(caption, heads, rows, look = "") {
-  return h("div", { class: "scroll" }, h("table", { class: look },
-    h("caption", null, caption),
-    h("thead", null, h("tr", null, heads.map(head => h("th", { scope: "col" }, head)))),
-    h("tbody", null, rows.map(row => h("tr", null, row.map((cell, i) =>
-      i ? h("td", null, cell) : h("th", { scope: "row" }, cell)))))));
+  return h("div.scroll", h("table", { class: look },
+    h("caption", caption),
+    h("thead", h("tr", heads.map(head => h("th", { scope: "col" }, head)))),
+    h("tbody", rows.map(row => h("tr", row.map((cell, i) =>
+      i ? h("td", cell) : h("th", { scope: "row" }, cell)))))));
 }
 
 /** A bar from 0 to 1, as decoration beside a number in words. */
 export function bar(share, colour = "") {
-  return h("span", { class: "bar", "aria-hidden": "true" },
+  return h("span.bar", { "aria-hidden": true },
     h("span", { look: { width: `${100 * Math.max(0, Math.min(1, share))}%`, ...(colour && { background: colour }) } }));
 }

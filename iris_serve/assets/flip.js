@@ -80,15 +80,15 @@ function reach01(feature, flip) {
 
 /** The list of changes; `show(result)` fills it, nearest first. */
 export function buildFlip(node, page, state) {
-  const first = h("p", { class: "lead", id: "flip-first" }), list = h("ol", { class: "flips" }), none = h("p", { class: "soft" });
+  const first = h("p.lead", { id: "flip-first" }), list = h("ol.flips"), none = h("p.soft");
   fill(node, first, list, none);
-  const names = indices => indices.flatMap((i, k) => [k ? ", " : "", h("bdi", null, page.features[i].name)]);
+  const names = indices => indices.flatMap((i, k) => [k ? ", " : "", h("bdi", page.features[i].name)]);
   const outcome = (result, flip) => page.task === "classes"
-    ? [classDot(flip.answer), h("bdi", null, page.labels[flip.answer] ?? "?"), flip.probabilities ? ` ${percent(flip.probabilities[flip.answer])}` : ""]
+    ? [classDot(flip.answer), h("bdi", page.labels[flip.answer] ?? "?"), flip.probabilities ? ` ${percent(flip.probabilities[flip.answer])}` : ""]
     : [`${flip.answer > result.was ? "+" : "−"}${short(Math.abs(flip.answer - result.was), 3)}`, page.unit ? ` ${page.unit}` : "", ` → ${short(flip.answer)}`];
   const change = flip => {
     const feature = page.features[flip.i];
-    return [h("bdi", { class: "what" }, feature.name), " ", h("span", { class: "move" }, h("bdi", null, valueText(feature, flip.from)), " → ", h("strong", null, h("bdi", null, valueText(feature, flip.value)))), feature.unit ? ` ${feature.unit}` : ""];
+    return [h("bdi.what", feature.name), " ", h("span.move", h("bdi", valueText(feature, flip.from)), " → ", h("strong", h("bdi", valueText(feature, flip.value)))), feature.unit ? ` ${feature.unit}` : ""];
   };
   return function show(result) {
     const found = result.flips.filter(Boolean).sort((a, b) => reach01(page.features[a.i], a) - reach01(page.features[b.i], b));
@@ -96,8 +96,8 @@ export function buildFlip(node, page, state) {
     const near = result.exact ? "" : "approximately, ";
     if (!found.length) fill(first, "No change of a single feature changes this answer.");
     else fill(first, page.task === "classes" ? `The smallest change that changes the answer: ${near}` : `The nearest change that moves the number: ${near}`, change(found[0]), ".");
-    fill(list, found.slice(0, 12).map(flip => h("li", null,
-      h("button", { type: "button", class: "try", onclick: () => state.put(flip.i, flip.value, "flip") }, h("span", null, change(flip)), h("span", { class: "then" }, outcome(result, flip))))));
+    fill(list, found.slice(0, 12).map(flip => h("li",
+      h("button", { class: "try", onclick: () => state.put(flip.i, flip.value, "flip") }, h("span", change(flip)), h("span.then", outcome(result, flip))))));
     const how = result.exact ? "Exact: each value is the shortest decimal just beyond a cut of the forest." : "Approximate: searched on a grid of values, because this model is not a frozen forest.";
     const rest = !found.length ? [] : missing.length && missing.length <= 30 ? ["No value of ", names(missing), " alone does. "] : missing.length ? [`${missing.length} other features alone do not. `] : [];
     fill(none, result.complete ? rest : "The search was cut short; farther values may do as well. ", how);

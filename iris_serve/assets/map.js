@@ -123,21 +123,21 @@ function chooseAxis(page, state, at, label) {
     pair[at] = chosen;
     state.set({ pair }, "axis");
   } }, page.features.map((f, i) => h("option", { value: i }, f.name)));
-  return { node: h("label", { class: "axis" }, h("span", null, label), list), list };
+  return { node: h("label.axis", h("span", label), list), list };
 }
 
 function legendOf(page, node, answers) {
   if (page.task === "classes") {
-    if (!node.childNodes.length) fill(node, page.labels.slice(0, 12).map((label, i) => h("span", { class: "key" },
-      classDot(i), h("bdi", null, label))),
-    page.labels.length > 12 && h("span", { class: "soft" }, `and ${page.labels.length - 12} more`),
-    page.probabilities && h("span", { class: "soft" }, "fainter: less sure"));
+    if (!node.childNodes.length) fill(node, page.labels.slice(0, 12).map((label, i) => h("span.key",
+      classDot(i), h("bdi", label))),
+    page.labels.length > 12 && h("span.soft", `and ${page.labels.length - 12} more`),
+    page.probabilities && h("span.soft", "fainter: less sure"));
     return;
   }
   if (!answers) return;
   const [low, high] = extent(answers.numbers), stops = Array.from({ length: 7 }, (_, i) => css(numberColour(i / 6)));
-  fill(node, h("span", null, short(low)), h("i", { class: "ramp", "aria-hidden": "true", look: { background: `linear-gradient(90deg, ${stops.join(",")})` } }),
-    h("span", null, short(high)), page.unit && h("span", { class: "soft" }, page.unit));
+  fill(node, h("span", short(low)), h("i.ramp", { "aria-hidden": true, look: { background: `linear-gradient(90deg, ${stops.join(",")})` } }),
+    h("span", short(high)), page.unit && h("span.soft", page.unit));
 }
 
 /** What the map shows, in words. */
@@ -152,10 +152,10 @@ function inWords(page, grid, answers) {
 export function buildMap(node, model, state) {
   const { page } = model, still = matchMedia("(prefers-reduced-motion: reduce)");
   const across = chooseAxis(page, state, 0, "Across"), up = chooseAxis(page, state, 1, "Up");
-  const canvas = h("canvas", { class: "plot", role: "img", "aria-label": "Decision map" });
-  const mark = h("div", { class: "mark", role: "slider", tabindex: "0", "aria-label": "The current row on the map; arrow keys move it", "aria-valuemin": "0", "aria-valuemax": "100" });
-  const board = h("div", { class: "board" }, canvas, mark), legend = h("div", { class: "legend" }), note = h("p", { class: "soft small" });
-  fill(node, h("div", { class: "axes" }, across.node, up.node), board, legend, note);
+  const canvas = h("canvas.plot", { role: "img", "aria-label": "Decision map" });
+  const mark = h("div.mark", { role: "slider", tabindex: "0", "aria-label": "The current row on the map; arrow keys move it", "aria-valuemin": "0", "aria-valuemax": "100" });
+  const board = h("div.board", canvas, mark), legend = h("div.legend"), note = h("p.soft.small");
+  fill(node, h("div.axes", across.node, up.node), board, legend, note);
   let grid = gridOf(page, state.pair, state.row), answers = null, colours = null, key = "", fresh = 1, flight = 1, from = [], box = boxOf(600, 400), frame = 0;
 
   const target = () => page.rows.map(row => [grid.x.place(row[grid.x.i]), grid.y.place(row[grid.y.i])]);

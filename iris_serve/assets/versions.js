@@ -38,20 +38,20 @@ function compared(first, second) {
 }
 
 function flippedRows(page, rows, first, second, differ) {
-  const places = differ.flatMap((d, k) => d ? [k] : []).slice(0, 8), answer = (found, k) => found.numbers ? short(found.numbers[k]) : h("bdi", null, page.labels[found.labels[k]]);
+  const places = differ.flatMap((d, k) => d ? [k] : []).slice(0, 8), answer = (found, k) => found.numbers ? short(found.numbers[k]) : h("bdi", page.labels[found.labels[k]]);
   if (!places.length) return null;
-  return table("Some of these rows", [...page.features.slice(0, 8).map(f => h("bdi", null, f.name)), "before", "after"].map((head, i) => i ? head : head),
-    places.map(k => [...rows[k].slice(0, 8).map(v => h("bdi", null, v === null ? "unknown" : String(v))), answer(first, k), answer(second, k)]));
+  return table("Some of these rows", [...page.features.slice(0, 8).map(f => h("bdi", f.name)), "before", "after"].map((head, i) => i ? head : head),
+    places.map(k => [...rows[k].slice(0, 8).map(v => h("bdi", v === null ? "unknown" : String(v))), answer(first, k), answer(second, k)]));
 }
 
 /** The select of versions beside this one, the tables, and the map of where they differ. */
 export function buildVersions(node, model, state, versions, openVersion) {
   const { page } = model, others = versions.filter(v => v.version !== page.version);
-  if (!others.length || !openVersion) { fill(node, h("p", { class: "soft" }, "This is the only version so far. After the next training, two can be compared here.")); return; }
+  if (!others.length || !openVersion) { fill(node, h("p.soft", "This is the only version so far. After the next training, two can be compared here.")); return; }
   const list = h("select", { id: "beside", onchange: () => state.set({ beside: list.value || null }, "beside") }, h("option", { value: "" }, "none"), others.map(v => h("option", { value: v.version }, `version ${v.version}${v.current ? " (in service)" : ""}`)));
-  const result = h("div", { class: "compared", "aria-live": "polite" }), canvas = h("canvas", { class: "plot", role: "img", "aria-label": "Where the versions differ" });
-  const mapNote = h("p", { class: "soft small" }), summary = h("p", { class: "lead" }), tables = h("div", { class: "cards" }), rowsNode = h("div", { class: "card" });
-  fill(node, h("label", { class: "axis" }, h("span", null, `Version ${page.version} beside`), list), result);
+  const result = h("div.compared", { "aria-live": "polite" }), canvas = h("canvas.plot", { role: "img", "aria-label": "Where the versions differ" });
+  const mapNote = h("p.soft.small"), summary = h("p.lead"), tables = h("div.cards"), rowsNode = h("div.card");
+  fill(node, h("label.axis", h("span", `Version ${page.version} beside`), list), result);
   let other = null, drawn = null;
 
   function draw() {
@@ -101,10 +101,10 @@ export function buildVersions(node, model, state, versions, openVersion) {
       const opened = await openVersion(wanted);
       if (wanted !== list.value) return;
       other = opened;
-    } catch (error) { fill(result, h("p", { class: "problem" }, error.message)); return; }
-    fill(tables, [parameterTable(page, other.page), scoreTable(page, other.page)].filter(Boolean).map(t => h("div", { class: "card" }, t)));
-    if (!sameFeatures(page, other.page)) { fill(result, tables, h("p", { class: "lead" }, "These versions ask for different features or answer different classes, so their answers cannot be compared row by row.")); return; }
-    fill(result, summary, tables, h("div", { class: "cards wide" }, h("div", { class: "card" }, h("h3", null, "Where they differ"), canvas, mapNote), rowsNode));
+    } catch (error) { fill(result, h("p.problem", error.message)); return; }
+    fill(tables, [parameterTable(page, other.page), scoreTable(page, other.page)].filter(Boolean).map(t => h("div.card", t)));
+    if (!sameFeatures(page, other.page)) { fill(result, tables, h("p.lead", "These versions ask for different features or answer different classes, so their answers cannot be compared row by row.")); return; }
+    fill(result, summary, tables, h("div.cards.wide", h("div.card", h("h3", "Where they differ"), canvas, mapNote), rowsNode));
     await Promise.all([compareRows(), compareMap()]);
   });
   new ResizeObserver(draw).observe(canvas);

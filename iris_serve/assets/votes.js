@@ -19,8 +19,8 @@ function stripOf(numbers, low, high) {
   });
   const rise = Math.min(1.6, 18 / Math.max(...heights.values()));
   dots.forEach(dot => dot.setAttribute("cy", 19 - Number(dot.getAttribute("cy")) * rise));
-  return h("div", { class: "strip", "aria-hidden": "true" }, svg("svg", { viewBox: "0 0 100 20" }, dots),
-    h("div", { class: "ends" }, h("span", null, short(low)), h("span", null, short(high))));
+  return h("div.strip", { "aria-hidden": true }, svg("svg", { viewBox: "0 0 100 20" }, dots),
+    h("div.ends", h("span", short(low)), h("span", short(high))));
 }
 
 /** One question on the path, and where the row went. */
@@ -29,26 +29,26 @@ function stepNode(page, row, step, most) {
   const value = step.missing ? "unknown" : valueText(feature, row[i]);
   const listed = step.values && (step.values.length > 4 ? [...step.values.slice(0, 4), `${step.values.length - 4} more`] : step.values);
   const test = feature.kind === "boolean" ? ["is ", valueText(feature, false)] : step.values ? ["is ", listed.join(" or ")] : ["≤ ", short(step.cut, 6)];
-  return h("li", null, h("span", { class: "test" }, h("b", null, h("bdi", null, step.feature)), " ", test, "? "),
-    h("span", { class: step.left ? "yes" : "no" }, step.left ? "yes" : "no"), h("span", { class: "soft" }, " (", h("bdi", null, value), ")"),
-    step.rows !== null && h("span", { class: "rows" }, bar(step.rows / most), `${step.rows} rows`));
+  return h("li", h("span.test", h("b", h("bdi", step.feature)), " ", test, "? "),
+    h("span", { class: step.left ? "yes" : "no" }, step.left ? "yes" : "no"), h("span.soft", " (", h("bdi", value), ")"),
+    step.rows !== null && h("span.rows", bar(step.rows / most), `${step.rows} rows`));
 }
 
 function leafNode(page, leaf, most) {
-  const rows = leaf.rows === null || leaf.rows === undefined ? null : h("span", { class: "rows" }, bar(leaf.rows / most), `${leaf.rows} training ${leaf.rows === 1 ? "row" : "rows"} here`);
+  const rows = leaf.rows === null || leaf.rows === undefined ? null : h("span.rows", bar(leaf.rows / most), `${leaf.rows} training ${leaf.rows === 1 ? "row" : "rows"} here`);
   if (leaf.probabilities) {
     const sure = page.labels.map((label, i) => ({ label, i, p: leaf.probabilities[label] ?? 0 })).filter(c => c.p > 0);
-    return h("li", { class: "leaf" }, sure.map(c => h("span", { class: "key" }, classDot(c.i), h("bdi", null, c.label), ` ${percent(c.p)}`)), rows);
+    return h("li.leaf", sure.map(c => h("span.key", classDot(c.i), h("bdi", c.label), ` ${percent(c.p)}`)), rows);
   }
-  return h("li", { class: "leaf" }, h("strong", null, short(leaf.number)), page.unit && ` ${page.unit}`, rows);
+  return h("li.leaf", h("strong", short(leaf.number)), page.unit && ` ${page.unit}`, rows);
 }
 
 /** Build the votes into `node`; returns `refresh()`, to be called when the row has changed. */
 export function buildVotes(node, model, state) {
   const { page } = model, trees = chosenTrees(page.trees ?? 0);
-  const summary = h("p", { class: "lead" }), strip = h("div"), dots = h("div", { class: "dots", role: "radiogroup", "aria-label": "Trees" }), path = h("div", { class: "path", "aria-live": "polite" });
+  const summary = h("p.lead"), strip = h("div"), dots = h("div.dots", { role: "radiogroup", "aria-label": "Trees" }), path = h("div.path", { "aria-live": "polite" });
   fill(node, summary, strip, dots, path);
-  const buttons = new Map(trees.map(tree => [tree, h("button", { type: "button", role: "radio", "aria-checked": "false", tabindex: "-1", class: "vote", onclick: () => choose(tree) }, h("i", { "aria-hidden": "true" }))]));
+  const buttons = new Map(trees.map(tree => [tree, h("button", { role: "radio", "aria-checked": "false", tabindex: "-1", class: "vote", onclick: () => choose(tree) }, h("i", { "aria-hidden": true }))]));
 
   function choose(tree) {
     state.set({ tree }, "vote");
@@ -94,16 +94,16 @@ export function buildVotes(node, model, state) {
       fill(summary, `${found.trees} trees answer from ${short(low)} to ${short(high)}; their mean is the answer.`);
     } else {
       const counts = page.labels.map((label, i) => ({ label, i, n: values.filter(v => v === i).length })).filter(c => c.n).sort((a, b) => b.n - a.n);
-      fill(summary, `${found.trees} ${found.trees === 1 ? "tree says" : "trees say"} `, counts.slice(0, 5).map(c => h("span", { class: "key" }, classDot(c.i), h("bdi", null, c.label), h("b", null, `×\u2009${c.n}`))), counts.length > 5 ? ` and ${counts.length - 5} more classes` : "",
+      fill(summary, `${found.trees} ${found.trees === 1 ? "tree says" : "trees say"} `, counts.slice(0, 5).map(c => h("span.key", classDot(c.i), h("bdi", c.label), h("b", `×\u2009${c.n}`))), counts.length > 5 ? ` and ${counts.length - 5} more classes` : "",
         found.trees > SHOWN ? ` ${SHOWN} of them are shown.` : "");
     }
     mark();
   }
 
   function showPath(found, row) {
-    if (!found.path) { fill(path, h("p", { class: "soft" }, "Choose a dot to see the path that this row takes through its tree.")); return; }
+    if (!found.path) { fill(path, h("p.soft", "Choose a dot to see the path that this row takes through its tree.")); return; }
     const { tree, steps, leaf } = found.path, most = Math.max(1, steps[0]?.rows ?? leaf.rows ?? 1);
-    fill(path, h("h3", null, `Tree ${tree + 1}`), h("ol", { class: "steps" }, steps.map(step => stepNode(page, row, step, most)), leafNode(page, leaf, most)));
+    fill(path, h("h3", `Tree ${tree + 1}`), h("ol.steps", steps.map(step => stepNode(page, row, step, most)), leafNode(page, leaf, most)));
   }
 
   const refresh = newest(120, async () => {
