@@ -6,15 +6,19 @@ function make(create, tag, parts) {
   const plain = first && Object.getPrototypeOf(first) === Object.prototype;
   if (name === "button") node.type = "button";
   if (classes.length) node.setAttribute("class", classes.join(" "));
-  for (const [key, value] of Object.entries(plain ? first : {})) {
+  if (plain) dress(node, first);
+  node.append(...(plain ? rest : parts).flat(2).filter(isContent));
+  return node;
+}
+
+function dress(node, properties) {
+  for (const [key, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (key === "look") Object.entries(value).forEach(([k, v]) => node.style.setProperty(k, v));
     else if (key === "value" || key === "checked") node[key] = value;
     else node.setAttribute(key, value === true && !key.startsWith("aria-") ? "" : value);
   }
-  node.append(...(plain ? rest : parts).flat(2).filter(isContent));
-  return node;
 }
 
 function isContent(child) {
@@ -127,13 +131,16 @@ export function announce(text) {
   if (line && line.textContent !== text) line.textContent = text;
 }
 
-/** A table with a caption and headings; cells are texts or nodes. */
+/** A table with a caption and headings; cells are texts or nodes. It scrolls where it is too wide. */
 export function table(caption, heads, rows, look = "") {
-  return h("div.scroll", h("table", { class: look },
+  const box = h("div.scroll", h("table", { class: look },
     h("caption", caption),
     h("thead", h("tr", heads.map(head => h("th", { scope: "col" }, head)))),
-    h("tbody", rows.map(row => h("tr", row.map((cell, i) =>
-      i ? h("td", cell) : h("th", { scope: "row" }, cell)))))));
+    h("tbody", rows.map(row => h("tr", row.map((cell, i) => i ? h("td", cell) : h("th", { scope: "row" }, cell)))))));
+  new ResizeObserver(() => {
+    if (box.scrollWidth > box.clientWidth) dress(box, { tabindex: 0, role: "group", "aria-label": caption });
+  }).observe(box);
+  return box;
 }
 
 /** A bar from 0 to 1, as decoration beside a number in words. */

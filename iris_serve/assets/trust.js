@@ -49,7 +49,7 @@ function confusionNode(page) {
     const total = Math.max(1, row.reduce((a, b) => a + b, 0));
     return [h("bdi", page.labels[i]), ...row.map((n, j) => h("span", { class: i === j ? "right" : n ? "wrong" : "none", look: { "--share": n / total } }, String(n)))];
   });
-  return table("Held-out rows: the true class down, the answer across", ["", ...page.labels.map(label => h("bdi", label))], cells, "confusion");
+  return table("Held-out rows: the true class down, the answer across", ["true", ...page.labels.map(label => h("bdi", label))], cells, "confusion");
 }
 
 /** A histogram with its ends below. */

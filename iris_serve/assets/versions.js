@@ -16,14 +16,14 @@ function plainText(value) {
 function parameterTable(a, b) {
   const names = [...new Set([...Object.keys(a.parameters ?? {}), ...Object.keys(b.parameters ?? {})])];
   const rows = names.map(name => [name, plainText(a.parameters?.[name]), plainText(b.parameters?.[name])]);
-  const differ = rows.filter(([, x, y]) => x !== y), heads = ["", `Version ${a.version}`, `Version ${b.version}`];
+  const differ = rows.filter(([, x, y]) => x !== y), heads = ["Parameter", `Version ${a.version}`, `Version ${b.version}`];
   const more = [["made", whenText(a.made), whenText(b.made)], ["data", `${a.data?.file ?? "–"}, ${a.data?.rows ?? "?"} rows`, `${b.data?.file ?? "–"}, ${b.data?.rows ?? "?"} rows`]];
   return table(differ.length ? "What differs in how they were made" : "Made with the same parameters", heads, [...differ, ...more]);
 }
 
 function scoreTable(a, b) {
   const names = Object.keys(a.scores ?? {}).filter(name => name in (b.scores ?? {}));
-  return names.length ? table("Scores on held-out rows", ["", `Version ${a.version}`, `Version ${b.version}`],
+  return names.length ? table("Scores on held-out rows", ["Score", `Version ${a.version}`, `Version ${b.version}`],
     names.map(name => [SCORE_NAMES[name] ?? name, scoreText(name, a.scores[name]), scoreText(name, b.scores[name])])) : null;
 }
 
