@@ -215,22 +215,25 @@ function deviation(numbers) {
     return Math.sqrt(pairwiseSum(numbers.map(n => (n - mean) * (n - mean))) / numbers.length);
 }
 
-/** A number as the service writes it in a sentence. */
-function numberText(x) {
-    const small = Math.abs(x) < 1e-4 && x !== 0, large = Math.abs(x) >= 1e16;
-    return small || large ? x.toExponential().replace(/e([+-])(\d)$/, "e$10$2") : Object.is(x, -0) ? "-0" : String(x);
+/** A value as the service writes it in a sentence. */
+function valueInSentence(x) {
+    if (typeof x === "string") {
+        const bare = /^\p{L}/u.test(x) && !x.includes(",") && x === x.replace(ENDS, ""), letters = [...x];
+        const text = letters.length > 40 ? `${letters.slice(0, 40).join("")}…` : x;
+        return bare ? text : `"${text}"`;
+    }
+    const short = x === 0 || (Math.abs(x) >= 1e-4 && Math.abs(x) < 1e16);
+    return short ? (Object.is(x, -0) ? "-0" : String(x)) : x.toExponential().replace(/e([+-])(\d)$/, "e$10$2");
 }
 
 /** Notes on values that training has not seen. */
-function notesOn(page, row, codes) {
+function notesOn(page, coding, row, codes) {
     return page.features.flatMap((f, i) => {
-        const note = detail => [{ pointer: `/features/${i}`, field: f.name, detail }], x = codes[i];
-        if (Number.isNaN(x) && row[i] !== null && row[i] !== undefined) {
-            const given = typeof row[i] === "number" ? numberText(row[i]) : row[i];
-            return note(`${given} ${typeof row[i] === "number" && f.kind === "number" ? "marked a gap" : "was not seen"} in training and counts as missing`);
-        }
-        if (f.kind === "number" && x < f.low) return note(`${numberText(x)} is below ${numberText(f.low)}, the lowest value seen in training`);
-        if (f.kind === "number" && x > f.high) return note(`${numberText(x)} is above ${numberText(f.high)}, the highest value seen in training`);
+        const note = (value, detail) => [{ pointer: `#/features/${i}`, field: f.name, detail: `${valueInSentence(value)} ${detail}` }], x = codes[i];
+        if (Number.isNaN(x) && row[i] !== null && row[i] !== undefined)
+            return note(row[i], `${coding[i].gaps.includes(row[i]) ? "marked a gap" : "was not seen"} in training and counts as missing`);
+        if (f.kind === "number" && x < f.low) return note(x, `is below ${valueInSentence(f.low)}, the lowest value seen in training`);
+        if (f.kind === "number" && x > f.high) return note(x, `is above ${valueInSentence(f.high)}, the highest value seen in training`);
         return [];
     });
 }
@@ -270,7 +273,7 @@ export function localModel(page, arrays) {
         const told = numbers
             ? { prediction: mean[0], unit: page.unit, spread: deviation(Array.from(leaves, leaf => forest.values[leaf])) }
             : { prediction: page.classes[best], label: page.labels[best], probabilities: byLabel(page, mean) };
-        return { ...told, notes: notesOn(page, row, codes), model: page.name, version: page.version };
+        return { ...told, notes: notesOn(page, arrays.coding, row, codes), model: page.name, version: page.version };
     }
 
     return {
