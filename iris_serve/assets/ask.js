@@ -82,7 +82,7 @@ function featureRow(page, state, i) {
   const feature = page.features[i];
   const control = feature.kind === "number" ? numberControl(page, state, i)
     : feature.kind === "boolean" ? booleanControl(feature, state, i) : categoryControl(feature, state, i);
-  const name = [h("bdi", feature.name), feature.unit && h("span.unit", feature.unit)];
+  const name = [h("bdi", feature.name), feature.unit && [" ", h("span.unit", feature.unit)]];
   const title = control.box || control.labelled ? h("label", { for: `f${i}`, id: `name${i}`, class: "name" }, name) : h("span", { id: `name${i}`, class: "name" }, name);
   let last = state.row[i] ?? page.presets.find(p => p.row[i] !== null)?.row[i] ?? page.example[i] ?? (feature.kind === "number" ? feature.low : feature.values[0]);
   const unknown = feature.missing ? h("input", { type: "checkbox", "aria-label": `${feature.name} is unknown`,
