@@ -226,6 +226,7 @@ def inference_service(deployment: Deployment) -> dict[str, Any]:
     name = dns_name(deployment.name)
     model: dict[str, Any] = {
         "modelFormat": {"name": "iris-serve"},
+        "image": deployment.image,
         "protocolVersion": "v2",
         "runtime": "iris-serve",
     }

@@ -473,6 +473,16 @@ def test_kserves_client_is_answered_by_the_runtime_as_it_is_given(deployed, site
     assert (status, reply) == (200, {"predictions": [1, 0]})
 
 
+def test_two_models_in_a_cluster_share_the_runtime_and_keep_their_images(deployed):
+    texts = [(deployed("kserve", n) / "kserve.yaml").read_text("utf-8") for n in ("iris", "my_own")]
+    (one, first), (other, second) = (list(yaml.safe_load_all(text)) for text in texts)
+    images = [service["spec"]["predictor"]["model"]["image"] for service in (first, second)]
+    assert images == ["iris:1", "my_own:1"]
+    for runtime in (one, other):  # the last one that is applied counts for both
+        runtime["spec"]["containers"][0].pop("image")
+    assert one == other
+
+
 def test_a_name_that_kubernetes_does_not_take_is_given_as_an_argument(deployed):
     words, _ = start_command(deployed("kserve", "my_own"))
     assert words[:3] == ["python", "-m", "iris_serve"]
