@@ -224,7 +224,9 @@ def test_a_link_shows_the_same(opened):
     query = query_of(page, **{"with": "2", "map": "0,3"})
     shown = [page.locator(part).inner_text() for part in (".verdict", ".chances", "#python")]
     again = opened("iris", f"?{urllib.parse.urlencode(query)}").page
-    assert [again.locator(part).inner_text() for part in (".verdict", ".chances", "#python")] == shown
+    assert [
+        again.locator(part).inner_text() for part in (".verdict", ".chances", "#python")
+    ] == shown
     expect(chooser(again, "Across")).to_have_value("0")
     expect(again.locator(".vote[aria-checked=true]")).to_have_attribute(
         "data-tree", page.locator(".vote[aria-checked=true]").get_attribute("data-tree")
@@ -239,10 +241,15 @@ def test_the_request_can_be_copied_and_works_as_it_is(opened):
     expect(page.locator("#said")).to_contain_text("copied")
     program = page.evaluate("navigator.clipboard.readText()")
     shown = json.loads(page.locator("#json").inner_text())
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
     assert done.stdout.strip() == str(shown)
     command = page.locator("#curl").inner_text()
-    assert subprocess.check_output(["sh", "-c", command]) == page.locator("#json").inner_text().encode()
+    assert (
+        subprocess.check_output(["sh", "-c", command])
+        == page.locator("#json").inner_text().encode()
+    )
     page.get_by_role("button", name="Copy Link").click()
     page.wait_for_function("document.querySelector('#share button').textContent === 'Copied'")
     assert "f0=6.1&f1=2.8" in page.evaluate("navigator.clipboard.readText()")
@@ -326,7 +333,9 @@ def test_the_flip_point_is_the_nearest_cut_beyond_which_the_answer_differs(opene
     page, model = opened(name).page, predictor(models, name)
     row, contract = values(page), model.contract
     answer, before = page.locator("#json").inner_text(), model.forest
-    coded = [0.0 if f.kind == "boolean" else f.codes.get(v, v) for f, v in zip(contract.features, row)]
+    coded = [
+        0.0 if f.kind == "boolean" else f.codes.get(v, v) for f, v in zip(contract.features, row)
+    ]
     coded = [
         float(v) if f.kind == "boolean" else c
         for f, v, c in zip(contract.features, row, coded, strict=True)
@@ -422,7 +431,9 @@ def test_two_versions_are_shown_side_by_side(opened, models):
 
 def test_a_promotion_is_noticed_while_the_page_is_open(tmp_path, browser):
     for seed in (0, 1):
-        train(tmp_path, Parameters(n_estimators=2, seed=seed, promote="auto" if not seed else "never"))
+        train(
+            tmp_path, Parameters(n_estimators=2, seed=seed, promote="auto" if not seed else "never")
+        )
     with serving(make_app(Settings(models=str(tmp_path), access_log="off"))) as origin:
         with visiting(origin, browser) as visit:
             page = visit.page
