@@ -5,9 +5,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROGRAM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -79,17 +80,29 @@ def watch(visit: Visit, origin: str) -> None:
 
 
 @contextlib.contextmanager
-def visiting(origin: str) -> Iterator[Visit]:
-    """An empty page that can reach `origin`, such as "http://127.0.0.1:5000", and nothing else."""
+def browsing() -> Iterator[Browser]:
+    """A browser for several visits."""
     with sync_playwright() as playwright:
         assert PROGRAM, "there is no Chromium"
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=OPTIONS)
-        context = browser.new_context(service_workers="block", locale="en-US")
-        context.set_default_timeout(20_000)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def visiting(origin: str, browser: Browser | None = None, **options: Any) -> Iterator[Visit]:
+    """An empty page that can reach `origin`, such as "http://127.0.0.1:5000", and nothing else.
+
+    It is one of `browser`, or of a browser of its own; `options` are Playwright's for a context.
+    """
+    with browsing() if browser is None else contextlib.nullcontext(browser) as opened:
+        context = opened.new_context(service_workers="block", locale="en-US", **options)
+        context.set_default_timeout(6_000)
         visit = Visit(context.new_page())
         watch(visit, origin)
         try:
             yield visit
         finally:
             context.close()
-            browser.close()

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['THIS', 'APIG_WSGI', 'PACKED', 'WHEEL', 'kept_files', 'copy_version', 'normal_name', 'required_by', 'closure',
-           'clone_settings', 'base_names', 'pins', 'check_importable', 'package_files', 'clone_metadata',
-           'metadata_files', 'wheel_record', 'zipped', 'own_wheel', 'Deployment', 'requirement_lines', 'make_bundle']
+           'clone_settings', 'base_names', 'pins', 'check_importable', 'package_files', 'wheel_record',
+           'package_version', 'clone_metadata', 'metadata_files', 'zipped', 'own_wheel', 'requirement_lines',
+           'question_text', 'Deployment', 'make_bundle']
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #16fa8738
 import base64
@@ -149,35 +150,9 @@ def package_files() -> dict[str, bytes]:
     root = Path(iris_serve.__file__).parent
     paths = [path for path in root.rglob("*") if path.suffix in PACKED and path.is_file()]
     files = {f"{THIS}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
-    return files | {f"{THIS}/retrain.ipynb": retraining_notebook().read_bytes()}
-
-# %% ../../nbs/9_cli/16_bundle.ipynb #27ea3ab9
-def clone_metadata(settings: SectionProxy) -> str:
-    """What a wheel says about this package, by the `settings` of a clone."""
-    lines = ["Metadata-Version: 2.1", f"Name: {THIS}", f"Version: {iris_serve.__version__}"]
-    lines += [f"Requires-Python: >={settings['min_python']}", "License: Apache-2.0"]
-    lines += [f"Requires-Dist: {need}" for need in settings["requirements"].split()]
-    for extra in ("retrain", "parquet", "lambda"):
-        needs = settings[f"{extra}_requirements"].split()
-        lines.append(f"Provides-Extra: {extra}")
-        lines += [f'Requires-Dist: {need}; extra == "{extra}"' for need in needs]
-    return "\n".join(lines) + "\n"
-
-# %% ../../nbs/9_cli/16_bundle.ipynb #716ab968
-def metadata_files() -> dict[str, bytes]:
-    """The metadata of this package by their names in a wheel."""
-    folder, texts = f"{THIS}-{iris_serve.__version__}.dist-info", dict[str, str | None]()
-    if settings := clone_settings():
-        scripts = f"[console_scripts]\n{settings['console_scripts']}\n"
-        licence = (Path(package_root()) / "LICENSE").read_text(encoding="utf-8")
-        texts = {"METADATA": clone_metadata(settings), "entry_points.txt": scripts}
-        texts["licenses/LICENSE"] = licence
-    else:
-        found = metadata.distribution(THIS)
-        names = ("METADATA", "entry_points.txt", "licenses/LICENSE")
-        texts = {name: found.read_text(name) for name in names}
-    texts["WHEEL"] = WHEEL
-    return {f"{folder}/{name}": text.encode() for name, text in texts.items() if text}
+    return dict(
+        sorted((files | {f"{THIS}/retrain.ipynb": retraining_notebook().read_bytes()}).items())
+    )
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #231b0ebe
 def wheel_record(files: Mapping[str, bytes], name: str) -> bytes:
@@ -187,6 +162,42 @@ def wheel_record(files: Mapping[str, bytes], name: str) -> bytes:
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
         lines.append(f"{file},sha256={digest},{len(data)}\n")
     return "".join([*lines, f"{name},,\n"]).encode()
+
+# %% ../../nbs/9_cli/16_bundle.ipynb #10d404be
+def package_version(files: Mapping[str, bytes]) -> str:
+    """The version of this package with these `files`; for a clone it depends on each of them."""
+    if clone_settings() is None:
+        return metadata.version(THIS)
+    digest = hashlib.sha256(wheel_record(files, "")).hexdigest()
+    return f"{iris_serve.__version__}+clone{digest[:8]}"
+
+# %% ../../nbs/9_cli/16_bundle.ipynb #27ea3ab9
+def clone_metadata(settings: SectionProxy, version: str) -> str:
+    """What a wheel says about this package, by the `settings` of a clone."""
+    lines = ["Metadata-Version: 2.1", f"Name: {THIS}", f"Version: {version}"]
+    lines += [f"Requires-Python: >={settings['min_python']}", "License: Apache-2.0"]
+    lines += [f"Requires-Dist: {need}" for need in settings["requirements"].split()]
+    for extra in ("retrain", "parquet", "lambda"):
+        needs = settings[f"{extra}_requirements"].split()
+        lines.append(f"Provides-Extra: {extra}")
+        lines += [f'Requires-Dist: {need}; extra == "{extra}"' for need in needs]
+    return "\n".join(lines) + "\n"
+
+# %% ../../nbs/9_cli/16_bundle.ipynb #716ab968
+def metadata_files(version: str) -> dict[str, bytes]:
+    """The metadata of this package in this `version`, by their names in a wheel."""
+    folder, texts = f"{THIS}-{version}.dist-info", dict[str, str | None]()
+    if settings := clone_settings():
+        scripts = f"[console_scripts]\n{settings['console_scripts']}\n"
+        licence = (Path(package_root()) / "LICENSE").read_text(encoding="utf-8")
+        texts = {"METADATA": clone_metadata(settings, version), "entry_points.txt": scripts}
+        texts["licenses/LICENSE"] = licence
+    else:
+        found = metadata.distribution(THIS)
+        names = ("METADATA", "entry_points.txt", "licenses/LICENSE")
+        texts = {name: found.read_text(name) for name in names}
+    texts["WHEEL"] = WHEEL
+    return {f"{folder}/{name}": text.encode() for name, text in texts.items() if text}
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #de5ed3a7
 def zipped(files: Mapping[str, bytes]) -> bytes:
@@ -202,10 +213,23 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 def own_wheel() -> tuple[str, bytes]:
     """The name and the bytes of a wheel of this package."""
-    files = dict(sorted((package_files() | metadata_files()).items()))
-    name = f"{THIS}-{iris_serve.__version__}"
-    files[f"{name}.dist-info/RECORD"] = wheel_record(files, f"{name}.dist-info/RECORD")
-    return f"{name}-py3-none-any.whl", zipped(files)
+    files = package_files()
+    version = package_version(files)
+    files |= metadata_files(version)
+    record = f"{THIS}-{version}.dist-info/RECORD"
+    files[record] = wheel_record(files, record)
+    return f"{THIS}-{version}-py3-none-any.whl", zipped(files)
+
+# %% ../../nbs/9_cli/16_bundle.ipynb #a980293c
+def requirement_lines(wheel: str, exact: Mapping[str, str]) -> str:
+    """The text of a requirements file with the `wheel` and the `exact` versions."""
+    return "".join([f"./wheels/{wheel}\n", *(f"{name}=={exact[name]}\n" for name in exact)])
+
+# %% ../../nbs/9_cli/16_bundle.ipynb #ea383f8d
+def question_text(card: Card) -> str:
+    """The example on `card` as the JSON of a request."""
+    row = dict(zip(card.contract.names, card.contract.example, strict=True))
+    return msgspec.json.format(msgspec.json.encode({"features": row})).decode() + "\n"
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #46d91810
 class Deployment(Struct, frozen=True, kw_only=True):
@@ -220,11 +244,6 @@ class Deployment(Struct, frozen=True, kw_only=True):
     python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
     frozen: bool = True
     question: str = "{}\n"
-
-# %% ../../nbs/9_cli/16_bundle.ipynb #c03e0497
-def requirement_lines(wheel: str, exact: Mapping[str, str]) -> str:
-    """The text of a requirements file with the `wheel` and the `exact` versions."""
-    return "".join([f"./wheels/{wheel}\n", *(f"{name}=={exact[name]}\n" for name in exact)])
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #82f78f79
 def make_bundle(
@@ -242,8 +261,6 @@ def make_bundle(
     write_new_file(folder / "wheels" / name, wheel)
     exact = requirement_lines(name, pins(card, model, serverless))
     write_new_file(folder / "requirements.txt", exact.encode())
-    row = dict(zip(card.contract.names, card.contract.example, strict=True))
-    text = msgspec.json.format(msgspec.json.encode({"features": row})).decode() + "\n"
-    write_new_file(folder / "question.json", text.encode())
-    frozen = FOREST_FILE in card.files
-    return Deployment(name=registry.name, version=version, frozen=frozen, question=text)
+    write_new_file(folder / "question.json", question_text(card).encode())
+    frozen, question = FOREST_FILE in card.files, question_text(card)
+    return Deployment(name=registry.name, version=version, frozen=frozen, question=question)

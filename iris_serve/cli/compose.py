@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NGINX', 'RATE', 'TOOK', 'TROUBLE', 'PANELS', 'SOURCE', 'LOCKED', 'NGINX_IMAGE', 'PROMETHEUS_IMAGE', 'GRAFANA_IMAGE',
-           'nginx_config', 'prometheus_config', 'per_second', 'quantile', 'panel', 'dashboard', 'grafana_files',
-           'mounted', 'answering', 'watching', 'compose_files']
+           'NOTES', 'nginx_config', 'prometheus_config', 'per_second', 'quantile', 'panel', 'dashboard',
+           'grafana_files', 'mounted', 'answering', 'watching', 'compose_files']
 
 # %% ../../nbs/9_cli/19_compose.ipynb #fa0fb1f7
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from .bundle import Deployment
 from .quoting import to_yaml
 from .settings import Settings
-from .targets import container_files, readme
+from .targets import ASK, container_files, readme
 
 # %% ../../nbs/9_cli/19_compose.ipynb #32b75ac5
 NGINX = """\
@@ -31,15 +31,15 @@ http {{
     client_header_timeout 10s;
     client_body_timeout 10s;
     send_timeout 10s;
-    upstream service {{ server iris:8080; keepalive 32; }}
+    upstream service {{ server iris:8080; keepalive 32; keepalive_timeout 20s; }}
     server {{
         listen 8080;
         location = /metrics {{ return 404; }}
         location / {{
             proxy_pass http://service;
-            proxy_http_version 1.1;
             proxy_request_buffering on;
-            proxy_set_header Connection "";
+            proxy_buffers 16 128k; proxy_busy_buffers_size 256k;
+            proxy_http_version 1.1; proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto $scheme;
@@ -187,19 +187,23 @@ def watching() -> dict[str, Any]:
     }
 
 # %% ../../nbs/9_cli/19_compose.ipynb #06ce88e3
+NOTES = (
+    "`docker compose up -d --build` again takes what you have changed, and `docker compose down` "
+    "stops the group; the numbers of Prometheus stay.",
+    "Port 8080 speaks plain HTTP, to everyone: put TLS in `nginx.conf`, or a load balancer "
+    "that ends it in front.",
+    "If keys are needed, Prometheus needs one, too: `authorization: {credentials: …}` in "
+    "`prometheus.yaml`.",
+)
+
+
 def compose_files(deployment: Deployment) -> dict[str, str]:
     """What Docker Compose reads."""
     commands = [
         "docker compose up -d --build --wait",
-        "curl http://127.0.0.1:8080/predict --data @question.json",
-        "open http://127.0.0.1:3000/d/iris-serve    # the dashboard, in a browser",
+        f"{ASK} http://127.0.0.1:8080/predict",
+        "python3 -m webbrowser http://127.0.0.1:3000/d/iris-serve",
     ]
-    notes = (
-        "Port 8080 speaks plain HTTP, to everybody: put TLS in `nginx.conf`, or a load balancer "
-        "that ends it in front.",
-        "If keys are needed, Prometheus needs one, too: `authorization: {credentials: …}` in "
-        "`prometheus.yaml`.",
-    )
     group = {"services": answering(deployment) | watching(), "volumes": {"prometheus": {}}}
     return {
         **container_files(deployment),
@@ -207,5 +211,5 @@ def compose_files(deployment: Deployment) -> dict[str, str]:
         "nginx.conf": nginx_config(),
         "prometheus.yaml": to_yaml(prometheus_config()),
         **grafana_files(deployment),
-        "README.md": readme(deployment, "Docker Compose", commands, *notes),
+        "README.md": readme(deployment, "Docker Compose", commands, *NOTES),
     }

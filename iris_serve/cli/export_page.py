@@ -42,6 +42,7 @@ def exported_file(registry: "Registry", version: int) -> tuple[bytes, "PageData 
     from iris_serve.model.page_data import read_page_data
     from iris_serve.registry.records import check_version, read_records
     from iris_serve.registry.registry import NoModelError, current, open_version, promoted_cards
+    from iris_serve.service.errors import NoForestError
     from iris_serve.service.export import export_page
 
     path, anchors = registry.path(version), promoted_cards(registry).get(version, ())
@@ -52,7 +53,10 @@ def exported_file(registry: "Registry", version: int) -> tuple[bytes, "PageData 
     with suppress(NoModelError):
         served = current(registry).version
     predictor = open_version(registry, version, digest, pickles=False)
-    return export_page(card, run, predictor, known, served == version), known
+    try:
+        return export_page(card, run, predictor, known, served == version), known
+    except NoForestError as error:  # it is too large
+        raise ArtifactError(f"version {version} can't be exported: {error}") from None
 
 # %% ../../nbs/9_cli/25_export_page.ipynb #bddcc16d
 def write_page(file: Path, data: bytes, force: bool = False) -> None:

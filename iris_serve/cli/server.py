@@ -404,7 +404,10 @@ def before_workers(
     told = {"event": "start", "version": str(version), "workers": settings.workers}
     started = partial(SERVER_LOG.info, "serving %s on %s", model, where, extra=told)
     server.starting = announce(
-        address, settings.port, f"serving {model} on {where} (Ctrl-C stops it)", started
+        address,
+        settings.port,
+        f"serving {model} on {where} (a page in the browser; Ctrl-C stops it)",
+        started,
     )
 
 # %% ../../nbs/9_cli/04_server.ipynb #08ad7814

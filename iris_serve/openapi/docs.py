@@ -58,7 +58,7 @@ const asWritten = () => ({
         : sample(schema, kind, config, example);
   }
 });
-SwaggerUIBundle({
+const ui = SwaggerUIBundle({
   plugins: [asWritten],
   url: "openapi.json",
   dom_id: "#page",
@@ -67,7 +67,8 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   validatorUrl: null,
   queryConfigEnabled: false,
-  persistAuthorization: false
+  persistAuthorization: false,
+  onComplete: () => ui.layoutActions.show(["operations-tag", "always refused"], false)
 });
 """
 

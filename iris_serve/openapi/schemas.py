@@ -163,6 +163,7 @@ ONE_ROW_SCHEMA: Schema = {
     "description": "One row.",
     "properties": {"features": {"anyOf": [reference("Row"), reference("NamedRow")]}},
     "required": ["features"],
+    "additionalProperties": False,
 }
 
 # %% ../../nbs/8_openapi/03_schemas.ipynb #9bd66761

@@ -6,9 +6,10 @@
 __all__ = ['Schema', 'REFERENCE', 'Served', 'Datatype', 'Size', 'TensorParameters', 'BODY_TYPES', 'reference', 'components',
            'IssueDetail', 'ErrorBody', 'Problem', 'Failure', 'Service', 'Alive', 'Ready', 'ModelLink', 'Models',
            'Listed', 'Alias', 'AliasHistory', 'Model', 'Links', 'Version', 'FeatureCuts', 'Cuts', 'PathStep',
-           'PathLeaf', 'TreePath', 'Paths', 'PageFeature', 'PageDocument', 'InferInput', 'InferRequestedOutput',
-           'InferRequest', 'InferOutput', 'InferResponse', 'TensorKind', 'ModelMetadata', 'ServerMetadata', 'Health',
-           'ModelNames', 'ModelReady', 'IndexRequest', 'IndexEntry', 'V1Error', 'V1State', 'V1Model']
+           'PathLeaf', 'TreePath', 'Paths', 'PageFeature', 'PageRows', 'PageMaking', 'PageDocument', 'InferInput',
+           'InferRequestedOutput', 'InferRequest', 'InferOutput', 'InferResponse', 'TensorKind', 'ModelMetadata',
+           'ServerMetadata', 'Health', 'ModelNames', 'ModelReady', 'IndexRequest', 'IndexEntry', 'V1Error', 'V1State',
+           'V1Model']
 
 # %% ../../nbs/8_openapi/02_types.ipynb #e975b96f
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..model.card import Card
+from ..model.page_data import Preset, Residuals
 from ..protocols.datatypes import DATATYPES
 from ..protocols.tensors import MAX_DIMENSIONS, MAX_SIZE
 from ..registry.records import Event, Run
@@ -253,25 +255,49 @@ class PageFeature(Struct):
     importance: float | None
 
 
-class PageDocument(Struct, kw_only=True):
+class PageRows(Struct, kw_only=True):
+    """What is known of the rows that a version was trained and tested on."""
+
+    train_rows: int | None
+    test_rows: int | None
+    presets: list[Preset]
+    rows: list[list[Any]]
+    targets: list[Any]
+    residuals: Residuals | None
+    confusion: list[list[int]] | None
+    scores: dict[str, float | None]
+    baseline: dict[str, float]
+
+
+class PageMaking(PageRows, kw_only=True):
+    """How a version was made, how it is served, and how many golden rows it answered."""
+
+    estimator: str | None
+    parameters: dict[str, Any]
+    data: dict[str, Any]
+    made: str
+    made_by: str
+    card: str
+    golden: int
+    served: Served
+    frozen: bool
+    trees: int | None
+
+# %% ../../nbs/8_openapi/02_types.ipynb #e56ea6bb
+class PageDocument(PageMaking, kw_only=True):
     """All that the page of a version shows before anything is asked."""
 
     name: str
     version: str
     current: bool
-    served: Served
-    frozen: bool
-    trees: int | None
     task: str
+    target: str
+    unit: str
     classes: list[Any]
     labels: list[str]
+    probabilities: bool
     features: list[PageFeature]
     example: list[Any]
-    presets: list[dict[str, Any]]
-    rows: list[list[Any]]
-    targets: list[Any]
-    scores: dict[str, float | None]
-    baseline: dict[str, float]
     links: dict[str, str | None]
 
 # %% ../../nbs/8_openapi/02_types.ipynb #14f6de72

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PAGE_POLICY', 'BROWSER_HEADERS', 'ASSETS', 'ASSET_KINDS', 'PAGE_TROUBLES', 'prefers_html', 'send_cached',
-           'asset_files', 'send_asset_file', 'templates', 'render', 'text_of', 'form_fields', 'cell_value',
-           'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context', 'way_to_root', 'html_of',
-           'dress', 'make_browser']
+           'asset_files', 'compressed_asset', 'send_asset_file', 'templates', 'render', 'text_of', 'form_fields',
+           'cell_value', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context', 'way_to_root',
+           'html_of', 'dress', 'make_browser']
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
+import gzip
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -74,11 +75,24 @@ def asset_files() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in found if file.suffix in ASSET_KINDS}
 
 
+@lru_cache
+def compressed_asset(file: str) -> bytes:
+    """The asset called `file`, as gzip makes it smaller."""
+    return gzip.compress(asset_files()[file], mtime=0)
+
+
 def send_asset_file(file: str) -> Response:
-    """The asset called `file`; raises `UnknownPathError` if there is none."""
+    """The asset called `file`, compressed if the client takes that.
+
+    Raises `UnknownPathError` if there is none.
+    """
     if file not in asset_files():
         raise UnknownPathError("the page has no such file")
-    return send_cached(asset_files()[file], ASSET_KINDS[Path(file).suffix])
+    small, headers = request.accept_encodings["gzip"] > 0, {"Vary": "Accept-Encoding"}
+    body = compressed_asset(file) if small else asset_files()[file]
+    coding = {"Content-Encoding": "gzip"} if small else {}
+    kind = ASSET_KINDS[Path(file).suffix]
+    return send_cached(body, kind, {**BROWSER_HEADERS, **headers, **coding})
 
 # %% ../../nbs/6_service/21_browser.ipynb #b18b4db4
 @lru_cache

@@ -113,7 +113,7 @@ class UnknownPathError(LookupError):
 
 
 class NoForestError(LookupError):
-    """A version without the trees that were asked for, since it is served from a pickle."""
+    """A version without the cuts, or the tree, that were asked for."""
 
 
 class MethodError(ValueError):

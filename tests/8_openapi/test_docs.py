@@ -1,5 +1,6 @@
 """The documentation page: complete without the internet, and closely confined."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -12,16 +13,20 @@ from test_openapi import CONTRACTS, First
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from iris_serve.cli.settings import Settings
 from iris_serve.openapi.docs import ASSET_TYPES, PAGE, SCRIPT, make_docs
-from iris_serve.service.app import create_app
+from iris_serve.service.access import Policy
+from iris_serve.service.app import OPEN_POLICY, create_app
+from iris_serve.service.keys import Key
 from iris_serve.service.live import Fixed
+from iris_serve.wsgi import make_app
 
 FILES = [f"/docs/{file}" for file in (*ASSET_TYPES, "page.js")]
 
 
-def make_test_app(contract):
+def make_test_app(contract, policy=OPEN_POLICY):
     live = Fixed(First(contract))
-    return create_app(live, [make_docs(live)])
+    return create_app(live, [make_docs(live)], policy)
 
 
 @pytest.fixture
@@ -146,7 +151,8 @@ def test_the_page_works_below_a_prefix_that_only_the_proxy_knows(client):
 
 @needs_browser
 def test_a_key_is_sent_and_forgotten_when_the_page_is_closed():
-    app = make_test_app(CONTRACTS["iris"])
+    key = Key("alice", hashlib.sha256(b"a secret").hexdigest())
+    app = make_test_app(CONTRACTS["iris"], Policy(keys=(key,)))
     sent = []
 
     def noting(environ, start_response):
@@ -161,11 +167,30 @@ def test_a_key_is_sent_and_forgotten_when_the_page_is_closed():
         assert sent[-1]["Authorization"] == "Bearer a secret"
         visit.page.goto("about:blank")
         visit.page.goto(f"{origin}/docs")
-        assert execute(open_predict(visit.page))[0] == 200
+        assert execute(open_predict(visit.page))[0] == 401
         assert "Authorization" not in sent[-1]
         authorize(visit.page, "header", "a secret")
         assert execute(visit.page.locator("#operations-questions-post_predict"))[0] == 200
         assert sent[-1]["X-Api-Key"] == "a secret"
+    assert [line for line in (*visit.console, *visit.failed) if "401" not in line] == []
+    assert (visit.blocked, visit.errors) == ([], [])
+
+
+@needs_browser
+def test_there_are_no_locks_without_keys_and_what_is_always_refused_is_folded(trained):
+    app = make_app(Settings(models=str(trained), access_log="off"))
+    with serving(app) as origin, visiting(origin) as visit:
+        visit.page.goto(f"{origin}/docs")
+        tags = visit.page.locator(".opblock-tag-section")
+        visit.page.locator(".opblock-tag-section.is-open").last.wait_for()
+        assert tags.first.locator(".opblock-tag").get_attribute("data-tag") == "questions"
+        last = tags.last.locator(".opblock-tag")
+        assert last.get_attribute("data-tag") == "always refused"
+        assert last.get_attribute("data-is-open") == "false"
+        assert visit.page.locator(".authorize, .authorization__btn").count() == 0
+        shown = open_predict(visit.page).locator(".responses-table .response").first
+        assert re.search(r'\{\s*"prediction": 1\s*\}', shown.inner_text())
+    app.extensions["live"].stop()
     assert_quiet(visit, origin)
 
 

@@ -19,6 +19,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from iris_serve.__main__ import main
+from iris_serve.cli.deploy import TARGETS
 from iris_serve.model.card import read_card
 from iris_serve.registry.registry import Registry, history, open_predictor, promote
 from iris_serve.registry.verify import verify
@@ -144,6 +145,18 @@ def test_versions_and_aliases_are_completed_from_the_registry(canary, command):
     for line in (f"--models {canary} {command} ", f"{command} --models {canary} "):
         assert offered(line) == ["2", "1", "canary", "current"]
     assert offered(f"{command} --models {canary} ca") == ["canary"]
+
+
+@pytest.mark.parametrize("command", ["predict", "deploy docker out", "export-manifest out"])
+def test_the_option_for_a_version_is_completed_from_the_registry(canary, command):
+    line = f"{command} --models {canary} --version "
+    assert offered(line) == ["2", "1", "canary", "current"]
+    assert offered(line + "cu") == ["current"]
+
+
+def test_targets_of_deployments_are_completed():
+    assert offered("deploy ") == [*TARGETS]
+    assert offered("deploy c") == ["cloudrun", "compose"]
 
 
 def test_names_of_models_and_aliases_are_completed(canary, monkeypatch):
@@ -458,6 +471,7 @@ def test_the_list_of_versions_has_a_header_above_its_columns(models):
 READERS = [
     *[("versions",), ("show", "1"), ("promote", "1"), ("rollback",), ("history",), ("verify",)],
     *[("reproduce", "1"), ("diff", "1", "2"), ("prune", "--keep", "1"), ("predict", "1")],
+    *[("deploy", "docker", "out"), ("export-manifest", "out")],
 ]
 
 

@@ -3,7 +3,9 @@
 import ast
 import base64
 import contextlib
+import csv
 import http.client
+import io
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,14 +32,17 @@ from hypothesis import strategies as st
 from services import free_port, until
 
 from iris_serve.__main__ import main
-from iris_serve.cli.bundle import Deployment
+from iris_serve.cli.bundle import Deployment, package_files, package_version
 from iris_serve.cli.deploy import TARGETS, check_image, write_deployment
 from iris_serve.cli.quoting import exec_form, to_yaml, yaml_text
+from iris_serve.cli.server import HEAD_SECONDS
+from iris_serve.cli.settings import Settings
 from iris_serve.cli.targets import readme
 from iris_serve.model.card import read_card
 from iris_serve.registry.registry import Registry
 from iris_serve.registry.verify import verify
 from iris_serve.training.retrain import Parameters, train
+from iris_serve.wsgi import make_app
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="shells and signals are POSIX")
 
@@ -62,20 +68,58 @@ joblib.dump(make_pipeline(coded, LogisticRegression(max_iter=5000)).fit(X, y), s
 """
 
 
+KINDS = ["it's", "a, b", 'say "hi"', "no", "é 🌸", "#1: x", "${HOME}", "back\\slash"]
+CLASSES = ['"big"', "small, or so", "mid: dle"]
+
+
+def mixed_table():
+    """A table with gaps, and with names and categories that have to be quoted, as CSV."""
+    opened = io.StringIO(newline="")
+    writer = csv.writer(opened)
+    writer.writerow(["the kind, really", "size (cm)", "no: 1", "class"])
+    for i in range(120):
+        kind, size = KINDS[i * 7 % 8], (i * 37 % 100) / 10
+        answer = CLASSES[int(size > 3) + int(size + i * 7 % 8 > 9)]
+        row = [kind, size, "'maybe'" if i % 3 else "yes", answer]
+        writer.writerow(["" if i * place % 11 == 5 else cell for place, cell in enumerate(row)])
+    return opened.getvalue()
+
+
+def rows_of_all_kinds(registry):
+    """The example, then it with each category, and with a gap in each column that may have one."""
+    contract = read_card(registry.path(1)).contract
+    first = dict(zip(contract.names, contract.example, strict=True))
+    rows = [first]
+    for feature in contract.features:
+        rows += [first | {feature.name: value} for value in feature.values or ()]
+        rows += [first | {feature.name: None}] if feature.missing else []
+    return rows
+
+
+def own_answers(registry, rows):
+    """What the version answers here, from the registry that it was deployed from."""
+    settings = Settings(models=str(registry.folder.parent), name=registry.name, access_log="off")
+    app = make_app(settings)
+    done = app.test_client().post("/predict?detail=true", json={"features": rows})
+    assert done.status_code == 200, done.text
+    return done.json["predictions"]
+
+
 @pytest.fixture(scope="module")
 def registries(trained, tmp_path_factory):
     """A forest of numbers, one of a mixed table, and a pipeline that stays a pickle."""
     folder = tmp_path_factory.mktemp("registries")
     penguins = ROOT / "tests" / "tables" / "penguins.csv"
-    own = {"data": str(penguins), "target": "species", "n_estimators": 10}
-    train(folder / "models", Parameters(name="penguins", **own))
     model = folder / "own.pkl"
     subprocess.run([sys.executable, "-c", PIPELINE, penguins, model], check=True)
     words = ["add", model, "--data", penguins, "--target", "species", "--name", "my_own"]
     done = CliRunner().invoke(main, [*map(str, words), "--models", str(folder / "models")])
     assert done.exit_code == 0, done.output
-    kinds = {"penguins": Registry(folder / "models", "penguins")}
-    return kinds | {"iris": Registry(trained), "my_own": Registry(folder / "models", "my_own")}
+    (folder / "mixed.csv").write_text(mixed_table(), encoding="utf-8")
+    mixed = {"data": str(folder / "mixed.csv"), "target": "class", "n_estimators": 10}
+    train(folder / "models", Parameters(name="mixed_up", **mixed))
+    kinds = {name: Registry(folder / "models", name) for name in ("mixed_up", "my_own")}
+    return kinds | {"iris": Registry(trained)}
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +179,50 @@ def test_lambda_gets_a_zip_of_a_forest_and_an_image_of_a_pickle(deployed):
         lines = (deployed("lambda", name) / "Dockerfile").read_text("utf-8").splitlines()
         assert json.loads(lines[-2].removeprefix("ENTRYPOINT ")) == ["python", "-m", "awslambdaric"]
         assert json.loads(lines[-1].removeprefix("CMD ")) == ["lambda_function.lambda_handler"]
+    assert (deployed("lambda") / "build.py").is_file()
+    assert not (deployed("lambda", "my_own") / "build.py").exists()  # it would not fit into a zip
+    assert "SnapStart" in zipped
+    assert "SnapStart" not in image  # AWS has it for zips alone
+
+
+def test_lambdas_image_is_built_in_the_form_that_lambda_takes(deployed):
+    for name in ("iris", "my_own"):
+        text = (deployed("lambda", name) / "README.md").read_text("utf-8")
+        assert "docker build --platform linux/amd64 --provenance=false -t" in text
+
+
+def test_the_last_command_waits_until_the_service_is_up(deployed):
+    for target in TARGETS:
+        text = (deployed(target) / "README.md").read_text("utf-8")
+        waits = "aws lambda wait function-active-v2" if target == "lambda" else "curl --retry 9"
+        assert waits in text
+    ready = "kubectl wait --for condition=Ready --timeout 300s inferenceservice/iris"
+    assert ready in (deployed("kserve") / "README.md").read_text("utf-8")
+
+
+def test_the_wheel_of_a_clone_has_another_version_when_a_file_changes(deployed):
+    (wheel,) = (deployed("docker") / "wheels").iterdir()
+    files = package_files()
+    version = package_version(files)
+    assert wheel.name == f"iris_serve-{version}-py3-none-any.whl"
+    assert re.fullmatch(r"[0-9.]+\+clone[0-9a-f]{8}", version)
+    assert package_version(files | {"iris_serve/py.typed": b" "}) != version
+    with zipfile.ZipFile(wheel) as archive:
+        told = archive.read(f"iris_serve-{version}.dist-info/METADATA").decode()
+    assert f"\nVersion: {version}\n" in told
+
+
+def test_a_deployment_cannot_become_a_model(three):
+    for place in ("out", "iris/out", "../" + three.name + "/out"):
+        words = ["deploy", "docker", str(three / place), "--models", str(three)]
+        done = CliRunner().invoke(main, words)
+        assert (done.exit_code, "name a directory elsewhere" in done.output) == (2, True)
+        assert not (three / place).exists()
+
+
+def test_nginx_lets_go_of_idle_connections_before_the_service_does(deployed):
+    found = re.search(r"keepalive_timeout (\d+)s", (deployed("compose") / "nginx.conf").read_text())
+    assert 5 <= int(found[1]) <= HEAD_SECONDS - 5
 
 
 @pytest.mark.parametrize("there", ["directory", "file", "link"])
@@ -168,14 +256,18 @@ def test_the_chosen_version_is_what_is_deployed(three, tmp_path):
     assert read_card(copy.path(3)) == read_card(Registry(three).path(3))
 
 
-@pytest.mark.parametrize("name", ["iris", "penguins", "my_own"])
-def test_the_procfile_serves_every_kind_of_model(deployed, site, name):
-    folder = deployed("heroku", name)
+@pytest.mark.parametrize(
+    "name", ["iris", "mixed_up", pytest.param("my_own", marks=pytest.mark.slow)]
+)
+def test_the_procfile_serves_every_kind_of_model(deployed, registries, site, name):
+    folder, rows = deployed("heroku", name), rows_of_all_kinds(registries[name])
     question = (folder / "question.json").read_text("utf-8")
     with Deployed(folder, site, WEB_CONCURRENCY="2" if name == "iris" else "1") as service:
         assert service.ask("/healthz")[0] == 200
         status, reply = service.ask("/predict?detail=true", question)
         assert (status, reply["model"], reply["version"]) == (200, name, "1")
+        status, reply = service.ask("/predict?detail=true", json.dumps({"features": rows}))
+        assert (status, reply["predictions"]) == (200, own_answers(registries[name], rows))
         if name == "iris":
             assert service.ask("/predict", IRIS) == (200, {"prediction": 1})
         assert service.stop() == 0
@@ -381,6 +473,16 @@ def test_kserves_client_is_answered_by_the_runtime_as_it_is_given(deployed, site
     assert (status, reply) == (200, {"predictions": [1, 0]})
 
 
+def test_two_models_in_a_cluster_share_the_runtime_and_keep_their_images(deployed):
+    texts = [(deployed("kserve", n) / "kserve.yaml").read_text("utf-8") for n in ("iris", "my_own")]
+    (one, first), (other, second) = (list(yaml.safe_load_all(text)) for text in texts)
+    images = [service["spec"]["predictor"]["model"]["image"] for service in (first, second)]
+    assert images == ["iris:1", "my_own:1"]
+    for runtime in (one, other):  # the last one that is applied counts for both
+        runtime["spec"]["containers"][0].pop("image")
+    assert one == other
+
+
 def test_a_name_that_kubernetes_does_not_take_is_given_as_an_argument(deployed):
     words, _ = start_command(deployed("kserve", "my_own"))
     assert words[:3] == ["python", "-m", "iris_serve"]
@@ -493,11 +595,13 @@ def version_2(body, path="/predict", stage="$default", encoded=False):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric is for Linux")
-@pytest.mark.parametrize("name", ["iris", "penguins", "my_own"])
-def test_lambdas_own_runtime_client_calls_the_handler(deployed, site, name):
-    folder = deployed("lambda", name)
+@pytest.mark.parametrize("name", ["iris", "mixed_up", "my_own"])
+def test_lambdas_own_runtime_client_calls_the_handler(deployed, registries, site, name):
+    folder, rows = deployed("lambda", name), rows_of_all_kinds(registries[name])
     event = json.loads((folder / "event.json").read_text("utf-8"))
     events = [event]
+    if name != "iris":
+        events += [version_2(json.dumps({"features": rows})) | {"rawQueryString": "detail=true"}]
     if name == "iris":
         events += [version_1(IRIS), version_2(IRIS), version_2(IRIS, encoded=True)]
         events += [version_2(IRIS, "/prod/predict", "prod"), version_1(None, "/healthz", "GET")]
@@ -510,6 +614,9 @@ def test_lambdas_own_runtime_client_calls_the_handler(deployed, site, name):
         assert codes == [200] * 6 + [None, 400, 200]
         answers = [reply["body"] for _, reply in [*replies[1:5], replies[-1]]]
         assert answers == ['{"prediction": 1}'] * 5
+    else:
+        answered = json.loads(replies[1][1]["body"])["predictions"]
+        assert answered == own_answers(registries[name], rows)
     assert (kinds[0], codes[0]) == ("response", 200)
     assert "prediction" in json.loads(replies[0][1]["body"])
     assert cold < 30  # a machine with other work; the figure for one core is in the changelog

@@ -113,7 +113,8 @@ def test_the_wheel_carries_every_module_the_notebook_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("iris_serve/retrain.ipynb") == notebook
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    data = {"iris_serve/py.typed", "iris_serve/training/penguins.csv"}
+    assets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "iris_serve/assets").iterdir()}
+    data = {"iris_serve/py.typed", "iris_serve/training/penguins.csv", *assets}
     assert names == modules | {"iris_serve/retrain.ipynb"} | data
 
 

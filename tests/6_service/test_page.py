@@ -1,0 +1,556 @@
+"""The page that shows what a model knows, as people use it: in a browser, with keys and a mouse."""
+
+import contextlib
+import csv
+import itertools
+import json
+import random
+import re
+import subprocess
+import sys
+import urllib.parse
+from functools import cache
+from pathlib import Path
+
+import joblib
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import browsing, needs_browser, visiting
+from playwright.sync_api import expect
+from services import serving
+from sklearn.linear_model import LogisticRegression
+
+from iris_serve.cli.settings import Settings
+from iris_serve.data.table import iris
+from iris_serve.registry.registry import Registry, open_predictor, promote
+from iris_serve.service.browser import ASSETS
+from iris_serve.service.keys import make_key
+from iris_serve.training.import_model import add
+from iris_serve.training.parameters import Parameters
+from iris_serve.training.retrain import train
+from iris_serve.wsgi import make_app
+
+pytestmark = needs_browser
+
+AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 860}
+HOSTILE = ["<img src=x onerror=alert(1)>", "שלום \"quoted\" 'name'", "🌸 & <b>bold</b>", "n" * 100]
+MARKUP = ["</script><script>alert(1)</script>", "'; drop", "العربية"]
+
+
+def write_rows(path, heads, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([heads, *rows])
+    return str(path)
+
+
+def pet_rows(dice, price):
+    """Rows with a category, a boolean, a number with gaps, and what is to be predicted."""
+    for _ in range(160):
+        home, tame, weight = dice.choice("abc"), dice.random() < 0.5, dice.gauss(5, 2)
+        if price:
+            answer = round(weight * 10 + 20 * tame + 5 * "abc".index(home), 1)
+        else:
+            answer = "cat" if weight + 2 * tame - "abc".index(home) > 4.5 else "dog"
+        shown = "" if dice.random() < 0.1 else round(weight, 2)
+        yield [home, str(tame).lower(), shown, dice.randint(1, 12), answer]
+
+
+def hostile_rows(dice):
+    for _ in range(120):
+        x = dice.gauss(0, 3)
+        last = [dice.choice(MARKUP), round(dice.random() * 1e6), dice.choice([1, 2, 3])]
+        yield [round(x, 3), *last, "<i>yes</i>" if x > 0 else "{{ no }}"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A models directory with all kinds of models; nobody writes to it."""
+    folder, dice = tmp_path_factory.mktemp("page"), random.Random(0)
+    files = {
+        "pets": (["home", "tame", "weight", "age", "kind"], pet_rows(dice, False)),
+        "prices": (["home", "tame", "weight", "age", "price"], pet_rows(dice, True)),
+        "hostile": ([*HOSTILE, "what"], hostile_rows(dice)),
+    }
+    train(folder, Parameters(n_estimators=20))
+    train(folder, Parameters(n_estimators=5, seed=1, max_depth=2, promote="never"))
+    for name, (heads, rows) in files.items():
+        data = write_rows(folder / f"{name}.csv", heads, rows)
+        rows_shown = {"hostile": 50, "pets": 40}.get(name, 0)
+        chosen = {"target": heads[-1], "n_estimators": 15, "page_rows": rows_shown}
+        train(folder, Parameters(name=name, data=data, **chosen))
+    X, y = iris().X, iris().y
+    joblib.dump(LogisticRegression(max_iter=500).fit(X, y), folder / "line.pkl")
+    add(Registry(folder, "line"), folder / "line.pkl", iris())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def origins(models):
+    """A function that serves a model by its name, once, and returns its origin."""
+    with contextlib.ExitStack() as stack:
+
+        @cache
+        def origin(name, **more):
+            settings = Settings(models=str(models), name=name, access_log="off", **more)
+            return stack.enter_context(serving(make_app(settings)))
+
+        yield origin
+
+
+@pytest.fixture
+def opened(origins, browser):
+    """A function that opens the page of a model; what it visited has to have been calm."""
+    with contextlib.ExitStack() as stack:
+        visits = []
+
+        def visit(name, query="", **options):
+            origin = origins(name)
+            found = stack.enter_context(visiting(origin, browser, **options))
+            visits.append(found)
+            found.page.on("dialog", lambda dialog: found.errors.append(dialog.message))
+            found.page.goto(f"{origin}/{query}")
+            if options.get("java_script_enabled", True):
+                settled(found.page)
+            return found
+
+        yield visit
+        for found in visits:
+            assert (found.errors, found.blocked, found.failed, found.console) == ([], [], [], [])
+
+
+def settled(page):
+    """Wait until the page has its first answer, map, and flip point."""
+    expect(page.locator("#answer .verdict")).not_to_be_empty()
+    expect(page.locator("#flip-body")).to_have_attribute("aria-busy", "false")
+    page.wait_for_function("document.querySelector('.board')?.dataset.cells")
+
+
+def query_of(page, **wanted):
+    """Wait until the address has what is `wanted`; returns all of the query."""
+
+    def found():
+        pairs = urllib.parse.parse_qsl(urllib.parse.urlsplit(page.url).query, True)
+        return dict(pairs)
+
+    for _ in range(100):
+        if found().items() >= wanted.items():
+            return found()
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{found()} has not {wanted}")
+
+
+def box_of(page, name):
+    return page.get_by_role("spinbutton", name=name)
+
+
+def chooser(page, label):
+    return page.get_by_role("combobox", name=label)
+
+
+def values(page):
+    """The row that the last request asked for."""
+    return json.loads(re.search(r"-d '(.*)'$", page.locator("#curl").inner_text())[1])["features"]
+
+
+def predictor(models, name, version=1):
+    return open_predictor(Registry(models, name), version)
+
+
+# Ask
+
+
+def test_a_slider_is_moved_by_keys_and_the_answer_follows(opened):
+    page = opened("iris").page
+    slider = page.get_by_role("slider", name="petal_length, slider")
+    assert "versicolor" in page.locator(".verdict").inner_text()
+    slider.focus()
+    for _ in range(4):
+        slider.press("Shift+ArrowLeft")
+    slider.press("End")
+    box = box_of(page, "petal_length")
+    expect(page.locator("#json")).to_contain_text("virginica")
+    before = float(box.input_value())
+    slider.press("ArrowLeft")
+    assert float(box.input_value()) == pytest.approx(before - 0.01)
+    box.fill("1.3")
+    box_of(page, "petal_width").fill("0.2")
+    expect(page.locator(".verdict")).to_contain_text("setosa")
+    expect(page.locator("#said")).to_contain_text("setosa")
+    box.fill("99")
+    expect(page.locator("#answer .notes")).to_contain_text("99 is above 6.9")
+
+
+def test_one_question_is_in_flight_at_a_time_and_the_newest_is_answered_last(opened):
+    visit = opened("iris")
+    page, asked, most = visit.page, [], []
+    page.on("request", lambda r: "detail=true" in r.url and asked.append(r.post_data_json))
+    page.evaluate("""() => {
+        const plain = window.fetch;
+        window.most = window.now = 0;
+        window.fetch = async (url, ...more) => {
+            if (!String(url).includes("detail=true")) return plain(url, ...more);
+            window.most = Math.max(window.most, ++window.now);
+            await new Promise(done => setTimeout(done, 30));
+            try { return await plain(url, ...more); } finally { window.now--; }
+        };
+        const slider = document.querySelector("input[type=range]");
+        for (let i = 0; i <= 50; i++) setTimeout(() => {
+            slider.value = i / 50;
+            slider.dispatchEvent(new Event("input"));
+        }, 5 * i);
+    }""")
+    expect(box_of(page, "sepal_length")).to_have_value("7.9")
+    expect(page.locator("#curl")).to_contain_text("[7.9,")
+    most = page.evaluate("window.most")
+    firsts = [body["features"][0] for body in asked]
+    assert most == 1
+    assert firsts == sorted(firsts) and 3 <= len(firsts) < 30
+
+
+def test_a_link_shows_the_same(opened):
+    visit = opened("iris")
+    page = visit.page
+    page.get_by_role("button", name="virginica", exact=True).click()
+    chooser(page, "Across").select_option("sepal_length")
+    page.locator(".vote").nth(3).click()
+    chooser(page, "Version 1 beside").select_option("2")
+    query = query_of(page, **{"with": "2", "map": "0,3"})
+    shown = [page.locator(part).inner_text() for part in (".verdict", ".chances", "#python")]
+    again = opened("iris", f"?{urllib.parse.urlencode(query)}").page
+    assert [
+        again.locator(part).inner_text() for part in (".verdict", ".chances", "#python")
+    ] == shown
+    expect(chooser(again, "Across")).to_have_value("0")
+    expect(again.locator(".vote[aria-checked=true]")).to_have_attribute(
+        "data-tree", page.locator(".vote[aria-checked=true]").get_attribute("data-tree")
+    )
+    expect(again.locator("#versions-body")).to_contain_text("get another answer")
+
+
+def test_the_request_can_be_copied_and_works_as_it_is(opened):
+    visit = opened("iris", permissions=["clipboard-read", "clipboard-write"])
+    page = visit.page
+    page.get_by_role("button", name="Copy Request as Python").click()
+    expect(page.locator("#said")).to_contain_text("copied")
+    program = page.evaluate("navigator.clipboard.readText()")
+    shown = json.loads(page.locator("#json").inner_text())
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert done.stdout.strip() == str(shown)
+    command = page.locator("#curl").inner_text()
+    assert (
+        subprocess.check_output(["sh", "-c", command])
+        == page.locator("#json").inner_text().encode()
+    )
+    page.get_by_role("button", name="Copy Link").click()
+    page.wait_for_function("document.querySelector('#share button').textContent === 'Copied'")
+    assert "f0=6.1&f1=2.8" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_each_kind_of_feature_has_its_control_and_a_missing_value_is_null(opened, models):
+    page = opened("pets").page
+    page.get_by_role("group", name="home").get_by_role("radio", name="b").check()
+    switch = page.get_by_role("switch", name="tame")
+    was = switch.is_checked()
+    switch.press("Space")
+    page.get_by_role("checkbox", name="weight is unknown").check()
+    expect(page.locator("#curl")).to_contain_text(",null,")
+    row = values(page)
+    assert row[:3] == ["b", not was, None]
+    query = query_of(page, f0="b", f1=str(not was).lower(), f2="")
+    again = opened("pets", f"?{urllib.parse.urlencode(query)}").page
+    assert values(again) == row
+    again.get_by_role("checkbox", name="weight is unknown").uncheck()
+    expect(again.locator("#curl")).not_to_contain_text("null")
+    assert isinstance(values(again)[2], float)
+
+
+def test_without_javascript_the_form_asks_and_answers(opened):
+    page = opened("pets", java_script_enabled=False).page
+    chooser(page, "home").select_option("c")
+    box_of(page, "weight").fill("")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator(".verdict")).to_have_text(re.compile("cat|dog"))
+    assert "f0=c" in page.url
+    assert box_of(page, "age").evaluate("box => box.required")
+    page.goto(re.sub("f3=[^&]*", "f3=", page.url))
+    expect(page.get_by_role("alert")).to_contain_text("age")
+
+
+# See
+
+
+def test_the_mark_on_the_map_is_clicked_dragged_and_moved_by_keys(opened):
+    visit = opened("iris", viewport=DESKTOP)
+    page, mark = visit.page, visit.page.locator(".mark")
+    board = page.locator(".board canvas")
+    board.scroll_into_view_if_needed()
+    batches = []
+    page.on("request", lambda r: "infer" in r.url and batches.append(rows_in(r)))
+    box = board.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.75)
+    expect(page.locator(".verdict")).to_contain_text("setosa")
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30, steps=8)
+    page.mouse.up()
+    expect(page.locator(".verdict")).to_contain_text("virginica")
+    expect(mark).to_be_focused()
+    length = float(box_of(page, "petal_length").input_value())
+    mark.press("ArrowLeft")
+    mark.press("Shift+ArrowDown")
+    expect(mark).to_have_attribute("aria-valuetext", re.compile(f"petal_length {length - 0.01:g}"))
+    assert 48 * 36 not in batches, "the cells hold while only the mark moves"
+
+
+def rows_in(request):
+    return request.post_data_json["inputs"][0]["shape"][0]
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_the_map_shows_any_two_features_with_one_request(opened, motion):
+    visit = opened("iris", reduced_motion=motion, viewport=DESKTOP)
+    page, batches = visit.page, []
+    page.on("request", lambda r: "infer" in r.url and batches.append(rows_in(r)))
+    chooser(page, "Up").select_option("sepal_width")
+    expect(page.locator(".board canvas")).to_have_attribute(
+        "aria-label", re.compile("petal_length across, sepal_width up.*of the cells")
+    )
+    assert batches == [48 * 36]
+    expect(page.locator("#map")).to_contain_text("Points are 119 training rows")
+    query_of(page, map="2,1")
+
+
+@pytest.mark.parametrize("name", ["iris", "pets"])
+def test_the_flip_point_is_the_nearest_cut_beyond_which_the_answer_differs(opened, models, name):
+    page, model = opened(name).page, predictor(models, name)
+    row, contract = values(page), model.contract
+    answer, before = page.locator("#json").inner_text(), model.forest
+    coded = [
+        0.0 if f.kind == "boolean" else f.codes.get(v, v) for f, v in zip(contract.features, row)
+    ]
+    coded = [
+        float(v) if f.kind == "boolean" else c
+        for f, v, c in zip(contract.features, row, coded, strict=True)
+    ]
+    cuts, start = [], 0
+    for count in before.arrays.counts():
+        cuts.append(before.arrays.cuts[start : start + count].tolist())
+        start += count
+    was, far = before.predict([coded])[0], []
+    for i, feature in enumerate(contract.features):
+        if feature.kind != "number":
+            continue
+        grid = [-1e9, *cuts[i], 1e9]
+        for low, high in itertools.pairwise(grid):
+            edge = low if low >= coded[i] else high if high < coded[i] else None
+            tried = [*coded]
+            tried[i] = (low + high) / 2
+            if edge is not None and before.predict([tried])[0] != was:
+                far.append((abs(edge - coded[i]) / (feature.high - feature.low), feature.name))
+    first = page.locator("#flip-first .what")
+    if far:
+        assert first.inner_text() == min(far)[1]
+        page.locator(".try").first.click()
+        label = json.loads(answer)["label"]
+        page.wait_for_function(
+            "label => JSON.parse(document.querySelector('#json').textContent).label !== label",
+            arg=label,
+        )
+    else:
+        assert first.count() == 0 or "→" in page.locator("#flip-first").inner_text()
+
+
+def test_a_tree_shows_the_path_of_the_row_with_training_rows_at_each_step(opened):
+    page = opened("iris").page
+    dots = page.locator("#votes").get_by_role("radio")
+    assert dots.count() == 20
+    dots.first.click()
+    expect(page.locator(".path .leaf")).to_contain_text("training row")
+    first = page.locator(".path h3").inner_text()
+    counts = [int(text.split()[0]) for text in page.locator(".path .rows").all_inner_texts()]
+    assert counts == sorted(counts, reverse=True) and counts[-1] >= 1
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".path h3")).not_to_have_text(first)
+    expect(page.locator(".vote[aria-checked=true]")).to_be_focused()
+
+
+def test_a_number_has_a_spread_a_strip_of_trees_and_changes_with_a_sign(opened):
+    page = opened("prices").page
+    assert float(page.locator(".verdict").inner_text().split()[0])
+    expect(page.locator(".chances")).to_contain_text("spread over the trees")
+    assert page.locator(".strip circle").count() == page.locator(".vote").count() == 15
+    assert re.search(r"[+−]", page.locator(".then").first.inner_text())
+    expect(page.locator(".residuals")).to_be_visible()
+    expect(page.locator("#flip-first")).to_contain_text("moves the number")
+
+
+def test_a_model_that_is_not_frozen_has_a_map_and_approximate_changes_but_no_trees(opened):
+    page = opened("line").page
+    expect(page.locator("#flip-body")).to_contain_text("Approximate")
+    expect(page.locator("#votes")).to_be_hidden()
+    expect(page.locator("#export")).to_be_hidden()
+    expect(page.locator("#map canvas")).to_be_visible()
+
+
+# Trust
+
+
+def test_the_page_tells_where_the_model_is_from_and_how_good_it_is(opened):
+    visit = opened("iris")
+    trust = visit.page.locator("#trust")
+    for text in ("sklearn.datasets.load_iris", "baseline", "log loss", "petal_width", "agreed"):
+        assert text.lower() in trust.inner_text().lower()
+    assert trust.locator(".confusion td").count() == 9
+    visit.page.get_by_role("link", name="Card").click()
+    expect(visit.page.locator("h1")).to_contain_text("models/iris/versions/1")
+    visit.page.locator("summary", has_text="golden rows").click()
+
+
+def test_two_versions_are_shown_side_by_side(opened, models):
+    page = opened("iris").page
+    chooser(page, "Version 1 beside").select_option("2")
+    summary = page.locator("#versions-body .lead")
+    expect(summary).to_contain_text("of 119 training rows")
+    document = page.evaluate("async () => (await fetch('models/iris/versions/1/page')).json()")
+    first, second = (predictor(models, "iris", v).predict(document["rows"]) for v in (1, 2))
+    flipped = sum(a != b for a, b in zip(first, second, strict=True))
+    assert summary.inner_text().split()[0] == (str(flipped) if flipped else "All")
+    expect(page.locator("#versions-body")).to_contain_text("max_depth")
+    expect(page.locator("#versions-body canvas")).to_have_attribute(
+        "aria-label", re.compile(r"Where versions 1 and 2 differ: \d")
+    )
+
+
+def test_a_promotion_is_noticed_while_the_page_is_open(tmp_path, browser):
+    for seed in (0, 1):
+        train(
+            tmp_path, Parameters(n_estimators=2, seed=seed, promote="auto" if not seed else "never")
+        )
+    with serving(make_app(Settings(models=str(tmp_path), access_log="off"))) as origin:
+        with visiting(origin, browser) as visit:
+            page = visit.page
+            page.clock.install()
+            page.goto(f"{origin}/")
+            expect(page.locator(".verdict")).not_to_be_empty()
+            promote(Registry(tmp_path), 2, "better")
+            for _ in range(40):
+                page.clock.fast_forward(5100)
+                if page.locator("#promotion").is_visible():
+                    break
+                page.evaluate("() => fetch('healthz')")
+            expect(page.get_by_role("status")).to_contain_text("Version 2 is now in service")
+            page.get_by_role("link", name="Open version 2").click()
+            expect(page.locator(".intro")).to_contain_text("Version 2")
+            assert visit.errors == visit.blocked == []
+
+
+def test_the_page_asks_for_a_key_where_keys_are_on(origins, browser):
+    secret, digest = make_key()
+    origin = origins("iris", keys=f"me:{digest}")
+    with visiting(origin, browser) as visit:
+        page = visit.page
+        page.goto(f"{origin}/")
+        page.get_by_role("textbox", name="Key").fill("wrong")
+        page.get_by_role("button", name="Open").click()
+        expect(page.locator("#key-problem")).not_to_be_empty()
+        page.get_by_role("textbox", name="Key").fill(secret)
+        page.get_by_role("button", name="Open").click()
+        settled(page)
+        expect(page.locator("#curl")).to_contain_text("Bearer $KEY")
+        assert secret not in page.content()
+        page.reload()
+        settled(page)
+        assert visit.errors == visit.blocked == []
+
+
+# Everywhere
+
+
+@pytest.mark.parametrize("name", ["iris", "pets", "prices", "hostile"])
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_the_page_is_accessible_and_fits_a_phone_and_a_desktop(opened, name, look):
+    size = PHONE if look == "dark" else DESKTOP
+    # The policy forbids what the checker injects; all other tests run with it.
+    page = opened(name, "?tree=1", color_scheme=look, viewport=size, bypass_csp=True).page
+    found = Axe().run(page, options=AXE).response["violations"]
+    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.search(r"\d+", ground)[0]) < 60) == (look == "dark")
+
+
+def test_hostile_names_are_shown_as_text(opened):
+    page = opened("hostile").page
+    shown = page.locator("#controls").inner_text()
+    assert all(name in shown for name in HOSTILE)
+    assert "<i>yes</i>" in page.locator("#answer").inner_text()
+    assert "{{ no }}" in page.locator("#answer").inner_text()
+    assert page.locator("main img, main i i, main b b, main script:not([type])").count() == 0
+    assert "alert(1)" not in page.evaluate("[...document.scripts].map(s => s.type).join()")
+
+
+@pytest.mark.parametrize("path", ["models", "models/iris", "models/iris/versions/1", "nothing"])
+def test_documents_and_errors_are_pages_in_the_same_dress(origins, browser, path):
+    with visiting(origins("iris"), browser, viewport=PHONE, bypass_csp=True) as visit:
+        visit.page.goto(f"{origins('iris')}/{path}")
+        assert Axe().run(visit.page, options=AXE).response["violations"] == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        expect(visit.page.get_by_role("link", name=re.compile("model", re.I)).first).to_be_visible()
+        assert visit.errors == visit.blocked == []
+
+
+def test_an_exported_page_works_from_a_file(opened, browser, tmp_path):
+    served = opened("pets").page
+    with served.expect_download() as waiting:
+        served.get_by_role("link", name="Take it away").click()
+    waiting.value.save_as(tmp_path / "model.html")
+    with visiting(f"file://{tmp_path}", browser) as visit:
+        visit.page.goto((tmp_path / "model.html").as_uri())
+        settled(visit.page)
+        for part in (".verdict", ".chances", "#flip-first"):
+            assert visit.page.locator(part).inner_text() == served.locator(part).inner_text()
+        visit.page.locator(".vote").first.click()
+        expect(visit.page.locator(".path .leaf")).to_contain_text("training row")
+        for hidden in ("#request", "#versions"):
+            expect(visit.page.locator(hidden)).to_be_hidden()
+        assert (visit.errors, visit.blocked, visit.console) == ([], [], [])
+
+
+def test_what_the_page_loads_is_below_100_kilobytes():
+    loaded = [*ASSETS.glob("*.js"), ASSETS / "page.css", ASSETS / "page.html"]
+    assert sum(file.stat().st_size for file in loaded if file.name != "forest.js") < 100_000
+
+
+def test_modules_can_be_joined_and_names_are_unique():
+    names = []
+    for file in sorted(Path(ASSETS).glob("*.js")):
+        names += re.findall(
+            r"^(?:export )?(?:async )?(?:function|class|const|let) (\w+)", file.read_text(), re.M
+        )
+    assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.slow
+def test_sliding_keeps_thirty_answers_a_second(opened):
+    page = opened("iris").page
+    seconds = page.evaluate("""() => new Promise(done => {
+        const root = document.documentElement, slider = document.querySelector("input[type=range]");
+        const start = performance.now(), first = Number(root.dataset.answers);
+        const timer = setInterval(() => {
+            slider.value = Math.random();
+            slider.dispatchEvent(new Event("input"));
+            if (performance.now() - start > 3000) {
+                clearInterval(timer);
+                done((Number(root.dataset.answers) - first) / 3);
+            }
+        }, 8);
+    })""")
+    assert seconds >= 30
