@@ -50,7 +50,7 @@ class FeatureData(Struct, frozen=True, forbid_unknown_fields=True):
     gaps: int | None = None
     importance: float | None = None
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #7f556fcc
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     """A `row` to begin with, as a client sends it, and its `title`."""
 
@@ -91,7 +91,7 @@ def enough(count: int) -> int | None:
     """`count`, unless it is so small that it might point at a person; 0 points at none."""
     return count if count == 0 or count >= MIN_BIN_ROWS else None
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #582689b1
 def merge_bins(edges: Sequence[float], counts: Sequence[int]) -> Bins | None:
     """The bins between `edges`, put together so that each has enough rows; None if none has."""
     kept, found, waiting = [edges[0]], list[int](), 0
@@ -117,7 +117,7 @@ def bin_edges(values: NDArray[np.float64], low: float, high: float) -> list[floa
     edges: list[float] = np.linspace(low, high, bins + 1).tolist()
     return edges
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #6e72d86b
 def make_bins(values: NDArray[np.float64], low: float, high: float) -> Bins | None:
     """The histogram of `values`, shape (rows,); None if they are too few."""
     if low == high:
@@ -145,7 +145,7 @@ def one_hot_sizes(encoder: Any) -> list[int]:
     pairs = zip(encoder.categories_, dropped, strict=False)
     return [len(values) - (drop is not None) for values, drop in pairs]
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #7a157a1f
 def is_one_to_one(part: Any) -> bool:
     """Does the fitted `part` of scikit-learn make one column of each, in their order?"""
     from sklearn.base import OneToOneFeatureMixin
@@ -173,7 +173,7 @@ def follow_part(part: Any, sources: list[int]) -> list[int] | None:
         return np.repeat(sources, one_hot_sizes(part)).tolist()
     return sources if is_one_to_one(part) else None
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #ecc91987
 def follow_steps(steps: Sequence[Any], sources: list[int]) -> list[int] | None:
     """As `follow_part`, for fitted `steps` one after the other."""
     found: list[int] | None = sources
@@ -226,7 +226,7 @@ def row_groups(table: Table) -> Iterator[tuple[str, NDArray[np.intp]]]:
     for i in sorted(most):
         yield contract.labels[i], rows[i]
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #0b2b82e2
 def usual_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[np.float64]:
     """The coded row with the median of each number, and else the most frequent value, of `X`."""
     row = np.full(len(features), np.nan)
@@ -263,7 +263,7 @@ def shown_rows(table: Table, most: int) -> tuple[tuple[Row, ...], tuple[Value, .
     rows = tuple(example_values(row, table.contract.features) for row in table.X[places])
     return rows, tuple(table.y[places].tolist())
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #03595e3b
 def make_residuals(estimator: Any, test: Table) -> Residuals | None:
     """How far off `estimator` answers the rows of `test`; None if they are too few."""
     answers = estimator.predict(input_for(estimator, test.X, test.contract))
@@ -276,7 +276,7 @@ def encode_page_data(data: PageData) -> bytes:
     """`data` as JSON, the same bytes for equal records."""
     return msgspec.json.encode(data, order="deterministic") + b"\n"
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #a09fce6a
 def with_less(data: PageData) -> PageData:
     """`data` with half of its rows, or else without its presets, or else without its features."""
     if data.rows:
@@ -287,7 +287,7 @@ def with_less(data: PageData) -> PageData:
         return changed(data, features=())
     return changed(data, confusion=None)
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #d3624380
 def make_page_data(
     estimator: Any, train: Table, test: Table, scores: Scores, page_rows: int = 0
 ) -> PageData:
@@ -331,7 +331,7 @@ def page_data_error(data: PageData, contract: Contract) -> str | None:
             return f"{feature.name} must have {wanted} counts"
     return None
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #3d7b1c76
 def decode_page_data(data: bytes, contract: Contract) -> PageData:
     """The page data in the bytes `data`; raises `ArtifactError` if they hold none of `contract`."""
     if len(data) > MAX_PAGE_BYTES:
