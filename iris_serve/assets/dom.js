@@ -75,10 +75,10 @@ export function afterwards(wait, action) {
 }
 
 /**
- * Coalesce: `action` runs at most once at a time and every `gap` milliseconds; of the calls that
- * arrive in between only the newest is run, so that answers come in the order of the questions.
+ * Coalesce: `action` runs once at a time, every `gap` milliseconds, and `idle` times as long as it
+ * ran it rests; of the calls in between only the newest is run, so answers come in order.
  */
-export function newest(gap, action) {
+export function newest(gap, action, idle = 0) {
 	let busy = false, waiting = null;
 	return async function ask(...given) {
 		waiting = given;
@@ -88,7 +88,7 @@ export function newest(gap, action) {
 			const now = waiting, start = performance.now();
 			waiting = null;
 			try { await action(...now); } catch (error) { console.warn(error); }
-			const rest = gap - (performance.now() - start);
+			const took = performance.now() - start, rest = Math.max(gap - took, idle * took);
 			if (rest > 0) await new Promise(done => setTimeout(done, rest));
 		}
 		busy = false;

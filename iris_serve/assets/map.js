@@ -226,7 +226,7 @@ export function buildMap(node, model, state) {
 	}
 
 	const say = afterwards(900, announce);
-	const asking = newest(60, async () => {
+	const asking = newest(120, async () => {
 		const next = gridOf(page, state.pair, state.row), pair = state.pair.join();
 		const held = JSON.stringify([state.pair, state.row.map((v, i) => state.pair.includes(i) ? 0 : v)]);
 		if (held === key) return;
@@ -242,7 +242,7 @@ export function buildMap(node, model, state) {
 		if (first) fresh = 0;
 		if (fresh < 1) animate(t => { fresh = Math.max(fresh, t); });
 		later();
-	});
+	}, 3);
 
 	function changePair() {
 		from = to;

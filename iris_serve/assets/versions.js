@@ -76,7 +76,7 @@ export function buildVersions(node, model, state, versions, openVersion) {
 		const how = found.by ? `From ${short(Math.min(...found.by), 3)} (orange) to ${short(Math.max(...found.by), 3)} (blue).` : `Strong colours are cells whose answer changes, to the class of that colour in version ${against.page.version}.`;
 		fill(mapNote, `The versions differ in ${share} of the map's cells. ${how}`);
 		draw();
-	});
+	}, 3);
 
 	async function compareRows() {
 		const rows = page.rows.length ? page.rows : gridOf(page, state.pair, state.row).rows, what = page.rows.length ? "training rows shown on the map" : "cells of the map";

@@ -96,13 +96,13 @@ export function buildVotes(node, model, state) {
 		fill(path, h("h3", `Tree ${tree + 1}`), h("ol.steps", steps.map(step => stepNode(page, row, step, most)), leafNode(page, leaf, most)));
 	}
 
-	const refresh = newest(120, async () => {
+	const refresh = newest(200, async () => {
 		const { row } = state, tree = state.tree !== null && state.tree < page.trees ? state.tree : null;
 		const found = await model.paths(row, tree);
 		if (!found) return;
 		showVotes(found);
 		showPath(found, row);
-	});
+	}, 3);
 	state.listen(changes => {
 		if ("tree" in changes) { mark(); refresh(); }
 	});
