@@ -6,66 +6,66 @@ import { start, watchPromotions } from "./main.js";
 const KEPT = "iris-serve-key";
 
 function readData(id) {
-  const node = byId(id);
-  return node ? JSON.parse(node.textContent) : null;
+	const node = byId(id);
+	return node ? JSON.parse(node.textContent) : null;
 }
 
 async function pageOf(key) {
-  const ready = await getJson("readyz", "");
-  const version = new URLSearchParams(location.search).get("v") ?? ready.version;
-  return getJson(`models/${encodeURIComponent(ready.model)}/versions/${encodeURIComponent(version)}/page`, key);
+	const ready = await getJson("readyz", "");
+	const version = new URLSearchParams(location.search).get("v") ?? ready.version;
+	return getJson(`models/${encodeURIComponent(ready.model)}/versions/${encodeURIComponent(version)}/page`, key);
 }
 
 /** All numbers of versions that the service lists, where the page did not bring them. */
 async function listVersions(page, key) {
-  const found = await getJson(page.links.versions, key);
-  const current = found.aliases?.current?.version;
-  return found.versions.map(({ version }) => ({ version, current: version === current }));
+	const found = await getJson(page.links.versions, key);
+	const current = found.aliases?.current?.version;
+	return found.versions.map(({ version }) => ({ version, current: version === current }));
 }
 
 /** Links that need a key are fetched with it and kept as files. */
 function keyedLinks(key) {
-  for (const link of document.querySelectorAll("a[data-keyed]")) link.addEventListener("click", async event => {
-    event.preventDefault();
-    const response = await reach(link.getAttribute("href"), key, { headers: { Accept: link.dataset.keyed } });
-    const kept = h("a", { href: URL.createObjectURL(await response.blob()), download: link.getAttribute("download") || link.dataset.name || "" });
-    kept.click();
-    setTimeout(() => URL.revokeObjectURL(kept.href), 10_000);
-  });
+	for (const link of document.querySelectorAll("a[data-keyed]")) link.addEventListener("click", async event => {
+		event.preventDefault();
+		const response = await reach(link.getAttribute("href"), key, { headers: { Accept: link.dataset.keyed } });
+		const kept = h("a", { href: URL.createObjectURL(await response.blob()), download: link.getAttribute("download") || link.dataset.name || "" });
+		kept.click();
+		setTimeout(() => URL.revokeObjectURL(kept.href), 10_000);
+	});
 }
 
 async function begin(page, key, versions) {
-  for (const [id, path] of [["to-version", page.links.version], ["to-notebook", page.links.notebook], ["export", page.links.export]]) {
-    const link = byId(id);
-    if (link && path) { link.setAttribute("href", path); link.hidden = false; }
-  }
-  if (key) keyedLinks(key);
-  const openVersion = async v => remoteModel(await getJson(`${page.links.versions}/versions/${encodeURIComponent(v)}/page`, key), key);
-  const state = start(remoteModel(page, key), { versions, openVersion, keyed: Boolean(key) });
-  const current = versions.find(v => v.current)?.version ?? (page.current ? page.version : null);
-  watchPromotions(page, current, () => getJson("readyz", ""));
-  return state;
+	for (const [id, path] of [["to-version", page.links.version], ["to-notebook", page.links.notebook], ["export", page.links.export]]) {
+		const link = byId(id);
+		if (link && path) { link.setAttribute("href", path); link.hidden = false; }
+	}
+	if (key) keyedLinks(key);
+	const openVersion = async v => remoteModel(await getJson(`${page.links.versions}/versions/${encodeURIComponent(v)}/page`, key), key);
+	const state = start(remoteModel(page, key), { versions, openVersion, keyed: Boolean(key) });
+	const current = versions.find(v => v.current)?.version ?? (page.current ? page.version : null);
+	watchPromotions(page, current, () => getJson("readyz", ""));
+	return state;
 }
 
 function askForKey() {
-  const form = byId("key-form"), box = byId("key"), problem = byId("key-problem");
-  async function enter(key) {
-    try {
-      const page = await pageOf(key), versions = await listVersions(page, key);
-      sessionStorage.setItem(KEPT, key);
-      byId("locked").hidden = true;
-      byId("workbench").hidden = false;
-      document.title = `${page.name}: what the model knows`;
-      byId("title").textContent = page.name;
-      await begin(page, key, versions);
-    } catch (error) {
-      sessionStorage.removeItem(KEPT);
-      problem.textContent = error.message;
-    }
-  }
-  form.addEventListener("submit", event => { event.preventDefault(); enter(box.value); });
-  const kept = sessionStorage.getItem(KEPT);
-  if (kept) enter(kept);
+	const form = byId("key-form"), box = byId("key"), problem = byId("key-problem");
+	async function enter(key) {
+		try {
+			const page = await pageOf(key), versions = await listVersions(page, key);
+			sessionStorage.setItem(KEPT, key);
+			byId("locked").hidden = true;
+			byId("workbench").hidden = false;
+			document.title = `${page.name}: what the model knows`;
+			byId("title").textContent = page.name;
+			await begin(page, key, versions);
+		} catch (error) {
+			sessionStorage.removeItem(KEPT);
+			problem.textContent = error.message;
+		}
+	}
+	form.addEventListener("submit", event => { event.preventDefault(); enter(box.value); });
+	const kept = sessionStorage.getItem(KEPT);
+	if (kept) enter(kept);
 }
 
 const given = readData("page-data");

@@ -8,64 +8,63 @@ const RAMP = ["#00204c", "#2a406c", "#575c6d", "#7f7b78", "#a69d75", "#d2c060", 
 const DIFFERENCE = ["#c24a0a", "#e8e4da", "#0b6cab"];
 
 export function isDark() {
-  return matchMedia("(prefers-color-scheme: dark)").matches;
+	return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-/** "#rrggbb" as three numbers. */
 export function rgb(hex) {
-  return [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
+	return [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
 }
 
 function hueColour(turn) {
-  const wave = shift => Math.round(255 * (0.52 + 0.26 * Math.cos(2 * Math.PI * (turn + shift))));
-  return `#${[0, 1 / 3, 2 / 3].map(s => wave(s).toString(16).padStart(2, "0")).join("")}`;
+	const wave = shift => Math.round(255 * (0.52 + 0.26 * Math.cos(2 * Math.PI * (turn + shift))));
+	return `#${[0, 1 / 3, 2 / 3].map(s => wave(s).toString(16).padStart(2, "0")).join("")}`;
 }
 
 /** The colour of the class at `place`; beyond eight, hues a golden angle apart. */
 export function classColour(place) {
-  return (isDark() ? DARK : LIGHT)[place] ?? hueColour(place * 0.618);
+	return (isDark() ? DARK : LIGHT)[place] ?? hueColour(place * 0.618);
 }
 
 /** The mark of a class in text: its colour and its shape. */
 export function classDot(place) {
-  return h("i", { class: `dot shape${place % 4}`, "aria-hidden": true, look: { background: `var(--class${place})` } });
+	return h("i", { class: `dot shape${place % 4}`, "aria-hidden": true, look: { background: `var(--class${place})` } });
 }
 
 export function mix(from, to, share) {
-  return from.map((x, i) => Math.round(x + (to[i] - x) * share));
+	return from.map((x, i) => Math.round(x + (to[i] - x) * share));
 }
 
 /** The colour at `share` (0 to 1) of a list of colours. */
 export function along(stops, share) {
-  const at = Math.max(0, Math.min(1, share)) * (stops.length - 1), low = Math.min(stops.length - 2, Math.floor(at));
-  return mix(rgb(stops[low]), rgb(stops[low + 1]), at - low);
+	const at = Math.max(0, Math.min(1, share)) * (stops.length - 1), low = Math.min(stops.length - 2, Math.floor(at));
+	return mix(rgb(stops[low]), rgb(stops[low + 1]), at - low);
 }
 
 export function numberColour(share) {
-  return along(RAMP, share);
+	return along(RAMP, share);
 }
 
 export function differenceColour(share) {
-  return along(isDark() ? [DARK[5], "#20262e", DARK[0]] : DIFFERENCE, share);
+	return along(isDark() ? [DARK[5], "#20262e", DARK[0]] : DIFFERENCE, share);
 }
 
 export function css(colour) {
-  return `rgb(${colour.join(",")})`;
+	return `rgb(${colour.join(",")})`;
 }
 
 /** The colour of the page's ground, which pale cells are mixed with. */
 export function ground() {
-  return rgb(isDark() ? "#1b2027" : "#ffffff");
+	return rgb(isDark() ? "#1b2027" : "#ffffff");
 }
 
 /** Trace the mark of a class: circle, square, triangle, diamond, so that colour is not all. */
 export function traceShape(context, place, x, y, r) {
-  context.beginPath();
-  if (place % 4 === 1) context.rect(x - r * 0.88, y - r * 0.88, r * 1.76, r * 1.76);
-  else if (place % 4 === 0) context.arc(x, y, r, 0, 7);
-  else {
-    const corners = place % 4 === 2 ? [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]] : [[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]];
-    corners.forEach(([dx, dy], i) => (i ? context.lineTo : context.moveTo).call(context, x + dx * r, y + dy * r));
-    context.closePath();
-  }
+	context.beginPath();
+	if (place % 4 === 1) context.rect(x - r * 0.88, y - r * 0.88, r * 1.76, r * 1.76);
+	else if (place % 4 === 0) context.arc(x, y, r, 0, 7);
+	else {
+		const corners = place % 4 === 2 ? [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]] : [[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]];
+		corners.forEach(([dx, dy], i) => (i ? context.lineTo : context.moveTo).call(context, x + dx * r, y + dy * r));
+		context.closePath();
+	}
 }

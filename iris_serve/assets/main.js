@@ -1,4 +1,4 @@
-/** The page of a model: `start` joins the parts. */
+/** `start` joins the parts of the page. */
 import { afterwards, announce, byId, copyButton, h, newest } from "./dom.js";
 import { classColour } from "./colour.js";
 import { State } from "./state.js";
@@ -9,59 +9,57 @@ import { buildTrust } from "./trust.js";
 import { buildVersions } from "./versions.js";
 import { buildVotes } from "./votes.js";
 
-const EVERY = 1000 / 40;
+const EVERY = 1000 / 50;
 
-/** Keep the address in step with the state; browsers allow few changes a second. */
 function keepAddress(state, local) {
-  const write = () => {
-    try { history.replaceState(null, "", (local ? "#" : "?") + state.link()); } catch { /* a file may not */ }
-  };
-  state.listen(afterwards(350, write));
-  addEventListener("pagehide", write);
+	const write = () => {
+		try { history.replaceState(null, "", (local ? "#" : "?") + state.link()); } catch { /* a file may not */ }
+	};
+	state.listen(afterwards(350, write));
+	addEventListener("pagehide", write);
 }
 
 /** Ask again while sliding, and what takes longer once the row rests. */
 function keepAsking(model, state, show, rest) {
-  let turn = 0;
-  const asking = newest(EVERY, async row => {
-    let reply;
-    try { reply = await model.ask(row); } catch { reply = { status: 0, text: "", detail: null, request: JSON.stringify({ features: row }) }; }
-    document.documentElement.dataset.answers = String(++turn);
-    show(reply);
-  });
-  state.listen(changes => {
-    if (!changes.row) return;
-    asking(state.row);
-    rest();
-  });
-  asking(state.row);
-  rest();
+	let turn = 0;
+	const asking = newest(EVERY, async row => {
+		let reply;
+		try { reply = await model.ask(row); } catch { reply = { status: 0, text: "", detail: null, request: JSON.stringify({ features: row }) }; }
+		document.documentElement.dataset.answers = String(++turn);
+		show(reply);
+	});
+	state.listen(changes => {
+		if (!changes.row) return;
+		asking(state.row);
+		rest();
+	});
+	asking(state.row);
+	rest();
 }
 
 function flipping(model, state, node) {
-  const show = buildFlip(node, model.page, state);
-  let turn = 0;
-  const search = newest(0, async mine => {
-    node.setAttribute("aria-busy", "true");
-    const found = await findFlips(model, state.row, () => mine === turn);
-    if (mine !== turn) return;
-    node.setAttribute("aria-busy", "false");
-    show(found);
-  });
-  const soon = afterwards(180, () => search(turn));
-  return () => { turn++; soon(); };
+	const show = buildFlip(node, model.page, state);
+	let turn = 0;
+	const search = newest(0, async mine => {
+		node.setAttribute("aria-busy", "true");
+		const found = await findFlips(model, state.row, () => mine === turn);
+		if (mine !== turn) return;
+		node.setAttribute("aria-busy", "false");
+		show(found);
+	});
+	const soon = afterwards(180, () => search(turn));
+	return () => { turn++; soon(); };
 }
 
-function chooseVersion(page, versions) {
-  const list = byId("version");
-  if (!list) return;
-  list.addEventListener("change", () => {
-    const asked = new URLSearchParams(location.search);
-    asked.set("v", list.value);
-    if (asked.get("with") === list.value) asked.set("with", page.version);
-    location.search = asked.toString();
-  });
-  list.hidden = versions.length < 1;
+function chooseVersion(page) {
+	const list = byId("version");
+	if (!list) return;
+	list.addEventListener("change", () => {
+		const asked = new URLSearchParams(location.search);
+		asked.set("v", list.value);
+		if (asked.get("with") === list.value) asked.set("with", page.version);
+		location.search = asked.toString();
+	});
 }
 
 /**
@@ -70,49 +68,47 @@ function chooseVersion(page, versions) {
  * Parts whose links are null, or that need a service, stay hidden.
  */
 export function start(model, options = {}) {
-  const { page } = model, local = options.local ?? "local" in document.documentElement.dataset;
-  const state = new State(page, local ? location.hash.slice(1) : location.search);
-  const root = document.documentElement;
-  const reveal = (id, wanted) => { const part = byId(id); if (part) part.hidden = !wanted; return wanted && part; };
-  const recolour = () => page.classes.forEach((_, i) => root.style.setProperty(`--class${i}`, classColour(i)));
-  recolour();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
-  root.classList.add("live");
-  byId("asking").addEventListener("submit", event => event.preventDefault());
-  buildAsk(byId("controls"), page, state);
-  const answered = buildAnswer(byId("answer"), page);
-  const requested = reveal("request", page.links.predict && !local) ? buildRequest(byId("request-body"), model, options.keyed) : () => {};
-  const votes = reveal("votes", page.trees && (page.links.paths || local)) ? buildVotes(byId("votes-body"), model, state) : () => {};
-  reveal("see", page.features.length > 1);
-  if (page.features.length > 1) buildMap(byId("map"), model, state);
-  const panel = document.querySelector(".ask");
-  new ResizeObserver(() => panel.style.setProperty("--tall", `${panel.offsetHeight}px`)).observe(panel);
-  reveal("flip", true);
-  const flips = flipping(model, state, byId("flip-body"));
-  reveal("trust", true);
-  buildTrust(byId("trust-body"), page);
-  if (reveal("versions", !local)) buildVersions(byId("versions-body"), model, state, options.versions ?? [], options.openVersion);
-  reveal("export", page.links.export && !local);
-  byId("share")?.append(copyButton("Link", () => { const there = new URL(location.href); there[local ? "hash" : "search"] = state.link(); return there.href; }, "Copy link"));
-  chooseVersion(page, options.versions ?? []);
-  keepAddress(state, local);
-  keepAsking(model, state, reply => { answered(reply); if (reply.request) requested(reply); }, () => { votes(); flips(); });
-  return state;
+	const { page } = model, local = options.local ?? "local" in document.documentElement.dataset;
+	const state = new State(page, local ? location.hash.slice(1) : location.search);
+	const root = document.documentElement;
+	const reveal = (id, wanted) => { const part = byId(id); if (part) part.hidden = !wanted; return wanted && part; };
+	const recolour = () => page.classes.forEach((_, i) => root.style.setProperty(`--class${i}`, classColour(i)));
+	recolour();
+	matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+	byId("asking").addEventListener("submit", event => event.preventDefault());
+	buildAsk(byId("controls"), page, state);
+	const answered = buildAnswer(byId("answer"), page);
+	const requested = reveal("request", page.links.predict && !local) ? buildRequest(byId("request-body"), model, options.keyed) : () => {};
+	const votes = reveal("votes", page.trees && (page.links.paths || local)) ? buildVotes(byId("votes-body"), model, state) : () => {};
+	if (reveal("see", page.features.length > 1)) buildMap(byId("map"), model, state);
+	const panel = document.querySelector(".ask");
+	new ResizeObserver(() => panel.style.setProperty("--tall", `${panel.offsetHeight}px`)).observe(panel);
+	reveal("flip", true);
+	const flips = flipping(model, state, byId("flip-body"));
+	reveal("trust", true);
+	buildTrust(byId("trust-body"), page);
+	if (reveal("versions", !local)) buildVersions(byId("versions-body"), model, state, options.versions ?? [], options.openVersion);
+	reveal("export", page.links.export && !local);
+	byId("share")?.append(copyButton("Link", () => { const there = new URL(location.href); there[local ? "hash" : "search"] = state.link(); return there.href; }, "Copy link"));
+	chooseVersion(page);
+	keepAddress(state, local);
+	keepAsking(model, state, reply => { answered(reply); if (reply.request) requested(reply); }, () => { votes(); flips(); });
+	return state;
 }
 
 /** Say when another version comes into service while the page is open. */
 export function watchPromotions(page, current, look, every = 5000) {
-  let told = current;
-  setInterval(async () => {
-    if (document.hidden) return;
-    try {
-      const { version } = await look();
-      if (!version || version === told) return;
-      told = version;
-      const line = byId("promotion");
-      line.replaceChildren(`Version ${version} is now in service. `, h("a", { href: `./?v=${encodeURIComponent(version)}` }, `Open version ${version}`));
-      line.hidden = false;
-      announce(`Version ${version} is now in service`);
-    } catch { /* asked again in a moment */ }
-  }, every);
+	let told = current;
+	setInterval(async () => {
+		if (document.hidden) return;
+		try {
+			const { version } = await look();
+			if (!version || version === told) return;
+			told = version;
+			const line = byId("promotion");
+			line.replaceChildren(`Version ${version} is now in service. `, h("a", { href: `./?v=${encodeURIComponent(version)}` }, `Open version ${version}`));
+			line.hidden = false;
+			announce(`Version ${version} is now in service`);
+		} catch { /* asked again in a moment */ }
+	}, every);
 }

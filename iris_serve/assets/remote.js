@@ -4,98 +4,98 @@ const MOST_BYTES = 700_000, MOST_ROWS = 5000;
 
 /** An error that the service explained in words. */
 export class ServiceError extends Error {
-  constructor(status, text) {
-    super(text);
-    this.status = status;
-  }
+	constructor(status, text) {
+		super(text);
+		this.status = status;
+	}
 }
 
 /** Ask the service; `path` is relative to its root, where the page stands. */
 export async function reach(path, key, options = {}) {
-  const headers = { Accept: "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...options.headers };
-  return fetch(new URL(path, document.baseURI), { ...options, headers });
+	const headers = { Accept: "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...options.headers };
+	return fetch(new URL(path, document.baseURI), { ...options, headers });
 }
 
 async function explained(response) {
-  const text = await response.text();
-  if (response.ok) return JSON.parse(text);
-  let why = `status ${response.status}`;
-  try { why = JSON.parse(text).detail ?? why; } catch { /* a proxy's page, perhaps */ }
-  throw new ServiceError(response.status, why);
+	const text = await response.text();
+	if (response.ok) return JSON.parse(text);
+	let why = `status ${response.status}`;
+	try { why = JSON.parse(text).detail ?? why; } catch { /* a proxy's page, perhaps */ }
+	throw new ServiceError(response.status, why);
 }
 
 export async function getJson(path, key) {
-  return explained(await reach(path, key));
+	return explained(await reach(path, key));
 }
 
 async function postJson(path, key, body) {
-  return explained(await reach(path, key, { method: "POST", body, headers: { "Content-Type": "application/json" } }));
+	return explained(await reach(path, key, { method: "POST", body, headers: { "Content-Type": "application/json" } }));
 }
 
 /** Rows as the inputs of the Open Inference Protocol: one tensor, or one for each feature. */
 function inputsOf(features, rows) {
-  if (features.every(f => f.kind === "number" && !f.missing))
-    return [{ name: "features", datatype: "FP64", shape: [rows.length, features.length], data: rows.flat() }];
-  return features.map((f, i) => ({
-    name: f.name,
-    datatype: { number: "FP64", boolean: "BOOL", category: "BYTES" }[f.kind],
-    shape: [rows.length],
-    data: rows.map(row => f.kind === "category" && row[i] !== null ? String(row[i]) : row[i]),
-  }));
+	if (features.every(f => f.kind === "number" && !f.missing))
+		return [{ name: "features", datatype: "FP64", shape: [rows.length, features.length], data: rows.flat() }];
+	return features.map((f, i) => ({
+		name: f.name,
+		datatype: { number: "FP64", boolean: "BOOL", category: "BYTES" }[f.kind],
+		shape: [rows.length],
+		data: rows.map(row => f.kind === "category" && row[i] !== null ? String(row[i]) : row[i]),
+	}));
 }
 
 /** Outputs of the protocol as places in `classes` and probabilities, or as numbers. */
 function readOutputs(page, outputs, count) {
-  const found = Object.fromEntries(outputs.map(output => [output.name, output.data]));
-  if (page.task === "number") return { labels: null, probabilities: null, numbers: found.prediction };
-  const places = new Map(page.classes.map((value, i) => [String(value), i])), k = page.classes.length;
-  const flat = found.probabilities;
-  return {
-    labels: found.label.map(value => places.get(String(value))),
-    probabilities: flat ? Array.from({ length: count }, (_, i) => flat.slice(i * k, i * k + k)) : null,
-    numbers: null,
-  };
+	const found = Object.fromEntries(outputs.map(output => [output.name, output.data]));
+	if (page.task === "number") return { labels: null, probabilities: null, numbers: found.prediction };
+	const places = new Map(page.classes.map((value, i) => [String(value), i])), k = page.classes.length;
+	const flat = found.probabilities;
+	return {
+		labels: found.label.map(value => places.get(String(value))),
+		probabilities: flat ? Array.from({ length: count }, (_, i) => flat.slice(i * k, i * k + k)) : null,
+		numbers: null,
+	};
 }
 
 function joined(parts) {
-  const all = name => parts[0][name] && parts.flatMap(part => part[name]);
-  return { labels: all("labels"), probabilities: all("probabilities"), numbers: all("numbers") };
+	const all = name => parts[0][name] && parts.flatMap(part => part[name]);
+	return { labels: all("labels"), probabilities: all("probabilities"), numbers: all("numbers") };
 }
 
 /** The model of `page`, asked over HTTP with `key`, or without one. */
 export function remoteModel(page, key = "") {
-  const { features, links } = page, infer = `v2/${links.version}/infer`;
-  let known = null;
-  return {
-    page,
-    key,
-    async cuts() {
-      if (!links.cuts) return null;
-      known ??= getJson(links.cuts, key).then(found => found.features.map(f => f.cuts));
-      return known;
-    },
-    async ask(row) {
-      const request = JSON.stringify({ features: row });
-      const response = await reach(`${links.predict}?detail=true`, key,
-        { method: "POST", body: request, headers: { "Content-Type": "application/json" } });
-      const text = await response.text();
-      let detail = null;
-      try { detail = JSON.parse(text); } catch { /* shown as it came */ }
-      return { status: response.status, text, detail, request };
-    },
-    async answers(rows) {
-      const one = JSON.stringify(inputsOf(features, rows.slice(0, 1))).length;
-      const step = Math.max(1, Math.min(MOST_ROWS, Math.floor(MOST_BYTES / one))), parts = [];
-      for (let i = 0; i < rows.length; i += step) {
-        const some = rows.slice(i, i + step);
-        const found = await postJson(infer, key, JSON.stringify({ inputs: inputsOf(features, some) }));
-        parts.push(readOutputs(page, found.outputs, some.length));
-      }
-      return parts.length === 1 ? parts[0] : joined(parts);
-    },
-    async paths(row, tree = null) {
-      if (!links.paths) return null;
-      return postJson(links.paths + (tree === null ? "" : `?tree=${tree}`), key, JSON.stringify({ features: row }));
-    },
-  };
+	const { features, links } = page, infer = `v2/${links.version}/infer`;
+	let known = null;
+	return {
+		page,
+		key,
+		async cuts() {
+			if (!links.cuts) return null;
+			known ??= getJson(links.cuts, key).then(found => found.features.map(f => f.cuts));
+			return known;
+		},
+		async ask(row) {
+			const request = JSON.stringify({ features: row });
+			const response = await reach(`${links.predict}?detail=true`, key,
+				{ method: "POST", body: request, headers: { "Content-Type": "application/json" } });
+			const text = await response.text();
+			let detail = null;
+			try { detail = JSON.parse(text); } catch { /* shown as it came */ }
+			return { status: response.status, text, detail, request };
+		},
+		async answers(rows) {
+			const one = JSON.stringify(inputsOf(features, rows.slice(0, 1))).length;
+			const step = Math.max(1, Math.min(MOST_ROWS, Math.floor(MOST_BYTES / one))), parts = [];
+			for (let i = 0; i < rows.length; i += step) {
+				const some = rows.slice(i, i + step);
+				const found = await postJson(infer, key, JSON.stringify({ inputs: inputsOf(features, some) }));
+				parts.push(readOutputs(page, found.outputs, some.length));
+			}
+			return parts.length === 1 ? parts[0] : joined(parts);
+		},
+		async paths(row, tree = null) {
+			if (!links.paths) return null;
+			return postJson(links.paths + (tree === null ? "" : `?tree=${tree}`), key, JSON.stringify({ features: row }));
+		},
+	};
 }

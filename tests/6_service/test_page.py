@@ -21,6 +21,7 @@ from services import serving
 from sklearn.linear_model import LogisticRegression
 
 from iris_serve.cli.settings import Settings
+from iris_serve.data.rows import in_feature_order
 from iris_serve.data.table import iris
 from iris_serve.registry.registry import Registry, open_predictor, promote
 from iris_serve.service.browser import ASSETS
@@ -34,6 +35,7 @@ pytestmark = needs_browser
 
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 860}
+MORE_LOOKS = [("iris", "light"), ("pets", "light"), ("pets", "dark"), ("prices", "dark")]
 HOSTILE = ["<img src=x onerror=alert(1)>", "שלום \"quoted\" 'name'", "🌸 & <b>bold</b>", "n" * 100]
 MARKUP = ["</script><script>alert(1)</script>", "'; drop", "العربية"]
 
@@ -66,7 +68,7 @@ def hostile_rows(dice):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A models directory with all kinds of models; nobody writes to it."""
-    folder, dice = tmp_path_factory.mktemp("page"), random.Random(0)
+    folder, dice = tmp_path_factory.mktemp("page"), random.Random(0)  # noqa: S311 - the same rows each time
     files = {
         "pets": (["home", "tame", "weight", "age", "kind"], pet_rows(dice, False)),
         "prices": (["home", "tame", "weight", "age", "price"], pet_rows(dice, True)),
@@ -211,7 +213,8 @@ def test_one_question_is_in_flight_at_a_time_and_the_newest_is_answered_last(ope
     most = page.evaluate("window.most")
     firsts = [body["features"][0] for body in asked]
     assert most == 1
-    assert firsts == sorted(firsts) and 3 <= len(firsts) < 30
+    assert firsts == sorted(firsts)
+    assert 3 <= len(firsts) < 30
 
 
 def test_a_link_shows_the_same(opened):
@@ -331,20 +334,13 @@ def test_the_map_shows_any_two_features_with_one_request(opened, motion):
 @pytest.mark.parametrize("name", ["iris", "pets"])
 def test_the_flip_point_is_the_nearest_cut_beyond_which_the_answer_differs(opened, models, name):
     page, model = opened(name).page, predictor(models, name)
-    row, contract = values(page), model.contract
-    answer, before = page.locator("#json").inner_text(), model.forest
-    coded = [
-        0.0 if f.kind == "boolean" else f.codes.get(v, v) for f, v in zip(contract.features, row)
-    ]
-    coded = [
-        float(v) if f.kind == "boolean" else c
-        for f, v, c in zip(contract.features, row, coded, strict=True)
-    ]
+    row, contract, forest = values(page), model.contract, model.forest
+    coded, answer = in_feature_order(row, contract), json.loads(page.locator("#json").inner_text())
     cuts, start = [], 0
-    for count in before.arrays.counts():
-        cuts.append(before.arrays.cuts[start : start + count].tolist())
+    for count in forest.arrays.counts():
+        cuts.append(forest.arrays.cuts[start : start + count].tolist())
         start += count
-    was, far = before.predict([coded])[0], []
+    was, far = forest.predict([coded])[0], []
     for i, feature in enumerate(contract.features):
         if feature.kind != "number":
             continue
@@ -353,16 +349,15 @@ def test_the_flip_point_is_the_nearest_cut_beyond_which_the_answer_differs(opene
             edge = low if low >= coded[i] else high if high < coded[i] else None
             tried = [*coded]
             tried[i] = (low + high) / 2
-            if edge is not None and before.predict([tried])[0] != was:
+            if edge is not None and forest.predict([tried])[0] != was:
                 far.append((abs(edge - coded[i]) / (feature.high - feature.low), feature.name))
     first = page.locator("#flip-first .what")
     if far:
         assert first.inner_text() == min(far)[1]
         page.locator(".try").first.click()
-        label = json.loads(answer)["label"]
         page.wait_for_function(
             "label => JSON.parse(document.querySelector('#json').textContent).label !== label",
-            arg=label,
+            arg=answer["label"],
         )
     else:
         assert first.count() == 0 or "→" in page.locator("#flip-first").inner_text()
@@ -376,7 +371,8 @@ def test_a_tree_shows_the_path_of_the_row_with_training_rows_at_each_step(opened
     expect(page.locator(".path .leaf")).to_contain_text("training row")
     first = page.locator(".path h3").inner_text()
     counts = [int(text.split()[0]) for text in page.locator(".path .rows").all_inner_texts()]
-    assert counts == sorted(counts, reverse=True) and counts[-1] >= 1
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] >= 1
     page.keyboard.press("ArrowRight")
     expect(page.locator(".path h3")).not_to_have_text(first)
     expect(page.locator(".vote[aria-checked=true]")).to_be_focused()
@@ -387,7 +383,7 @@ def test_a_number_has_a_spread_a_strip_of_trees_and_changes_with_a_sign(opened):
     assert float(page.locator(".verdict").inner_text().split()[0])
     expect(page.locator(".chances")).to_contain_text("spread over the trees")
     assert page.locator(".strip circle").count() == page.locator(".vote").count() == 15
-    assert re.search(r"[+−]", page.locator(".then").first.inner_text())
+    assert re.search("[+\N{MINUS SIGN}]", page.locator(".then").first.inner_text())
     expect(page.locator(".residuals")).to_be_visible()
     expect(page.locator("#flip-first")).to_contain_text("moves the number")
 
@@ -434,22 +430,22 @@ def test_a_promotion_is_noticed_while_the_page_is_open(tmp_path, browser):
         train(
             tmp_path, Parameters(n_estimators=2, seed=seed, promote="auto" if not seed else "never")
         )
-    with serving(make_app(Settings(models=str(tmp_path), access_log="off"))) as origin:
-        with visiting(origin, browser) as visit:
-            page = visit.page
-            page.clock.install()
-            page.goto(f"{origin}/")
-            expect(page.locator(".verdict")).not_to_be_empty()
-            promote(Registry(tmp_path), 2, "better")
-            for _ in range(40):
-                page.clock.fast_forward(5100)
-                if page.locator("#promotion").is_visible():
-                    break
-                page.evaluate("() => fetch('healthz')")
-            expect(page.get_by_role("status")).to_contain_text("Version 2 is now in service")
-            page.get_by_role("link", name="Open version 2").click()
-            expect(page.locator(".intro")).to_contain_text("Version 2")
-            assert visit.errors == visit.blocked == []
+    app = make_app(Settings(models=str(tmp_path), access_log="off"))
+    with serving(app) as origin, visiting(origin, browser) as visit:
+        page = visit.page
+        page.clock.install()
+        page.goto(f"{origin}/")
+        expect(page.locator(".verdict")).not_to_be_empty()
+        promote(Registry(tmp_path), 2, "better")
+        for _ in range(40):
+            page.clock.fast_forward(5100)
+            if page.locator("#promotion").is_visible():
+                break
+            page.evaluate("() => fetch('healthz')")
+        expect(page.get_by_role("status")).to_contain_text("Version 2 is now in service")
+        page.get_by_role("link", name="Open version 2").click()
+        expect(page.locator(".intro")).to_contain_text("Version 2")
+        assert visit.errors == visit.blocked == []
 
 
 def test_the_page_asks_for_a_key_where_keys_are_on(origins, browser):
@@ -474,8 +470,13 @@ def test_the_page_asks_for_a_key_where_keys_are_on(origins, browser):
 # Everywhere
 
 
-@pytest.mark.parametrize("name", ["iris", "pets", "prices", "hostile"])
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("name", "look"),
+    [
+        *[("iris", "dark"), ("prices", "light"), ("hostile", "dark")],
+        *[pytest.param(name, look, marks=pytest.mark.slow) for name, look in MORE_LOOKS],
+    ],
+)
 def test_the_page_is_accessible_and_fits_a_phone_and_a_desktop(opened, name, look):
     size = PHONE if look == "dark" else DESKTOP
     # The policy forbids what the checker injects; all other tests run with it.
