@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMPORT', 'EXPORT', 'MAX_EXPORT_BYTES', 'START', 'FILE', 'EXPORT_HEADERS', 'module_order', 'join_modules',
-           'base64_text', 'value_texts', 'coding', 'forest_document', 'policy_for', 'own_code', 'fill_page',
+           'base64_text', 'leaf_texts', 'coding', 'forest_document', 'policy_for', 'page_code', 'fill_page',
            'export_page', 'exported_version', 'make_export']
 
 # %% ../../nbs/6_service/22_export.ipynb #34102598
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..data.contract import Contract, Feature
@@ -63,7 +62,7 @@ def base64_text(array: NDArray[Any], kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype=kind).tobytes()).decode()
 
 
-def value_texts(arrays: Arrays) -> dict[str, Any]:
+def leaf_texts(arrays: Arrays) -> dict[str, Any]:
     """What the leaves of `arrays` hold; with `starts` and `columns` if zeros are left out."""
     values = arrays.values
     if isinstance(values, SparseValues):
@@ -87,7 +86,7 @@ def forest_document(forest: Forest, contract: Contract) -> dict[str, Any]:
         "cuts": base64_text(arrays.cuts, "<f8"),
         "counts": arrays.counts(),
         "coding": [coding(feature) for feature in contract.features],
-        **value_texts(arrays),
+        **leaf_texts(arrays),
     }
     if arrays.missing is not None:
         found["missing"] = base64_text(arrays.missing, "u1")
@@ -108,11 +107,11 @@ FILE = """{% extends "page.html" %}
 {% block html_attributes %} data-local{% endblock %}
 {% block style %}
 <meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<style>{{ style }}</style>
+<style>{{ style|safe }}</style>
 {%- endblock %}
 {% block script %}
 <script type="application/json" id="forest-data">{{ forest|tojson }}</script>
-<script type="module">{{ script }}</script>
+<script type="module">{{ script|safe }}</script>
 {%- endblock %}
 """
 
@@ -125,7 +124,7 @@ def policy_for(script: str, style: str) -> str:
     return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
 
 
-def own_code() -> tuple[str, str]:
+def page_code() -> tuple[str, str]:
     """The script and the style of an exported page."""
     files = {name: data.decode() for name, data in asset_files().items()}
     script = join_modules(files, ["main.js", "forest.js"]) + START
@@ -134,13 +133,13 @@ def own_code() -> tuple[str, str]:
 # %% ../../nbs/6_service/22_export.ipynb #b38d4240
 def fill_page(page: dict[str, Any], forest: dict[str, Any], contract: Contract) -> bytes:
     """The exported file for the document `page` and the document `forest`."""
-    script, style = own_code()
+    script, style = page_code()
     values = {
         "page": page,
         "forest": forest,
         "form": form_fields(contract, {}),
-        "script": Markup(script),  # noqa: S704 - both are files of this package
-        "style": Markup(style),  # noqa: S704
+        "script": script,
+        "style": style,
         "policy": policy_for(script, style),
     }
     plain: dict[str, Any] = {
