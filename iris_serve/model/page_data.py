@@ -141,9 +141,11 @@ def describe_feature(
 # %% ../../nbs/3_model/11_page_data.ipynb #dc3ab891
 def one_hot_sizes(encoder: Any) -> list[int]:
     """How many columns a fitted OneHotEncoder makes of each of its columns."""
-    dropped = encoder.drop_idx_ if encoder.drop_idx_ is not None else [None] * 10**5
-    pairs = zip(encoder.categories_, dropped, strict=False)
-    return [len(values) - (drop is not None) for values, drop in pairs]
+    sizes = list(map(len, encoder.categories_))
+    if encoder.drop_idx_ is None:
+        return sizes
+    pairs = zip(sizes, encoder.drop_idx_, strict=True)
+    return [size - (dropped is not None) for size, dropped in pairs]
 
 # %% ../../nbs/3_model/11_page_data.ipynb #7a157a1f
 def is_one_to_one(part: Any) -> bool:

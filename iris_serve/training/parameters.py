@@ -30,10 +30,10 @@ from iris_serve.model.train import (
     Folds,
     LeafRows,
     MaxFeatures,
-    ShownRows,
     Params,
     Seed,
     Share,
+    ShownRows,
     Trees,
     names_text,
 )
