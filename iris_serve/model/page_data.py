@@ -6,7 +6,7 @@
 __all__ = ['PAGE_DATA_FILE', 'MAX_PAGE_BYTES', 'MAX_PAGE_ROWS', 'MAX_PRESETS', 'Row', 'MIN_BIN_ROWS', 'MAX_BINS', 'Bins',
            'FeatureData', 'Preset', 'Residuals', 'PageData', 'enough', 'merge_bins', 'bin_edges', 'make_bins',
            'describe_feature', 'one_hot_sizes', 'is_one_to_one', 'follow_part', 'follow_steps', 'follow_columns',
-           'column_shares', 'row_groups', 'usual_row', 'make_presets', 'shown_rows', 'make_residuals',
+           'column_shares', 'row_groups', 'usual_row', 'central_row', 'make_presets', 'shown_rows', 'make_residuals',
            'encode_page_data', 'with_less', 'make_page_data', 'page_data_error', 'decode_page_data', 'read_page_data']
 
 # %% ../../nbs/3_model/11_page_data.ipynb #059d9642
@@ -243,15 +243,24 @@ def usual_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[np
     return row
 
 # %% ../../nbs/3_model/11_page_data.ipynb #9d40e34a
+def central_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[np.float64]:
+    """The coded row of `X` that is nearest to the middle of all features that it has."""
+    from iris_serve.data.tables import middle_row
+
+    there = np.flatnonzero(~np.isnan(X).all(axis=0))
+    row: NDArray[np.float64] = X[middle_row(X[:, there], [features[i] for i in there])]
+    return row
+
+
 def make_presets(table: Table, real: bool) -> tuple[Preset, ...]:
     """A preset for each group of rows of `table`: a `real` one of them, or a made-up one."""
-    from iris_serve.data.tables import example_values, middle_row
+    from iris_serve.data.tables import example_values
 
     features, found = table.contract.features, []
     for title, rows in row_groups(table):
         if len(rows) >= MIN_BIN_ROWS:
             X = table.X[rows]
-            row = X[middle_row(X, features)] if real else usual_row(X, features)
+            row = central_row(X, features) if real else usual_row(X, features)
             found.append(Preset(title, example_values(row, features)))
     return tuple(found)
 
