@@ -1,4 +1,4 @@
-"""Page data suit their contract for any table, never count fewer than five rows, and are bounded."""
+"""Page data suit their contract for any table, count no fewer than five rows, and are bounded."""
 
 import json
 
