@@ -247,7 +247,7 @@ def central_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[
     """The coded row of `X` that is nearest to the middle of all features that it has."""
     from iris_serve.data.tables import middle_row
 
-    there = np.flatnonzero(~np.isnan(X).all(axis=0))
+    there = np.flatnonzero(~np.isnan(X).all(axis=0)).tolist()
     row: NDArray[np.float64] = X[middle_row(X[:, there], [features[i] for i in there])]
     return row
 

@@ -27,7 +27,7 @@ from ..model.page_data import PageData
 from ..registry.records import Run
 from .browser import asset_files, form_fields, templates
 from .errors import NoForestError
-from .explain import describe_page, forest_of, recorded_page_data
+from .explain import describe_page, recorded_page_data, required_forest
 from .lineage import trusted_card
 from .request import error_response
 from .versions import Versions, find_version
@@ -159,7 +159,7 @@ def export_page(
 
     `known` are its page data, if it has some. Raises `NoForestError` if it is no frozen forest.
     """
-    forest = forest_document(forest_of(predictor), card.contract)
+    forest = forest_document(required_forest(predictor), card.contract)
     page = describe_page(card, run, predictor, known, current)
     page["links"] = dict.fromkeys(page["links"])
     return fill_page(page, forest, card.contract)
