@@ -55,9 +55,9 @@ def names_text(names: Sequence[str]) -> str:
 
 # %% ../../nbs/3_model/01_train.ipynb #4db2e77d
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may be chosen about the table, the share held out, and the forest; None isn't used.
+    """What may be chosen: the table and how it is read, the share held out, and the forest.
 
-    `features` to use, to `drop`, `categories` (numbers that are names), `missing` marks: lists.
+    `data` is "iris" or a file. `features`, `drop`, `categories`, `missing` (marks) are lists.
     """
 
     seed: Seed | None = 0
