@@ -83,7 +83,7 @@ function featureRow(page, state, i) {
 	const unknown = feature.missing ? h("input", { type: "checkbox", "aria-label": `${feature.name} is unknown`,
 		onchange: () => state.put(i, unknown.checked ? null : tidyRow([feature], [last])[0]) }) : null;
 	const node = h("div", { class: `feature ${feature.kind}`, role: "group", "aria-labelledby": `name${i}` },
-		h("div.line", title, unknown && h("label.unknown", unknown), control.box), control.node);
+		h("div.line", title, unknown && h("label.unknown", unknown, "unknown"), control.box), control.node);
 	function show() {
 		const value = state.row[i];
 		if (value !== null) last = value;
@@ -129,7 +129,7 @@ export function buildAnswer(node, page) {
 		return { row, fill: length.firstChild, text };
 	});
 	if (page.task === "classes" && page.probabilities) fill(lines, shown.map(s => s.row));
-	fill(node, h("p.soft.eyebrow", "The answer", page.target && [": ", h("bdi", page.target)]), name, lines, notes);
+	fill(node, h("p.soft.eyebrow", "The answer", page.target && [": ", h("bdi", page.target)]), name, lines, page.task === "number" && h("div.strip", { "aria-hidden": true }), notes);
 	const asTitle = (place, label) => fill(name, classDot(place), h("bdi", label));
 	function showClasses(detail) {
 		const chances = page.labels.map(label => detail.probabilities?.[label] ?? 0), place = page.labels.indexOf(detail.label);
@@ -181,8 +181,8 @@ export function buildRequest(node, model, keyed) {
 	if (!page.links.predict) return () => {};
 	const url = new URL(`${page.links.predict}?detail=true`, document.baseURI).href;
 	const part = (title, id) => {
-		const code = h("code", { id }), label = `Request as ${title}`.replace("Request as answer", "Answer as");
-		return { code, node: h("div.code", h("div.line", h("h3", title), copyButton(label, () => code.textContent)), h("pre", { tabindex: "0", "aria-label": title }, code)) };
+		const code = h("code", { id });
+		return { code, node: h("div.code", h("div.line", h("h3", title), copyButton(title, () => code.textContent)), h("pre", { tabindex: "0", "aria-label": title }, code)) };
 	};
 	const curl = part("curl", "curl"), python = part("Python", "python"), answer = part("answer JSON", "json");
 	fill(node, curl.node, python.node, answer.node);

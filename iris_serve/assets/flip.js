@@ -99,7 +99,7 @@ export function buildFlip(node, page, state) {
 		fill(list, found.slice(0, 12).map(flip => h("li",
 			h("button", { class: "try", onclick: () => state.put(flip.i, flip.value) }, h("span", change(flip)), h("span.then", outcome(result, flip))))));
 		const how = result.exact ? "Exact: each value is the shortest decimal just beyond a cut of the forest." : "Approximate: searched on a grid of values, because this model is not a frozen forest.";
-		const rest = !found.length ? [] : missing.length && missing.length <= 30 ? ["No value of ", names(missing), " alone does. "] : missing.length ? [`${missing.length} other features alone do not. `] : [];
+		const rest = found.length && missing.length ? ["No value of ", missing.length < 30 ? names(missing) : `${missing.length} other features`, " alone does. "] : [];
 		fill(none, result.complete ? rest : "The search was cut short; farther values may do as well. ", how);
 	};
 }

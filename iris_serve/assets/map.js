@@ -99,13 +99,13 @@ export function paintAxes(context, { x, y }, box, node) {
 	context.fillStyle = look.getPropertyValue("--ink");
 	context.font = "12px system-ui, 'DejaVu Sans Condensed', sans-serif";
 	context.textAlign = "center";
-	const room = box.width / x.ticks.length, every = Math.max(1, Math.ceil(34 / room));
+	const room = box.width / x.ticks.length, every = Math.ceil((x.feature.kind === "category" ? 58 : 34) / room);
 	x.ticks.forEach((tick, k) => {
 		if (k % every) return;
 		context.fillText(fitted(context, tick.text, room * every - 4), Math.max(box.left + 8, Math.min(box.left + box.width - 8, box.left + tick.at * box.width)), box.top + box.height + 16);
 	});
 	context.textAlign = "right";
-	const skip = Math.max(1, Math.ceil(16 * y.ticks.length / box.height));
+	const skip = Math.ceil(16 * y.ticks.length / box.height);
 	y.ticks.forEach((tick, k) => {
 		if (k % skip === 0) context.fillText(fitted(context, tick.text, box.left - 24), box.left - 6, box.top + (1 - tick.at) * box.height + 4);
 	});
@@ -162,7 +162,7 @@ export function buildMap(node, model, state) {
 	let grid = gridOf(page, state.pair, state.row), answers = null, colours = null, key = "", fresh = 1, flight = 1, from = [], box = boxOf(600, 400), frame = 0;
 
 	const target = () => page.rows.map(row => [grid.x.place(row[grid.x.i]), grid.y.place(row[grid.y.i])]);
-	const jitter = (k, axis) => axis.feature.kind === "number" ? 0 : ((k * 0.618 + axis.i * 0.31) % 1 - 0.5) * 0.7 / axis.values.length;
+	const jitter = (k, axis) => axis.feature.kind === "number" ? 0 : (k * (axis === grid.x ? 0.7549 : 0.5698) % 1 - 0.5) * 0.8 / axis.values.length;
 	let to = target();
 
 	function place() {

@@ -48,7 +48,7 @@ function snap(value, step) {
 	return Number((Math.round(value / step) * step).toPrecision(12));
 }
 
-/** The value in the middle of the training rows, as far as their histogram tells. */
+/** The median of the training rows, as far as their histogram tells. */
 function middleOf({ edges, counts, low, high }) {
 	if (!edges || !counts) return (low + high) / 2;
 	let left = counts.reduce((sum, n) => sum + n, 0) / 2;
@@ -56,10 +56,7 @@ function middleOf({ edges, counts, low, high }) {
 	return (edges[at] + edges[at + 1]) / 2;
 }
 
-/**
- * Where the values of a number stand on its slider and on the map, from 0 to 1 and back. Where half
- * of the training rows would crowd at the lower end, as prices do, that end is spread out.
- */
+/** Places of numbers from 0 to 1, and back. A lower end where half of the rows crowd is spread out. */
 export function scaleOf(page, i) {
 	const feature = page.features[i], { low, high } = feature, range = high - low || 1, step = stepOf(page, i);
 	const middle = (middleOf(feature) - low) / range, power = middle > 0 && middle < 0.15 ? Math.log(0.4) / Math.log(middle) : 1;
@@ -72,7 +69,7 @@ export function scaleOf(page, i) {
 	};
 }
 
-/** The value that is `steps` of the slider away from `value`, within the range unless outside already. */
+/** The value `steps` away from `value`, within the range if that is. */
 export function stepped(page, i, value, steps) {
 	const { low, high } = page.features[i], scale = scaleOf(page, i), from = value ?? (low + high) / 2;
 	let to = scale.power === 1 ? snap(from + steps * stepOf(page, i), stepOf(page, i)) : scale.from(scale.to(from) + steps / 200);
@@ -80,10 +77,7 @@ export function stepped(page, i, value, steps) {
 	return Math.max(Math.min(low, from), Math.min(Math.max(high, from), to));
 }
 
-/**
- * The state: `row`, `pair` (features of the map), `tree` (or null), `beside` (a version or null).
- * `set` changes parts of it and tells the listeners, `link` is the address that shows the same.
- */
+/** `row`, `pair` (features of the map), `tree` and `beside` (a version), which may be null. */
 export class State {
 	constructor(page, query) {
 		const asked = new URLSearchParams(query), { features } = page;

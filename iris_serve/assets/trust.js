@@ -3,7 +3,7 @@ import { bar, fill, h, percent, short, svg, table } from "./dom.js";
 
 export const SCORE_NAMES = {
 	accuracy: "Accuracy", balanced_accuracy: "Balanced accuracy", log_loss: "Log loss", mae: "Mean absolute error",
-	rmse: "Root mean squared error", r2: "R²", rows: "Held-out rows",
+	rmse: "Root mean squared error", r2: "R²",
 };
 const SHARES = ["accuracy", "balanced_accuracy"];
 

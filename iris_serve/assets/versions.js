@@ -43,12 +43,11 @@ function flippedRows(page, rows, first, second, differ) {
 		places.map(k => [...rows[k].slice(0, 8).map(v => h("bdi", v === null ? "unknown" : String(v))), answer(first, k), answer(second, k)]));
 }
 
-/** The select of versions beside this one, the tables, and the map of where they differ. */
 export function buildVersions(node, model, state, versions, openVersion) {
 	const { page } = model, others = versions.filter(v => v.version !== page.version);
 	if (!others.length || !openVersion) return fill(node, h("p.soft", "This is the only version so far. After the next training, two can be compared here."));
 	const list = h("select", { id: "beside", onchange: () => state.set({ beside: list.value || null }) }, h("option", { value: "" }, "none"), others.map(v => h("option", { value: v.version }, `version ${v.version}${v.current ? " (in service)" : ""}`)));
-	const result = h("div.compared", { "aria-live": "polite" }), canvas = h("canvas.plot", { role: "img", "aria-label": "Where the versions differ" });
+	const result = h("div.compared", { "aria-live": "polite" }), canvas = h("canvas.plot", { role: "img", "aria-label": "Differences" });
 	const mapNote = h("p.soft.small"), summary = h("p.lead"), tables = h("div.cards"), rowsNode = h("div.card");
 	fill(node, h("label.axis", h("span", `Version ${page.version} beside`), list), result);
 	let other = null, drawn = null;
