@@ -112,9 +112,10 @@ function placeOf(page, preset, i) {
 /** Build the controls into `node`; they follow the state and change it. */
 export function buildAsk(node, page, state) {
 	const rows = page.features.map((_, i) => featureRow(page, state, i));
-	const few = rows.length > FEW_FEATURES + 3 ? FEW_FEATURES : rows.length, nodes = rows.map(row => row.node);
-	fill(node, presetButtons(page, state), h("div.features", nodes.slice(0, few)),
-		few < rows.length && h("details.more", h("summary", `All ${rows.length} features`), h("div.features", nodes.slice(few))));
+	const few = rows.length > FEW_FEATURES + 3 ? FEW_FEATURES : rows.length, weight = i => page.features[i].importance ?? 0;
+	const first = new Set([...rows.keys()].sort((a, b) => weight(b) - weight(a)).slice(0, few)), nodes = rows.map(row => row.node);
+	fill(node, presetButtons(page, state), h("div.features", nodes.filter((_, i) => first.has(i))),
+		few < rows.length && h("details.more", h("summary", `${rows.length - few} less important features`), h("div.features", nodes.filter((_, i) => !first.has(i)))));
 	state.listen(changes => { if (changes.row) rows.forEach(row => row.show()); });
 }
 
@@ -137,6 +138,7 @@ export function buildAnswer(node, page) {
 		const best = chances.map((_, i) => i).sort((a, b) => chances[b] - chances[a]).slice(0, most);
 		shown.forEach(({ row, fill: inside, text }, i) => {
 			row.hidden = shown.length > most && !best.includes(i);
+			row.classList.toggle("minor", best.indexOf(i) > 2);
 			row.classList.toggle("first", i === place);
 			inside.style.width = `${100 * chances[i]}%`;
 			inside.style.background = `var(--class${i})`;

@@ -2,14 +2,6 @@
 
 const MOST_BYTES = 700_000, MOST_ROWS = 5000;
 
-/** An error that the service explained in words. */
-export class ServiceError extends Error {
-	constructor(status, text) {
-		super(text);
-		this.status = status;
-	}
-}
-
 /** Ask the service; `path` is relative to its root, where the page stands. */
 export async function reach(path, key, options = {}) {
 	const headers = { Accept: "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...options.headers };
@@ -21,7 +13,7 @@ async function explained(response) {
 	if (response.ok) return JSON.parse(text);
 	let why = `status ${response.status}`;
 	try { why = JSON.parse(text).detail ?? why; } catch { /* a proxy's page, perhaps */ }
-	throw new ServiceError(response.status, why);
+	throw new Error(why);
 }
 
 export async function getJson(path, key) {

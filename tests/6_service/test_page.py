@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import urllib.parse
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -465,6 +466,50 @@ def test_the_page_asks_for_a_key_where_keys_are_on(origins, browser):
         page.reload()
         settled(page)
         assert visit.errors == visit.blocked == []
+
+
+# The parts of the page, one by one
+
+
+def test_the_shortest_decimal_is_beyond_the_cut_and_no_shorter_one_is(opened):
+    page, dice = opened("iris").page, random.Random(1)  # noqa: S311
+    pairs = []
+    for _ in range(400):
+        low = dice.choice([dice.gauss(0, 10), dice.gauss(0, 1e6), dice.random() * 1e-5, 0.0])
+        pairs.append([low, low + dice.choice([1e-9, 0.01, 3.0]) * max(abs(low), 1e-3)])
+    found = page.evaluate(
+        """async pairs => {
+            const { shortestBetween } = await import("./assets/flip.js");
+            const both = pair => [false, true].map(down => shortestBetween(...pair, down));
+            return pairs.map(both);
+        }""",
+        pairs,
+    )
+    for (low, high), values in zip(pairs, found, strict=True):
+        for value in values:
+            assert low < value <= high
+            short = Decimal(repr(value)).normalize()
+            unit = Decimal(1).scaleb(short.as_tuple().exponent + 1)  # with one digit less
+            near = [Decimal(low) // unit * unit, Decimal(high) // unit * unit]
+            shorter = [float(x + step) for x in near for step in (-unit, 0, unit)]
+            assert len(short.as_tuple().digits) == 1 or not any(low < x <= high for x in shorter)
+
+
+@pytest.mark.parametrize("name", ["iris", "pets", "prices"])
+def test_answers_in_a_batch_are_those_of_single_questions(opened, name):
+    page = opened(name).page
+    same = page.evaluate("""async () => {
+        const { remoteModel } = await import("./assets/remote.js");
+        const page = JSON.parse(document.getElementById("page-data").textContent);
+        const model = remoteModel(page), rows = page.presets.map(preset => preset.row);
+        const batch = await model.answers([...rows, page.example]);
+        const singles = await Promise.all([...rows, page.example].map(row => model.ask(row)));
+        return singles.map(({ detail }, i) => batch.numbers ? detail.prediction === batch.numbers[i]
+            : detail.label === page.labels[batch.labels[i]] && page.labels.every(
+                (label, k) => detail.probabilities[label] === batch.probabilities[i][k]));
+    }""")
+    assert len(same) > 1
+    assert all(same)
 
 
 # Everywhere
