@@ -95,7 +95,6 @@ function featureRow(page, state, i) {
 	return { node, show };
 }
 
-/** The presets as buttons; without any, the contract's example. */
 export function presetButtons(page, state) {
 	const presets = page.presets.length ? page.presets : [{ title: "example", row: page.example }];
 	const buttons = presets.map((preset, i) => h("button", { class: "preset", onclick: () => {
@@ -109,7 +108,6 @@ function placeOf(page, preset, i) {
 	return place < 0 ? i : place;
 }
 
-/** Build the controls into `node`; they follow the state and change it. */
 export function buildAsk(node, page, state) {
 	const rows = page.features.map((_, i) => featureRow(page, state, i));
 	const few = rows.length > FEW_FEATURES + 3 ? FEW_FEATURES : rows.length, weight = i => page.features[i].importance ?? 0;

@@ -46,9 +46,10 @@ function flipping(model, state, node) {
 		if (mine !== turn) return;
 		node.setAttribute("aria-busy", "false");
 		show(found);
+		state.set({ flips: found.flips });
 	});
 	const soon = afterwards(180, () => search(turn));
-	return () => { turn++; soon(); };
+	return () => { turn++; state.flips = null; soon(); };
 }
 
 function chooseVersion(page, versions) {

@@ -1,6 +1,5 @@
 /** The state of the page, which is what its address says. */
 
-/** The text of `value` in an address; the value that such a text stands for. */
 export function toText(value) {
 	return value === null ? "" : String(value);
 }

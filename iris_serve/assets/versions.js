@@ -54,7 +54,7 @@ export function buildVersions(node, model, state, versions, openVersion) {
 
 	function draw() {
 		if (!drawn) return;
-		const { context, width, height } = prepareCanvas(canvas), box = boxOf(width, height);
+		const { context, width, height } = prepareCanvas(canvas), box = drawn && boxOf(width, height, drawn.grid.y);
 		if (!width) return;
 		const { grid, first, second, found } = drawn, base = ground(), most = found.by && Math.max(...extent(found.by).map(Math.abs), 1e-300);
 		const colours = found.by ? found.by.map(d => differenceColour(0.5 + d / most / 2))

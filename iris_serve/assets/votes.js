@@ -4,7 +4,6 @@ import { classDot, css, numberColour } from "./colour.js";
 
 const SHOWN = 100;
 
-/** At most `SHOWN` trees, evenly chosen. */
 function chosenTrees(trees) {
 	const count = Math.min(SHOWN, trees);
 	return Array.from({ length: count }, (_, k) => Math.floor(k * trees / count));
