@@ -246,7 +246,7 @@ export function buildMap(node, model, state) {
 		const next = gridOf(page, state.pair, state.row), pair = state.pair.join();
 		const held = JSON.stringify([state.pair, state.row.map((v, i) => state.pair.includes(i) ? 0 : v)]);
 		if (held === key) return;
-		const found = await model.answers(next.rows);
+		const found = await model.answers(next.rows).catch(error => { fill(note, h("span.problem", error.message)); throw error; });
 		if (pair !== state.pair.join()) return;
 		const first = !colours;
 		key = held;
