@@ -99,7 +99,7 @@ export function presetButtons(page, state) {
 	const presets = page.presets.length ? page.presets : [{ title: "example", row: page.example }];
 	const buttons = presets.map((preset, i) => h("button", { class: "preset", onclick: () => {
 		state.set({ row: tidyRow(page.features, preset.row) });
-	} }, page.task === "classes" && page.presets.length && classDot(placeOf(page, preset, i)), h("bdi", preset.title)));
+	} }, page.task === "classes" && page.presets.length > 0 && classDot(placeOf(page, preset, i)), h("bdi", preset.title)));
 	return h("div.presets", { role: "group", "aria-label": "Presets" }, h("span.soft", page.rows.length ? "Try a real row" : "Try"), buttons);
 }
 

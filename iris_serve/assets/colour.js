@@ -52,7 +52,6 @@ export function css(colour) {
 	return `rgb(${colour.join(",")})`;
 }
 
-/** The colour of the page's ground, which pale cells are mixed with. */
 export function ground() {
 	return rgb(isDark() ? "#1b2027" : "#ffffff");
 }

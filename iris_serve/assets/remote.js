@@ -1,4 +1,4 @@
-/** A model that answers over HTTP. */
+/** A model that answers over HTTP, with a key or without one. */
 
 const MOST_BYTES = 700_000, MOST_ROWS = 5000;
 
@@ -54,7 +54,6 @@ function joined(parts) {
 	return { labels: all("labels"), probabilities: all("probabilities"), numbers: all("numbers") };
 }
 
-/** The model of `page`, asked over HTTP with `key`, or without one. */
 export function remoteModel(page, key = "") {
 	const { features, links } = page, infer = `v2/${links.version}/infer`;
 	let known = null, step = MOST_ROWS;  // smaller where the service takes fewer rows at once

@@ -22,7 +22,7 @@ function digest(text) {
 
 function facts(page) {
 	const { data } = page, pairs = [
-		["Version", `${page.version}${page.current ? ", in service" : ", not in service"}`],
+		["Version", page.version + (!page.links.version ? "" : page.current ? ", in service" : ", not in service")],
 		["Made", page.made && h("time", { datetime: page.made }, whenText(page.made))],
 		["Made by", page.made_by], ["Estimator", page.estimator?.split(".").at(-1)], ["Trees", page.trees],
 		["Served as", page.frozen ? "a frozen forest" : page.served],
