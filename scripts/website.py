@@ -287,7 +287,7 @@ def stage(pages: Path) -> Modules:
         if not {"models", ".ipynb_checkpoints"} & set(path.parts):
             text = json.dumps(staged(path, modules), ensure_ascii=False)
             write(pages, path.relative_to(ROOT).as_posix(), text)
-    for path in NBS.rglob("*.svg"):
+    for path in (*NBS.rglob("*.svg"), *NBS.rglob("*.png")):
         shutil.copyfile(path, pages / path.relative_to(ROOT))
     for name, promise in promises().items():
         write(pages, f"nbs/{name}/index.md", part_page(NBS / name, promise))

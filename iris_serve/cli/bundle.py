@@ -141,7 +141,7 @@ def check_importable(model: Any) -> None:
         )
 
 # %% ../../nbs/9_cli/16_bundle.ipynb #a85d8ad7
-PACKED = {".py", ".typed", ".csv"}
+PACKED = {".py", ".typed", ".csv", ".html", ".css", ".js"}
 WHEEL = "Wheel-Version: 1.0\nGenerator: iris_serve\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 

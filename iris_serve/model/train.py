@@ -55,11 +55,9 @@ def names_text(names: Sequence[str]) -> str:
 
 # %% ../../nbs/3_model/01_train.ipynb #4db2e77d
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may be chosen: the table and how it is read, the share held out, and the forest.
+    """What may be chosen about the table, the share held out, and the forest; None isn't used.
 
-    `data` is "iris" or a file, `target` its column to predict. `features` (to use), `drop`,
-    `categories` (numbers that are names) and `missing` (marks) are lists; None is not used.
-    A page may show so many `page_rows`; None: none, or 500 of a public table.
+    `features` to use, to `drop`, `categories` (numbers that are names), `missing` marks: lists.
     """
 
     seed: Seed | None = 0

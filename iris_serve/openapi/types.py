@@ -6,7 +6,7 @@
 __all__ = ['Schema', 'REFERENCE', 'Served', 'Datatype', 'Size', 'TensorParameters', 'BODY_TYPES', 'reference', 'components',
            'IssueDetail', 'ErrorBody', 'Problem', 'Failure', 'Service', 'Alive', 'Ready', 'ModelLink', 'Models',
            'Listed', 'Alias', 'AliasHistory', 'Model', 'Links', 'Version', 'FeatureCuts', 'Cuts', 'PathStep',
-           'PathLeaf', 'TreePath', 'Paths', 'PageFeature', 'PageRows', 'PageMaking', 'PageDocument', 'InferInput',
+           'PathLeaf', 'TreePath', 'Paths', 'PageFeature', 'PageFacts', 'PageMaking', 'PageDocument', 'InferInput',
            'InferRequestedOutput', 'InferRequest', 'InferOutput', 'InferResponse', 'TensorKind', 'ModelMetadata',
            'ServerMetadata', 'Health', 'ModelNames', 'ModelReady', 'IndexRequest', 'IndexEntry', 'V1Error', 'V1State',
            'V1Model']
@@ -254,8 +254,8 @@ class PageFeature(Struct):
     gaps: int | None
     importance: float | None
 
-
-class PageRows(Struct, kw_only=True):
+# %% ../../nbs/8_openapi/02_types.ipynb #3e485294
+class PageFacts(Struct, kw_only=True):
     """What is known of the rows that a version was trained and tested on."""
 
     train_rows: int | None
@@ -269,7 +269,7 @@ class PageRows(Struct, kw_only=True):
     baseline: dict[str, float]
 
 
-class PageMaking(PageRows, kw_only=True):
+class PageMaking(PageFacts, kw_only=True):
     """How a version was made, how it is served, and how many golden rows it answered."""
 
     estimator: str | None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMPORT', 'EXPORT', 'MAX_EXPORT_BYTES', 'START', 'FILE', 'EXPORT_HEADERS', 'module_order', 'join_modules',
-           'base64_text', 'value_texts', 'coding', 'forest_document', 'policy_for', 'own_code', 'fill_page',
+           'base64_text', 'leaf_texts', 'coding', 'forest_document', 'policy_for', 'page_code', 'fill_page',
            'export_page', 'exported_version', 'make_export']
 
 # %% ../../nbs/6_service/22_export.ipynb #34102598
@@ -28,7 +28,7 @@ from ..model.page_data import PageData
 from ..registry.records import Run
 from .browser import asset_files, form_fields, templates
 from .errors import NoForestError
-from .explain import describe_page, forest_of, recorded_page_data
+from .explain import describe_page, recorded_page_data, required_forest
 from .lineage import trusted_card
 from .request import error_response
 from .versions import Versions, find_version
@@ -63,7 +63,7 @@ def base64_text(array: NDArray[Any], kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype=kind).tobytes()).decode()
 
 
-def value_texts(arrays: Arrays) -> dict[str, Any]:
+def leaf_texts(arrays: Arrays) -> dict[str, Any]:
     """What the leaves of `arrays` hold; with `starts` and `columns` if zeros are left out."""
     values = arrays.values
     if isinstance(values, SparseValues):
@@ -87,7 +87,7 @@ def forest_document(forest: Forest, contract: Contract) -> dict[str, Any]:
         "cuts": base64_text(arrays.cuts, "<f8"),
         "counts": arrays.counts(),
         "coding": [coding(feature) for feature in contract.features],
-        **value_texts(arrays),
+        **leaf_texts(arrays),
     }
     if arrays.missing is not None:
         found["missing"] = base64_text(arrays.missing, "u1")
@@ -125,7 +125,7 @@ def policy_for(script: str, style: str) -> str:
     return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
 
 
-def own_code() -> tuple[str, str]:
+def page_code() -> tuple[str, str]:
     """The script and the style of an exported page."""
     files = {name: data.decode() for name, data in asset_files().items()}
     script = join_modules(files, ["main.js", "forest.js"]) + START
@@ -134,7 +134,7 @@ def own_code() -> tuple[str, str]:
 # %% ../../nbs/6_service/22_export.ipynb #b38d4240
 def fill_page(page: dict[str, Any], forest: dict[str, Any], contract: Contract) -> bytes:
     """The exported file for the document `page` and the document `forest`."""
-    script, style = own_code()
+    script, style = page_code()
     values = {
         "page": page,
         "forest": forest,
@@ -160,7 +160,7 @@ def export_page(
 
     `known` are its page data, if it has some. Raises `NoForestError` if it is no frozen forest.
     """
-    forest = forest_document(forest_of(predictor), card.contract)
+    forest = forest_document(required_forest(predictor), card.contract)
     page = describe_page(card, run, predictor, known, current)
     page["links"] = dict.fromkeys(page["links"])
     return fill_page(page, forest, card.contract)
