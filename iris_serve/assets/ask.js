@@ -84,8 +84,11 @@ function featureRow(page, state, i) {
 		onchange: () => state.put(i, unknown.checked ? null : tidyRow([feature], [last])[0]) }) : null;
 	const node = h("div", { class: `feature ${feature.kind}`, role: "group", "aria-labelledby": `name${i}` },
 		h("div.line", title, unknown && h("label.unknown", unknown, "unknown"), control.box), control.node);
+	let shown;
 	function show() {
 		const value = state.row[i];
+		if (value === shown) return;
+		shown = value;
 		if (value !== null) last = value;
 		if (unknown) unknown.checked = value === null;
 		node.classList.toggle("isunknown", value === null);

@@ -9,7 +9,7 @@ import { buildTrust } from "./trust.js";
 import { buildVersions } from "./versions.js";
 import { buildVotes } from "./votes.js";
 
-const EVERY = 1000 / 50;
+const EVERY = 1000 / 60;
 
 function keepAddress(state, local) {
 	const write = () => {

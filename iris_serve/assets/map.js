@@ -9,10 +9,10 @@ const ACROSS = 48, UP = 36, FLIGHT = 700;
 export function axisOf(page, i, cells) {
 	const feature = page.features[i], scale = feature.kind === "number" && scaleOf(page, i);
 	if (scale) return {
-		i, feature, values: Array.from({ length: cells }, (_, k) => scale.exact((k + 0.5) / cells)),
+		i, feature, values: Array.from({ length: cells }, (_, k) => scale.fine((k + 0.5) / cells)),
 		place: value => value === null ? null : scale.to(value),
 		value: scale.from,
-		ticks: scale.power === 1 ? niceTicks(feature.low, feature.high) : [0, 0.2, 0.4, 0.6, 0.8, 1].map(scale.exact)
+		ticks: scale.power === 1 ? niceTicks(feature.low, feature.high) : [0, 0.2, 0.4, 0.6, 0.8, 1].map(scale.fine)
 			.map(value => Number(value.toPrecision(2))).filter(value => value >= feature.low && value <= feature.high).map(value => ({ at: scale.to(value), text: compact(value) })),
 	};
 	const values = feature.kind === "boolean" ? [false, true] : feature.values, n = values.length;
@@ -157,7 +157,7 @@ export function buildMap(node, model, state) {
 	const mark = h("div.mark", { role: "slider", tabindex: "0", "aria-label": "The current row on the map; arrow keys move it", "aria-valuemin": "0", "aria-valuemax": "100" });
 	const board = h("div.board", canvas, mark), legend = h("div.legend"), note = h("p.soft.small");
 	fill(node, h("div.axes", across.node, up.node), board, legend, note);
-	let grid = gridOf(page, state.pair, state.row), answers = null, colours = null, key = "", fresh = 1, flight = 1, from = [], box = boxOf(600, 400, grid.y), frame = 0;
+	let grid = gridOf(page, state.pair, state.row), answers = null, colours = null, key = "", fresh = 1, flight = 1, from = [], lines = null, box = boxOf(600, 400, grid.y), frame = 0;
 
 	const target = () => page.rows.map(row => [grid.x.place(row[grid.x.i]), grid.y.place(row[grid.y.i])]);
 	const jitter = (k, axis) => axis.feature.kind === "number" ? 0 : (k * (axis === grid.x ? 0.7549 : 0.5698) % 1 - 0.5) * 0.8 / axis.values.length;
@@ -206,7 +206,8 @@ export function buildMap(node, model, state) {
 		paintAxes(context, grid, box, node);
 		paintPoints(context, eased(flight));
 		place();
-		if (page.task === "classes") paintFlips(context);
+		lines = page.task === "classes" && state.flips;
+		if (lines) paintFlips(context);
 	}
 
 	function paintPoints(context, t) {
@@ -315,7 +316,8 @@ export function buildMap(node, model, state) {
 	state.listen(changes => {
 		if (changes.pair) changePair();
 		if (changes.row || changes.pair) asking();
-		later();
+		if (changes.row) place();
+		if ("flips" in changes || lines) later();
 	});
 	words();
 	later();

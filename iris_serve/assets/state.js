@@ -63,7 +63,7 @@ export function scaleOf(page, i) {
 	return {
 		power,
 		to: value => value < low ? (value - low) / range : ((value - low) / range) ** power,
-		exact: at => low + range * at ** (1 / power),
+		fine: at => snap(low + range * at ** (1 / power), step / 100),
 		from: at => at <= 0 ? low : at >= 1 ? high : Math.min(high, Math.max(low, even(low + range * at ** (1 / power)))),
 	};
 }
