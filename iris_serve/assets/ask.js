@@ -83,9 +83,12 @@ function featureRow(page, state, i) {
 	const unknown = feature.missing ? h("input", { type: "checkbox", "aria-label": `${feature.name} is unknown`,
 		onchange: () => state.put(i, unknown.checked ? null : tidyRow([feature], [last])[0]) }) : null;
 	const node = h("div", { class: `feature ${feature.kind}`, role: "group", "aria-labelledby": `name${i}` },
-		h("div.line", title, unknown && h("label.unknown", unknown), control.box), control.node);
+		h("div.line", title, unknown && h("label.unknown", unknown, "unknown"), control.box), control.node);
+	let shown;
 	function show() {
 		const value = state.row[i];
+		if (value === shown) return;
+		shown = value;
 		if (value !== null) last = value;
 		if (unknown) unknown.checked = value === null;
 		node.classList.toggle("isunknown", value === null);
@@ -95,12 +98,11 @@ function featureRow(page, state, i) {
 	return { node, show };
 }
 
-/** The presets as buttons; without any, the contract's example. */
 export function presetButtons(page, state) {
 	const presets = page.presets.length ? page.presets : [{ title: "example", row: page.example }];
 	const buttons = presets.map((preset, i) => h("button", { class: "preset", onclick: () => {
 		state.set({ row: tidyRow(page.features, preset.row) });
-	} }, page.task === "classes" && page.presets.length && classDot(placeOf(page, preset, i)), h("bdi", preset.title)));
+	} }, page.task === "classes" && page.presets.length > 0 && classDot(placeOf(page, preset, i)), h("bdi", preset.title)));
 	return h("div.presets", { role: "group", "aria-label": "Presets" }, h("span.soft", page.rows.length ? "Try a real row" : "Try"), buttons);
 }
 
@@ -109,12 +111,12 @@ function placeOf(page, preset, i) {
 	return place < 0 ? i : place;
 }
 
-/** Build the controls into `node`; they follow the state and change it. */
 export function buildAsk(node, page, state) {
 	const rows = page.features.map((_, i) => featureRow(page, state, i));
-	const few = rows.length > FEW_FEATURES + 3 ? FEW_FEATURES : rows.length, nodes = rows.map(row => row.node);
-	fill(node, presetButtons(page, state), h("div.features", nodes.slice(0, few)),
-		few < rows.length && h("details.more", h("summary", `All ${rows.length} features`), h("div.features", nodes.slice(few))));
+	const few = rows.length > FEW_FEATURES + 3 ? FEW_FEATURES : rows.length, weight = i => page.features[i].importance ?? 0;
+	const first = new Set([...rows.keys()].sort((a, b) => weight(b) - weight(a)).slice(0, few)), nodes = rows.map(row => row.node);
+	fill(node, presetButtons(page, state), h("div.features", nodes.filter((_, i) => first.has(i))),
+		few < rows.length && h("details.more", h("summary", `${rows.length - few} less important features`), h("div.features", nodes.filter((_, i) => !first.has(i)))));
 	state.listen(changes => { if (changes.row) rows.forEach(row => row.show()); });
 }
 
@@ -129,7 +131,7 @@ export function buildAnswer(node, page) {
 		return { row, fill: length.firstChild, text };
 	});
 	if (page.task === "classes" && page.probabilities) fill(lines, shown.map(s => s.row));
-	fill(node, h("p.soft.eyebrow", "The answer", page.target && [": ", h("bdi", page.target)]), name, lines, notes);
+	fill(node, h("p.soft.eyebrow", "The answer", page.target && [": ", h("bdi", page.target)]), name, lines, page.task === "number" && h("div.strip", { "aria-hidden": true }), notes);
 	const asTitle = (place, label) => fill(name, classDot(place), h("bdi", label));
 	function showClasses(detail) {
 		const chances = page.labels.map(label => detail.probabilities?.[label] ?? 0), place = page.labels.indexOf(detail.label);
@@ -137,6 +139,7 @@ export function buildAnswer(node, page) {
 		const best = chances.map((_, i) => i).sort((a, b) => chances[b] - chances[a]).slice(0, most);
 		shown.forEach(({ row, fill: inside, text }, i) => {
 			row.hidden = shown.length > most && !best.includes(i);
+			row.classList.toggle("minor", best.indexOf(i) > 2);
 			row.classList.toggle("first", i === place);
 			inside.style.width = `${100 * chances[i]}%`;
 			inside.style.background = `var(--class${i})`;
@@ -181,8 +184,8 @@ export function buildRequest(node, model, keyed) {
 	if (!page.links.predict) return () => {};
 	const url = new URL(`${page.links.predict}?detail=true`, document.baseURI).href;
 	const part = (title, id) => {
-		const code = h("code", { id }), label = `Request as ${title}`.replace("Request as answer", "Answer as");
-		return { code, node: h("div.code", h("div.line", h("h3", title), copyButton(label, () => code.textContent)), h("pre", { tabindex: "0", "aria-label": title }, code)) };
+		const code = h("code", { id });
+		return { code, node: h("div.code", h("div.line", h("h3", title), copyButton(title, () => code.textContent)), h("pre", { tabindex: "0", "aria-label": title }, code)) };
 	};
 	const curl = part("curl", "curl"), python = part("Python", "python"), answer = part("answer JSON", "json");
 	fill(node, curl.node, python.node, answer.node);

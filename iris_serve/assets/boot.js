@@ -1,4 +1,4 @@
-/** Starts the served page; asks for a key where one is needed. */
+/** Starts the served page, and asks for a key if need be. */
 import { byId, h } from "./dom.js";
 import { getJson, reach, remoteModel } from "./remote.js";
 import { start, watchPromotions } from "./main.js";
@@ -16,7 +16,6 @@ async function pageOf(key) {
 	return getJson(`models/${encodeURIComponent(ready.model)}/versions/${encodeURIComponent(version)}/page`, key);
 }
 
-/** All numbers of versions that the service lists, where the page did not bring them. */
 async function listVersions(page, key) {
 	const found = await getJson(page.links.versions, key);
 	const current = found.aliases?.current?.version;
@@ -43,8 +42,7 @@ async function begin(page, key, versions) {
 	const openVersion = async v => remoteModel(await getJson(`${page.links.versions}/versions/${encodeURIComponent(v)}/page`, key), key);
 	const state = start(remoteModel(page, key), { versions, openVersion, keyed: Boolean(key) });
 	const current = versions.find(v => v.current)?.version ?? (page.current ? page.version : null);
-	watchPromotions(page, current, () => getJson("readyz", ""));
-	return state;
+	watchPromotions(state, current, () => getJson("readyz", ""));
 }
 
 function askForKey() {

@@ -1,4 +1,4 @@
-/** Colours that the colour-blind can tell apart, in a light and a dark set. */
+/** Colours that the colour-blind can tell apart. */
 
 import { h } from "./dom.js";
 
@@ -41,7 +41,7 @@ export function along(stops, share) {
 }
 
 export function numberColour(share) {
-	return along(RAMP, share);
+	return along(isDark() ? ["#4a6cb0", ...RAMP.slice(2)] : RAMP, share);
 }
 
 export function differenceColour(share) {
@@ -52,7 +52,6 @@ export function css(colour) {
 	return `rgb(${colour.join(",")})`;
 }
 
-/** The colour of the page's ground, which pale cells are mixed with. */
 export function ground() {
 	return rgb(isDark() ? "#1b2027" : "#ffffff");
 }

@@ -43,8 +43,7 @@ export function fill(node, ...children) {
 }
 
 export function short(number, digits = 4) {
-	if (number === null || number === undefined) return "unknown";
-	if (typeof number !== "number") return String(number);
+	if (typeof number !== "number") return String(number ?? "unknown");
 	if (number !== 0 && (Math.abs(number) < 1e-4 || Math.abs(number) >= 1e9)) return String(Number(number.toPrecision(digits)));
 	return (Math.abs(number) >= 1000 && Number.isInteger(number) ? number : Number(number.toPrecision(digits)))
 		.toLocaleString("en-US", { maximumFractionDigits: 10, useGrouping: Math.abs(number) >= 1e4 });

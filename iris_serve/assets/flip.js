@@ -78,7 +78,6 @@ function reach01(feature, flip) {
 	return Math.abs((flip.cut ?? flip.value) - flip.from) / (feature.high - feature.low || 1);
 }
 
-/** The list of changes; `show(result)` fills it, nearest first. */
 export function buildFlip(node, page, state) {
 	const first = h("p.lead", { id: "flip-first" }), list = h("ol.flips"), none = h("p.soft");
 	fill(node, first, list, none);
@@ -93,13 +92,12 @@ export function buildFlip(node, page, state) {
 	return function show(result) {
 		const found = result.flips.filter(Boolean).sort((a, b) => reach01(page.features[a.i], a) - reach01(page.features[b.i], b));
 		const missing = result.flips.map((flip, i) => flip ? null : i).filter(i => i !== null);
-		const near = result.exact ? "" : "approximately, ";
 		if (!found.length) fill(first, "No change of a single feature changes this answer.");
-		else fill(first, page.task === "classes" ? `The smallest change that changes the answer: ${near}` : `The nearest change that moves the number: ${near}`, change(found[0]), ".");
+		else fill(first, result.exact ? "The" : "About the", page.task === "classes" ? " smallest change that changes the answer: " : " nearest change that moves the number: ", change(found[0]), ".");
 		fill(list, found.slice(0, 12).map(flip => h("li",
 			h("button", { class: "try", onclick: () => state.put(flip.i, flip.value) }, h("span", change(flip)), h("span.then", outcome(result, flip))))));
 		const how = result.exact ? "Exact: each value is the shortest decimal just beyond a cut of the forest." : "Approximate: searched on a grid of values, because this model is not a frozen forest.";
-		const rest = !found.length ? [] : missing.length && missing.length <= 30 ? ["No value of ", names(missing), " alone does. "] : missing.length ? [`${missing.length} other features alone do not. `] : [];
+		const rest = found.length && missing.length ? ["No value of ", missing.length < 30 ? names(missing) : `${missing.length} other features`, " alone does. "] : [];
 		fill(none, result.complete ? rest : "The search was cut short; farther values may do as well. ", how);
 	};
 }

@@ -9,7 +9,7 @@ import { buildTrust } from "./trust.js";
 import { buildVersions } from "./versions.js";
 import { buildVotes } from "./votes.js";
 
-const EVERY = 1000 / 50;
+const EVERY = 1000 / 60;
 
 function keepAddress(state, local) {
 	const write = () => {
@@ -46,14 +46,17 @@ function flipping(model, state, node) {
 		if (mine !== turn) return;
 		node.setAttribute("aria-busy", "false");
 		show(found);
+		state.set({ flips: found.flips });
 	});
 	const soon = afterwards(180, () => search(turn));
-	return () => { turn++; soon(); };
+	return () => { turn++; state.flips = null; soon(); };
 }
 
-function chooseVersion(page) {
+function chooseVersion(page, versions) {
 	const list = byId("version");
-	if (!list) return;
+	if (!list.options.length) list.append(...versions.map(v => h("option", { value: v.version }, v.version + (v.current ? ", in service" : ""))));
+	list.value = page.version;
+	list.parentNode.hidden = versions.length < 2;
 	list.addEventListener("change", () => {
 		const asked = new URLSearchParams(location.search);
 		asked.set("v", list.value);
@@ -79,7 +82,7 @@ export function start(model, options = {}) {
 	buildAsk(byId("controls"), page, state);
 	const answered = buildAnswer(byId("answer"), page);
 	const requested = reveal("request", page.links.predict && !local) ? buildRequest(byId("request-body"), model, options.keyed) : () => {};
-	const votes = reveal("votes", page.trees && (page.links.paths || local)) ? buildVotes(byId("votes-body"), model, state) : () => {};
+	const votes = reveal("votes", page.trees && (page.links.paths || local)) ? buildVotes(byId("votes-body"), model, state, document.querySelector("#answer .strip")) : () => {};
 	if (reveal("see", page.features.length > 1)) buildMap(byId("map"), model, state);
 	const panel = document.querySelector(".ask");
 	new ResizeObserver(() => panel.style.setProperty("--tall", `${panel.offsetHeight}px`)).observe(panel);
@@ -90,14 +93,14 @@ export function start(model, options = {}) {
 	if (reveal("versions", !local)) buildVersions(byId("versions-body"), model, state, options.versions ?? [], options.openVersion);
 	reveal("export", page.links.export && !local);
 	byId("share")?.append(copyButton("Link", () => { const there = new URL(location.href); there[local ? "hash" : "search"] = state.link(); return there.href; }, "Copy link"));
-	chooseVersion(page);
+	chooseVersion(page, options.versions ?? []);
 	keepAddress(state, local);
 	keepAsking(model, state, reply => { answered(reply); if (reply.request) requested(reply); }, () => { votes(); flips(); });
 	return state;
 }
 
 /** Say when another version comes into service while the page is open. */
-export function watchPromotions(page, current, look, every = 5000) {
+export function watchPromotions(state, current, look, every = 5000) {
 	let told = current;
 	setInterval(async () => {
 		if (document.hidden) return;
@@ -106,7 +109,7 @@ export function watchPromotions(page, current, look, every = 5000) {
 			if (!version || version === told) return;
 			told = version;
 			const line = byId("promotion");
-			line.replaceChildren(`Version ${version} is now in service. `, h("a", { href: `./?v=${encodeURIComponent(version)}` }, `Open version ${version}`));
+			line.replaceChildren(`Version ${version} is now in service. `, h("a", { href: `./?${Object.assign(Object.create(state), { version }).link()}` }, `Open version ${version}`));
 			line.hidden = false;
 			announce(`Version ${version} is now in service`);
 		} catch { /* asked again in a moment */ }

@@ -9,10 +9,10 @@ const ACROSS = 48, UP = 36, FLIGHT = 700;
 export function axisOf(page, i, cells) {
 	const feature = page.features[i], scale = feature.kind === "number" && scaleOf(page, i);
 	if (scale) return {
-		i, feature, values: Array.from({ length: cells }, (_, k) => scale.exact((k + 0.5) / cells)),
+		i, feature, values: Array.from({ length: cells }, (_, k) => scale.fine((k + 0.5) / cells)),
 		place: value => value === null ? null : scale.to(value),
 		value: scale.from,
-		ticks: scale.power === 1 ? niceTicks(feature.low, feature.high) : [0, 0.2, 0.4, 0.6, 0.8, 1].map(scale.exact)
+		ticks: scale.power === 1 ? niceTicks(feature.low, feature.high) : [0, 0.2, 0.4, 0.6, 0.8, 1].map(scale.fine)
 			.map(value => Number(value.toPrecision(2))).filter(value => value >= feature.low && value <= feature.high).map(value => ({ at: scale.to(value), text: compact(value) })),
 	};
 	const values = feature.kind === "boolean" ? [false, true] : feature.values, n = values.length;
@@ -56,7 +56,6 @@ export function extent(numbers) {
 	return numbers.reduce(([low, high], n) => [Math.min(low, n), Math.max(high, n)], [Infinity, -Infinity]);
 }
 
-/** Paint cells (from the bottom left) as exact rectangles. */
 export function paintCells(context, colours, across, box) {
 	const up = colours.length / across, image = new ImageData(across, up);
 	colours.forEach((colour, k) => {
@@ -69,7 +68,7 @@ export function paintCells(context, colours, across, box) {
 	context.drawImage(small, box.left, box.top, box.width, box.height);
 }
 
-/** A canvas as sharp as the screen; returns its context and its size in CSS pixels. */
+/** A canvas as sharp as the screen. */
 export function prepareCanvas(canvas) {
 	const width = canvas.clientWidth, height = canvas.clientHeight, dense = window.devicePixelRatio || 1;
 	canvas.width = Math.round(width * dense);
@@ -79,8 +78,8 @@ export function prepareCanvas(canvas) {
 	return { context, width, height };
 }
 
-export function boxOf(width, height) {
-	const left = width < 420 ? 46 : 64;
+export function boxOf(width, height, y) {
+	const left = y.feature.kind === "category" ? Math.min(130, width / 4) : width < 420 ? 46 : 64;
 	return { left, top: 10, width: width - left - 12, height: height - 10 - 44 };
 }
 
@@ -91,7 +90,6 @@ function fitted(context, text, width) {
 	return `${text.slice(0, size)}…`;
 }
 
-/** The frame of a map, with ticks and names, in the ink of `node`. */
 export function paintAxes(context, { x, y }, box, node) {
 	const look = getComputedStyle(node);
 	context.strokeStyle = look.getPropertyValue("--line");
@@ -99,13 +97,13 @@ export function paintAxes(context, { x, y }, box, node) {
 	context.fillStyle = look.getPropertyValue("--ink");
 	context.font = "12px system-ui, 'DejaVu Sans Condensed', sans-serif";
 	context.textAlign = "center";
-	const room = box.width / x.ticks.length, every = Math.max(1, Math.ceil(34 / room));
+	const room = box.width / x.ticks.length, every = Math.ceil((x.feature.kind === "category" ? 58 : 34) / room);
 	x.ticks.forEach((tick, k) => {
 		if (k % every) return;
 		context.fillText(fitted(context, tick.text, room * every - 4), Math.max(box.left + 8, Math.min(box.left + box.width - 8, box.left + tick.at * box.width)), box.top + box.height + 16);
 	});
 	context.textAlign = "right";
-	const skip = Math.max(1, Math.ceil(16 * y.ticks.length / box.height));
+	const skip = Math.ceil(16 * y.ticks.length / box.height);
 	y.ticks.forEach((tick, k) => {
 		if (k % skip === 0) context.fillText(fitted(context, tick.text, box.left - 24), box.left - 6, box.top + (1 - tick.at) * box.height + 4);
 	});
@@ -159,11 +157,28 @@ export function buildMap(node, model, state) {
 	const mark = h("div.mark", { role: "slider", tabindex: "0", "aria-label": "The current row on the map; arrow keys move it", "aria-valuemin": "0", "aria-valuemax": "100" });
 	const board = h("div.board", canvas, mark), legend = h("div.legend"), note = h("p.soft.small");
 	fill(node, h("div.axes", across.node, up.node), board, legend, note);
-	let grid = gridOf(page, state.pair, state.row), answers = null, colours = null, key = "", fresh = 1, flight = 1, from = [], box = boxOf(600, 400), frame = 0;
+	let grid = gridOf(page, state.pair, state.row), answers = null, colours = null, key = "", fresh = 1, flight = 1, from = [], lines = null, box = boxOf(600, 400, grid.y), frame = 0;
 
 	const target = () => page.rows.map(row => [grid.x.place(row[grid.x.i]), grid.y.place(row[grid.y.i])]);
-	const jitter = (k, axis) => axis.feature.kind === "number" ? 0 : ((k * 0.618 + axis.i * 0.31) % 1 - 0.5) * 0.7 / axis.values.length;
+	const jitter = (k, axis) => axis.feature.kind === "number" ? 0 : (k * (axis === grid.x ? 0.7549 : 0.5698) % 1 - 0.5) * 0.8 / axis.values.length;
 	let to = target();
+
+	function paintFlips(context) {
+		const spot = row => [box.left + grid.x.place(row[grid.x.i]) * box.width, box.top + (1 - grid.y.place(row[grid.y.i])) * box.height];
+		for (const flip of [state.flips?.[grid.x.i], state.flips?.[grid.y.i]]) {
+			if (!flip || mark.hidden || flip.value === null) continue;
+			const [x, y] = spot(state.row.map((v, i) => i === flip.i ? flip.value : v));
+			context.beginPath();
+			context.moveTo(...spot(state.row));
+			context.lineTo(x, y);
+			context.moveTo(x + 5, y);
+			context.arc(x, y, 5, 0, 7);
+			for (const [width, colour] of [[5, "#fff"], [2, "#10151b"]]) {
+				Object.assign(context, { lineWidth: width, strokeStyle: colour });
+				context.stroke();
+			}
+		}
+	}
 
 	function place() {
 		const x = grid.x.place(state.row[grid.x.i]), y = grid.y.place(state.row[grid.y.i]);
@@ -181,7 +196,7 @@ export function buildMap(node, model, state) {
 		frame = 0;
 		const { context, width, height } = prepareCanvas(canvas);
 		if (!width) return;
-		box = boxOf(width, height);
+		box = boxOf(width, height, grid.y);
 		const eased = t => t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2;
 		if (colours) {
 			context.globalAlpha = fresh;
@@ -191,6 +206,8 @@ export function buildMap(node, model, state) {
 		paintAxes(context, grid, box, node);
 		paintPoints(context, eased(flight));
 		place();
+		lines = page.task === "classes" && state.flips;
+		if (lines) paintFlips(context);
 	}
 
 	function paintPoints(context, t) {
@@ -230,7 +247,7 @@ export function buildMap(node, model, state) {
 		const next = gridOf(page, state.pair, state.row), pair = state.pair.join();
 		const held = JSON.stringify([state.pair, state.row.map((v, i) => state.pair.includes(i) ? 0 : v)]);
 		if (held === key) return;
-		const found = await model.answers(next.rows);
+		const found = await model.answers(next.rows).catch(error => { fill(note, h("span.problem", error.message)); throw error; });
 		if (pair !== state.pair.join()) return;
 		const first = !colours;
 		key = held;
@@ -259,7 +276,7 @@ export function buildMap(node, model, state) {
 	function words() {
 		across.list.selectedIndex = state.pair[0];
 		up.list.selectedIndex = state.pair[1];
-		fill(note, page.rows.length ? `Points are ${page.rows.length} training rows. ` : "", `Each of the ${grid.x.values.length * grid.y.values.length} cells shows the exact answer at its centre, with the other features held. Drag the mark, click, or use the arrow keys.`);
+		fill(note, page.rows.length ? `Points are ${page.rows.length} training rows. ` : "", `Each of the ${grid.x.values.length * grid.y.values.length} cells shows the exact answer at its centre, with the other features held. ${page.task === "classes" ? "Lines lead to where the answer changes. " : ""}Drag the mark, click, or use the arrow keys.`);
 	}
 
 	function goTo(event) {
@@ -298,7 +315,9 @@ export function buildMap(node, model, state) {
 	});
 	state.listen(changes => {
 		if (changes.pair) changePair();
-		if (changes.row || changes.pair) { place(); asking(); }
+		if (changes.row || changes.pair) asking();
+		if (changes.row) place();
+		if ("flips" in changes || lines) later();
 	});
 	words();
 	later();

@@ -1,14 +1,6 @@
-/** A model that answers over HTTP. */
+/** A model that answers over HTTP, with a key or without one. */
 
 const MOST_BYTES = 700_000, MOST_ROWS = 5000;
-
-/** An error that the service explained in words. */
-export class ServiceError extends Error {
-	constructor(status, text) {
-		super(text);
-		this.status = status;
-	}
-}
 
 /** Ask the service; `path` is relative to its root, where the page stands. */
 export async function reach(path, key, options = {}) {
@@ -20,8 +12,8 @@ async function explained(response) {
 	const text = await response.text();
 	if (response.ok) return JSON.parse(text);
 	let why = `status ${response.status}`;
-	try { why = JSON.parse(text).detail ?? why; } catch { /* a proxy's page, perhaps */ }
-	throw new ServiceError(response.status, why);
+	try { const said = JSON.parse(text); why = said.detail ?? said.error ?? why; } catch { /* a proxy's page, perhaps */ }
+	throw Object.assign(new Error(why), { status: response.status });
 }
 
 export async function getJson(path, key) {
@@ -62,10 +54,9 @@ function joined(parts) {
 	return { labels: all("labels"), probabilities: all("probabilities"), numbers: all("numbers") };
 }
 
-/** The model of `page`, asked over HTTP with `key`, or without one. */
 export function remoteModel(page, key = "") {
 	const { features, links } = page, infer = `v2/${links.version}/infer`;
-	let known = null;
+	let known = null, step = MOST_ROWS;  // smaller where the service takes fewer rows at once
 	return {
 		page,
 		key,
@@ -84,12 +75,18 @@ export function remoteModel(page, key = "") {
 			return { status: response.status, text, detail, request };
 		},
 		async answers(rows) {
-			const one = JSON.stringify(inputsOf(features, rows.slice(0, 1))).length;
-			const step = Math.max(1, Math.min(MOST_ROWS, Math.floor(MOST_BYTES / one))), parts = [];
-			for (let i = 0; i < rows.length; i += step) {
+			const one = JSON.stringify(inputsOf(features, rows.slice(0, 1))).length, parts = [];
+			step = Math.max(1, Math.min(step, Math.floor(MOST_BYTES / one)));
+			for (let i = 0; i < rows.length; i += parts.at(-1).size) {
 				const some = rows.slice(i, i + step);
-				const found = await postJson(infer, key, JSON.stringify({ inputs: inputsOf(features, some) }));
-				parts.push(readOutputs(page, found.outputs, some.length));
+				try {
+					const found = await postJson(infer, key, JSON.stringify({ inputs: inputsOf(features, some) }));
+					parts.push({ size: some.length, ...readOutputs(page, found.outputs, some.length) });
+				} catch (error) {
+					if (error.status !== 413 || step === 1) throw error;
+					step = Math.ceil(step / 2);
+					parts.push({ ...await this.answers(some), size: some.length });
+				}
 			}
 			return parts.length === 1 ? parts[0] : joined(parts);
 		},

@@ -1,6 +1,5 @@
 /** The state of the page, which is what its address says. */
 
-/** The text of `value` in an address; the value that such a text stands for. */
 export function toText(value) {
 	return value === null ? "" : String(value);
 }
@@ -48,7 +47,7 @@ function snap(value, step) {
 	return Number((Math.round(value / step) * step).toPrecision(12));
 }
 
-/** The value in the middle of the training rows, as far as their histogram tells. */
+/** The median of the training rows, as far as their histogram tells. */
 function middleOf({ edges, counts, low, high }) {
 	if (!edges || !counts) return (low + high) / 2;
 	let left = counts.reduce((sum, n) => sum + n, 0) / 2;
@@ -56,10 +55,7 @@ function middleOf({ edges, counts, low, high }) {
 	return (edges[at] + edges[at + 1]) / 2;
 }
 
-/**
- * Where the values of a number stand on its slider and on the map, from 0 to 1 and back. Where half
- * of the training rows would crowd at the lower end, as prices do, that end is spread out.
- */
+/** Places of numbers from 0 to 1, and back. A lower end where half of the rows crowd is spread out. */
 export function scaleOf(page, i) {
 	const feature = page.features[i], { low, high } = feature, range = high - low || 1, step = stepOf(page, i);
 	const middle = (middleOf(feature) - low) / range, power = middle > 0 && middle < 0.15 ? Math.log(0.4) / Math.log(middle) : 1;
@@ -67,12 +63,12 @@ export function scaleOf(page, i) {
 	return {
 		power,
 		to: value => value < low ? (value - low) / range : ((value - low) / range) ** power,
-		exact: at => low + range * at ** (1 / power),
+		fine: at => snap(low + range * at ** (1 / power), step / 100),
 		from: at => at <= 0 ? low : at >= 1 ? high : Math.min(high, Math.max(low, even(low + range * at ** (1 / power)))),
 	};
 }
 
-/** The value that is `steps` of the slider away from `value`, within the range unless outside already. */
+/** The value `steps` away from `value`, within the range if that is. */
 export function stepped(page, i, value, steps) {
 	const { low, high } = page.features[i], scale = scaleOf(page, i), from = value ?? (low + high) / 2;
 	let to = scale.power === 1 ? snap(from + steps * stepOf(page, i), stepOf(page, i)) : scale.from(scale.to(from) + steps / 200);
@@ -80,10 +76,7 @@ export function stepped(page, i, value, steps) {
 	return Math.max(Math.min(low, from), Math.min(Math.max(high, from), to));
 }
 
-/**
- * The state: `row`, `pair` (features of the map), `tree` (or null), `beside` (a version or null).
- * `set` changes parts of it and tells the listeners, `link` is the address that shows the same.
- */
+/** `row`, `pair` (features of the map), `tree` and `beside` (a version), which may be null. */
 export class State {
 	constructor(page, query) {
 		const asked = new URLSearchParams(query), { features } = page;

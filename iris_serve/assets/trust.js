@@ -3,7 +3,7 @@ import { bar, fill, h, percent, short, svg, table } from "./dom.js";
 
 export const SCORE_NAMES = {
 	accuracy: "Accuracy", balanced_accuracy: "Balanced accuracy", log_loss: "Log loss", mae: "Mean absolute error",
-	rmse: "Root mean squared error", r2: "R²", rows: "Held-out rows",
+	rmse: "Root mean squared error", r2: "R²",
 };
 const SHARES = ["accuracy", "balanced_accuracy"];
 
@@ -22,7 +22,7 @@ function digest(text) {
 
 function facts(page) {
 	const { data } = page, pairs = [
-		["Version", `${page.version}${page.current ? ", in service" : ", not in service"}`],
+		["Version", page.version + (!page.links.version ? "" : page.current ? ", in service" : ", not in service")],
 		["Made", page.made && h("time", { datetime: page.made }, whenText(page.made))],
 		["Made by", page.made_by], ["Estimator", page.estimator?.split(".").at(-1)], ["Trees", page.trees],
 		["Served as", page.frozen ? "a frozen forest" : page.served],

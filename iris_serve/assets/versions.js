@@ -43,19 +43,18 @@ function flippedRows(page, rows, first, second, differ) {
 		places.map(k => [...rows[k].slice(0, 8).map(v => h("bdi", v === null ? "unknown" : String(v))), answer(first, k), answer(second, k)]));
 }
 
-/** The select of versions beside this one, the tables, and the map of where they differ. */
 export function buildVersions(node, model, state, versions, openVersion) {
 	const { page } = model, others = versions.filter(v => v.version !== page.version);
 	if (!others.length || !openVersion) return fill(node, h("p.soft", "This is the only version so far. After the next training, two can be compared here."));
 	const list = h("select", { id: "beside", onchange: () => state.set({ beside: list.value || null }) }, h("option", { value: "" }, "none"), others.map(v => h("option", { value: v.version }, `version ${v.version}${v.current ? " (in service)" : ""}`)));
-	const result = h("div.compared", { "aria-live": "polite" }), canvas = h("canvas.plot", { role: "img", "aria-label": "Where the versions differ" });
+	const result = h("div.compared", { "aria-live": "polite" }), canvas = h("canvas.plot", { role: "img", "aria-label": "Differences" });
 	const mapNote = h("p.soft.small"), summary = h("p.lead"), tables = h("div.cards"), rowsNode = h("div.card");
 	fill(node, h("label.axis", h("span", `Version ${page.version} beside`), list), result);
 	let other = null, drawn = null;
 
 	function draw() {
 		if (!drawn) return;
-		const { context, width, height } = prepareCanvas(canvas), box = boxOf(width, height);
+		const { context, width, height } = prepareCanvas(canvas), box = drawn && boxOf(width, height, drawn.grid.y);
 		if (!width) return;
 		const { grid, first, second, found } = drawn, base = ground(), most = found.by && Math.max(...extent(found.by).map(Math.abs), 1e-300);
 		const colours = found.by ? found.by.map(d => differenceColour(0.5 + d / most / 2))

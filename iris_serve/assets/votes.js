@@ -4,7 +4,6 @@ import { classDot, css, numberColour } from "./colour.js";
 
 const SHOWN = 100;
 
-/** At most `SHOWN` trees, evenly chosen. */
 function chosenTrees(trees) {
 	const count = Math.min(SHOWN, trees);
 	return Array.from({ length: count }, (_, k) => Math.floor(k * trees / count));
@@ -19,8 +18,7 @@ function stripOf(numbers, low, high) {
 	});
 	const rise = Math.min(1.6, 18 / Math.max(...heights.values()));
 	dots.forEach(dot => dot.setAttribute("cy", 19 - Number(dot.getAttribute("cy")) * rise));
-	return h("div.strip", { "aria-hidden": true }, svg("svg", { viewBox: "0 0 100 20" }, dots),
-		h("div.ends", h("span", short(low)), h("span", short(high))));
+	return [svg("svg", { viewBox: "0 0 100 20" }, dots), h("div.ends", h("span", short(low)), h("span", short(high)))];
 }
 
 function stepNode(page, row, step, most) {
@@ -43,10 +41,10 @@ function leafNode(page, leaf, most) {
 }
 
 /** Build the votes into `node`; returns `refresh()`, to be called when the row has changed. */
-export function buildVotes(node, model, state) {
+export function buildVotes(node, model, state, strip) {
 	const { page } = model, trees = chosenTrees(page.trees ?? 0);
-	const summary = h("p.lead"), strip = h("div"), dots = h("div.dots", { role: "radiogroup", "aria-label": "Trees" }), path = h("div.path", { "aria-live": "polite" });
-	fill(node, summary, strip, dots, path);
+	const summary = h("p.lead"), dots = h("div.dots", { role: "radiogroup", "aria-label": "Trees" }), path = h("div.path", { "aria-live": "polite" });
+	fill(node, summary, dots, path);
 	const buttons = new Map(trees.map(tree => [tree, h("button.vote", { role: "radio", onclick: () => state.set({ tree }) }, h("i", { "aria-hidden": true }))]));
 
 	dots.addEventListener("keydown", event => {
