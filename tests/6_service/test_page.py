@@ -428,6 +428,7 @@ def test_two_versions_are_shown_side_by_side(opened, models):
     flipped = sum(a != b for a, b in zip(first, second, strict=True))
     assert summary.inner_text().split()[0] == (str(flipped) if flipped else "All")
     expect(page.locator("#versions-body")).to_contain_text("max_depth")
+    expect(page.get_by_role("link", name="Version 1, in service")).to_be_visible()
     expect(page.locator("#versions-body canvas")).to_have_attribute(
         "aria-label", re.compile(r"Where versions 1 and 2 differ: \d")
     )
