@@ -6,7 +6,7 @@
 __all__ = ['PAGE_DATA_FILE', 'MAX_PAGE_BYTES', 'MAX_PAGE_ROWS', 'MAX_PRESETS', 'Row', 'MIN_BIN_ROWS', 'MAX_BINS', 'Bins',
            'FeatureData', 'Preset', 'Residuals', 'PageData', 'enough', 'merge_bins', 'bin_edges', 'make_bins',
            'describe_feature', 'one_hot_sizes', 'is_one_to_one', 'follow_part', 'follow_steps', 'follow_columns',
-           'column_shares', 'row_groups', 'usual_row', 'make_presets', 'shown_rows', 'make_residuals',
+           'column_shares', 'row_groups', 'usual_row', 'central_row', 'make_presets', 'shown_rows', 'make_residuals',
            'encode_page_data', 'with_less', 'make_page_data', 'page_data_error', 'decode_page_data', 'read_page_data']
 
 # %% ../../nbs/3_model/11_page_data.ipynb #059d9642
@@ -141,9 +141,11 @@ def describe_feature(
 # %% ../../nbs/3_model/11_page_data.ipynb #dc3ab891
 def one_hot_sizes(encoder: Any) -> list[int]:
     """How many columns a fitted OneHotEncoder makes of each of its columns."""
-    dropped = encoder.drop_idx_ if encoder.drop_idx_ is not None else [None] * 10**5
-    pairs = zip(encoder.categories_, dropped, strict=False)
-    return [len(values) - (drop is not None) for values, drop in pairs]
+    sizes = list(map(len, encoder.categories_))
+    if encoder.drop_idx_ is None:
+        return sizes
+    pairs = zip(sizes, encoder.drop_idx_, strict=True)
+    return [size - (dropped is not None) for size, dropped in pairs]
 
 # %% ../../nbs/3_model/11_page_data.ipynb #7a157a1f
 def is_one_to_one(part: Any) -> bool:
@@ -241,15 +243,24 @@ def usual_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[np
     return row
 
 # %% ../../nbs/3_model/11_page_data.ipynb #9d40e34a
+def central_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[np.float64]:
+    """The coded row of `X` that is nearest to the middle of all features that it has."""
+    from iris_serve.data.tables import middle_row
+
+    there = np.flatnonzero(~np.isnan(X).all(axis=0)).tolist()
+    row: NDArray[np.float64] = X[middle_row(X[:, there], [features[i] for i in there])]
+    return row
+
+
 def make_presets(table: Table, real: bool) -> tuple[Preset, ...]:
     """A preset for each group of rows of `table`: a `real` one of them, or a made-up one."""
-    from iris_serve.data.tables import example_values, middle_row
+    from iris_serve.data.tables import example_values
 
     features, found = table.contract.features, []
     for title, rows in row_groups(table):
         if len(rows) >= MIN_BIN_ROWS:
             X = table.X[rows]
-            row = X[middle_row(X, features)] if real else usual_row(X, features)
+            row = central_row(X, features) if real else usual_row(X, features)
             found.append(Preset(title, example_values(row, features)))
     return tuple(found)
 

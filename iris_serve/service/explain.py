@@ -40,7 +40,7 @@ def frozen_forest(predictor: Predictor) -> Forest | None:
     forest = getattr(predictor, "forest", None)
     return forest if isinstance(forest, Forest) else None
 
-
+# %% ../../nbs/6_service/20_explain.ipynb #1d2e441e
 def required_forest(predictor: Predictor) -> Forest:
     """The frozen forest of `predictor`; raises `NoForestError` if it has none."""
     forest = frozen_forest(predictor)
@@ -60,7 +60,7 @@ def cuts_by_feature(forest: Forest) -> list[list[float]]:
         start += count
     return found
 
-
+# %% ../../nbs/6_service/20_explain.ipynb #e214da8d
 def cuts_document(predictor: Predictor) -> dict[str, Any]:
     """What `GET …/cuts` tells; raises `NoForestError`."""
     by_feature = zip(
@@ -90,7 +90,7 @@ def values_left(feature: Feature, cut: float) -> list[Any] | None:
         return None
     return [decode_value(code, feature) for code in range(len(feature.values)) if code <= cut]
 
-
+# %% ../../nbs/6_service/20_explain.ipynb #2a9e563d
 def step_document(step: Step, contract: Contract) -> dict[str, Any]:
     """One question of a path."""
     feature = contract.features[step.feature]
@@ -108,7 +108,7 @@ def path_document(path: Path, tree: int, contract: Contract) -> dict[str, Any]:
     steps = [step_document(step, contract) for step in path.steps]
     return {"tree": tree, "steps": steps, "leaf": leaf}
 
-
+# %% ../../nbs/6_service/20_explain.ipynb #a5671e4a
 def paths_document(
     predictor: Predictor, row: list[float], tree: int | None = None
 ) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def one_row(body: bytes, kind: str, contract: Contract, limits: Limits) -> list[
         raise BodyError(f"paths are told for one row at a time, and these are {len(asked.rows)}")
     return asked.rows[0]
 
-
+# %% ../../nbs/6_service/20_explain.ipynb #1fc352f8
 def paths_reply(body: bytes, predictor: Predictor, kind: str, query: str, limits: Limits) -> Reply:
     """The reply to `POST …/paths`; raises what is wrong with `body` or `query`."""
     tree = read_tree(query)
@@ -159,7 +159,7 @@ def feature_document(feature: Feature, known: FeatureData | None = None) -> dict
     plain |= {"missing": feature.missing, "unknown": feature.unknown}
     return plain | {n: getattr(known, n, None) for n in ("edges", "counts", "gaps", "importance")}
 
-
+# %% ../../nbs/6_service/20_explain.ipynb #c2a9f1f1
 def training_document(card: Card) -> dict[str, Any]:
     """What the card tells of the estimator, its parameters and its data."""
     kind = card.estimator.class_name if card.estimator else None

@@ -30,10 +30,10 @@ from iris_serve.model.train import (
     Folds,
     LeafRows,
     MaxFeatures,
-    PageRows,
     Params,
     Seed,
     Share,
+    ShownRows,
     Trees,
     names_text,
 )
@@ -152,7 +152,7 @@ class Parameters(ForestParameters, frozen=True, forbid_unknown_fields=True, kw_o
         about("auto promotes what is not worse than the current version", "never"),
     ] = "auto"
     page_rows: Annotated[
-        PageRows | None,
+        ShownRows | None,
         about("training rows that the model's page may show; None: 0, of a sample 500", 200),
     ] = None
 
