@@ -71,7 +71,7 @@ export function buildVersions(node, model, state, { versions = [], history, open
 	}
 
 	const compareMap = newest(150, async () => {
-		if (!other || !sameFeatures(page, other.page)) return;
+		if (!other || state.pair.length < 2 || !sameFeatures(page, other.page)) return;
 		const against = other, grid = gridOf(page, state.pair, state.row);
 		const [first, second] = await Promise.all([model.answers(grid.rows), against.answers(grid.rows)]);
 		if (other !== against) return;
@@ -85,7 +85,7 @@ export function buildVersions(node, model, state, { versions = [], history, open
 	}, 3);
 
 	async function compareRows() {
-		const rows = page.rows.length ? page.rows : gridOf(page, state.pair, state.row).rows, what = page.rows.length ? "training rows shown on the map" : "cells of the map";
+		const rows = page.rows.length ? page.rows : state.pair.length < 2 ? [state.row] : gridOf(page, state.pair, state.row).rows, what = page.rows.length ? "training rows shown on the map" : "cells of the map";
 		const against = other, [first, second] = await Promise.all([model.answers(rows), against.answers(rows)]);
 		if (other !== against) return;
 		const found = compared(first, second);
@@ -95,7 +95,7 @@ export function buildVersions(node, model, state, { versions = [], history, open
 	}
 
 	const open = newest(0, async () => {
-		list.value = state.beside ?? "";
+		list.value = others.some(v => v.version === state.beside) ? state.beside : "";
 		other = null;
 		drawn = null;
 		const wanted = list.value;
