@@ -5,7 +5,7 @@ import { scaleOf, stepped, tidyRow } from "./state.js";
 
 const FEW_CHOICES = 8, FEW_FEATURES = 14;
 
-/** The histogram of the training rows behind a slider, as wide as the way of its thumb. */
+/** The histogram behind a slider, as wide as the way of its thumb. */
 function histogram(page, i) {
 	const { counts } = page.features[i], edges = page.features[i].edges.map(scaleOf(page, i).to);
 	const density = counts.map((count, k) => count / (edges[k + 1] - edges[k] || 1)), most = Math.max(...density) || 1;

@@ -16,12 +16,6 @@ async function pageOf(key) {
 	return getJson(`models/${encodeURIComponent(ready.model)}/versions/${encodeURIComponent(version)}/page`, key);
 }
 
-async function listVersions(page, key) {
-	const found = await getJson(page.links.versions, key);
-	const current = found.aliases?.current?.version;
-	return found.versions.map(({ version }) => ({ version, current: version === current }));
-}
-
 /** Links that need a key are fetched with it and kept as files. */
 function keyedLinks(key) {
 	for (const link of document.querySelectorAll("a[data-keyed]")) link.addEventListener("click", async event => {
@@ -33,14 +27,16 @@ function keyedLinks(key) {
 	});
 }
 
-async function begin(page, key, versions) {
+async function begin(page, key, given) {
+	const history = getJson(page.links.versions, key);
+	const versions = given ?? (({ versions, aliases }) => versions.map(({ version }) => ({ version, current: version === aliases.current?.version })))(await history);
 	for (const [id, path] of [["to-version", page.links.version], ["to-notebook", page.links.notebook], ["export", page.links.export]]) {
 		const link = byId(id);
 		if (link && path) { link.setAttribute("href", path); link.hidden = false; }
 	}
 	if (key) keyedLinks(key);
 	const openVersion = async v => remoteModel(await getJson(`${page.links.versions}/versions/${encodeURIComponent(v)}/page`, key), key);
-	const state = start(remoteModel(page, key), { versions, openVersion, keyed: Boolean(key) });
+	const state = start(remoteModel(page, key), { versions, history, openVersion, keyed: Boolean(key) });
 	const current = versions.find(v => v.current)?.version ?? (page.current ? page.version : null);
 	watchPromotions(state, current, () => getJson("readyz", ""));
 }
@@ -49,13 +45,13 @@ function askForKey() {
 	const form = byId("key-form"), box = byId("key"), problem = byId("key-problem");
 	async function enter(key) {
 		try {
-			const page = await pageOf(key), versions = await listVersions(page, key);
+			const page = await pageOf(key);
 			sessionStorage.setItem(KEPT, key);
 			byId("locked").hidden = true;
 			byId("workbench").hidden = false;
 			document.title = `${page.name}: what the model knows`;
 			byId("title").textContent = page.name;
-			await begin(page, key, versions);
+			await begin(page, key);
 		} catch (error) {
 			sessionStorage.removeItem(KEPT);
 			problem.textContent = error.message;
@@ -67,5 +63,5 @@ function askForKey() {
 }
 
 const given = readData("page-data");
-if (given) begin(given, "", readData("versions-data") ?? []);
+if (given) begin(given, "", readData("versions-data"));
 else if (byId("key-form")) askForKey();

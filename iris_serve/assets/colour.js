@@ -25,7 +25,6 @@ export function classColour(place) {
 	return (isDark() ? DARK : LIGHT)[place] ?? hueColour(place * 0.618);
 }
 
-/** The mark of a class in text: its colour and its shape. */
 export function classDot(place) {
 	return h("i", { class: `dot shape${place % 4}`, "aria-hidden": true, look: { background: `var(--class${place})` } });
 }
@@ -34,7 +33,6 @@ export function mix(from, to, share) {
 	return from.map((x, i) => Math.round(x + (to[i] - x) * share));
 }
 
-/** The colour at `share` (0 to 1) of a list of colours. */
 export function along(stops, share) {
 	const at = Math.max(0, Math.min(1, share)) * (stops.length - 1), low = Math.min(stops.length - 2, Math.floor(at));
 	return mix(rgb(stops[low]), rgb(stops[low + 1]), at - low);

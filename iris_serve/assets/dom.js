@@ -106,7 +106,6 @@ export async function copyText(text) {
 	}
 }
 
-/** A button that copies what `text()` gives. */
 export function copyButton(label, text, title = "Copy") {
 	const button = h("button", { class: "quiet", "aria-label": `Copy ${label}`, onclick: async () => {
 		await copyText(text());
@@ -134,7 +133,6 @@ export function table(caption, heads, rows, look = "") {
 	return box;
 }
 
-/** A bar from 0 to 1, as decoration beside a number in words. */
 export function bar(share, colour = "") {
 	return h("span.bar", { "aria-hidden": true },
 		h("span", { look: { width: `${100 * Math.max(0, Math.min(1, share))}%`, ...(colour && { background: colour }) } }));

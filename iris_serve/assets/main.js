@@ -66,8 +66,9 @@ function chooseVersion(page, versions) {
 }
 
 /**
- * Start the page for `model`. `options`: `versions` (a list of `{version, current}`),
- * `openVersion(v)` (a promise of another model), `keyed` (is a key sent?), `local` (no service).
+ * Start the page for `model`. `options`: `versions` (a list of `{version, current}`), `history` (a
+ * promise of what the service tells of them), `openVersion(v)` (a promise of another model),
+ * `keyed` (is a key sent?), `local` (no service).
  * Parts whose links are null, or that need a service, stay hidden.
  */
 export function start(model, options = {}) {
@@ -90,7 +91,7 @@ export function start(model, options = {}) {
 	const flips = flipping(model, state, byId("flip-body"));
 	reveal("trust", true);
 	buildTrust(byId("trust-body"), page);
-	if (reveal("versions", !local)) buildVersions(byId("versions-body"), model, state, options.versions ?? [], options.openVersion);
+	if (reveal("versions", !local)) buildVersions(byId("versions-body"), model, state, options);
 	reveal("export", page.links.export && !local);
 	byId("share")?.append(copyButton("Link", () => { const there = new URL(location.href); there[local ? "hash" : "search"] = state.link(); return there.href; }, "Copy link"));
 	chooseVersion(page, options.versions ?? []);

@@ -13,6 +13,12 @@ function plainText(value) {
 	return value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
+function historyTable({ versions, aliases }) {
+	return table("History", ["Version", "Made", "Promoted at once"], versions.toReversed().map(({ version, run, trouble }) => [
+		h("a", { href: `./?v=${version}` }, `Version ${version}${aliases.current?.version === version ? ", in service" : ""}`),
+		run ? whenText(run.finished) : "–", run ? `${run.promoted ? "yes" : "no"}: ${run.why}` : trouble]));
+}
+
 function parameterTable(a, b) {
 	const names = Object.keys({ ...a.parameters, ...b.parameters });
 	const rows = names.map(name => [name, plainText(a.parameters?.[name]), plainText(b.parameters?.[name])]);
@@ -43,13 +49,14 @@ function flippedRows(page, rows, first, second, differ) {
 		places.map(k => [...rows[k].slice(0, 8).map(v => h("bdi", v === null ? "unknown" : String(v))), answer(first, k), answer(second, k)]));
 }
 
-export function buildVersions(node, model, state, versions, openVersion) {
-	const { page } = model, others = versions.filter(v => v.version !== page.version);
-	if (!others.length || !openVersion) return fill(node, h("p.soft", "This is the only version so far. After the next training, two can be compared here."));
+export function buildVersions(node, model, state, { versions = [], history, openVersion }) {
+	const { page } = model, others = versions.filter(v => v.version !== page.version), past = h("div");
+	history?.then(found => fill(past, historyTable(found)), () => {});
+	if (!others.length || !openVersion) return fill(node, past);
 	const list = h("select", { id: "beside", onchange: () => state.set({ beside: list.value || null }) }, h("option", { value: "" }, "none"), others.map(v => h("option", { value: v.version }, `version ${v.version}${v.current ? " (in service)" : ""}`)));
 	const result = h("div.compared", { "aria-live": "polite" }), canvas = h("canvas.plot", { role: "img", "aria-label": "Differences" });
 	const mapNote = h("p.soft.small"), summary = h("p.lead"), tables = h("div.cards"), rowsNode = h("div.card");
-	fill(node, h("label.axis", h("span", `Version ${page.version} beside`), list), result);
+	fill(node, h("label.axis", h("span", `Version ${page.version} beside`), list), result, past);
 	let other = null, drawn = null;
 
 	function draw() {
@@ -64,7 +71,7 @@ export function buildVersions(node, model, state, versions, openVersion) {
 	}
 
 	const compareMap = newest(150, async () => {
-		if (!other || !sameFeatures(page, other.page)) return;
+		if (!other || state.pair.length < 2 || !sameFeatures(page, other.page)) return;
 		const against = other, grid = gridOf(page, state.pair, state.row);
 		const [first, second] = await Promise.all([model.answers(grid.rows), against.answers(grid.rows)]);
 		if (other !== against) return;
@@ -78,7 +85,7 @@ export function buildVersions(node, model, state, versions, openVersion) {
 	}, 3);
 
 	async function compareRows() {
-		const rows = page.rows.length ? page.rows : gridOf(page, state.pair, state.row).rows, what = page.rows.length ? "training rows shown on the map" : "cells of the map";
+		const rows = page.rows.length ? page.rows : state.pair.length < 2 ? [state.row] : gridOf(page, state.pair, state.row).rows, what = page.rows.length ? "training rows shown on the map" : "cells of the map";
 		const against = other, [first, second] = await Promise.all([model.answers(rows), against.answers(rows)]);
 		if (other !== against) return;
 		const found = compared(first, second);
@@ -88,7 +95,7 @@ export function buildVersions(node, model, state, versions, openVersion) {
 	}
 
 	const open = newest(0, async () => {
-		list.value = state.beside ?? "";
+		list.value = others.some(v => v.version === state.beside) ? state.beside : "";
 		other = null;
 		drawn = null;
 		const wanted = list.value;
