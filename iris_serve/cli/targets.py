@@ -24,7 +24,7 @@ def start_command(deployment: Deployment, port: str, models: str = "models") -> 
     return f"exec python -m iris_serve {shlex.join(words)} {variables}"
 
 # %% ../../nbs/9_cli/18_targets.ipynb #d10f49c6
-ASK = "curl --retry 9 --retry-all-errors --data @question.json"
+ASK = "curl --retry 60 --retry-delay 1 --retry-all-errors --data @question.json"
 KEYS = (
     "Everyone who reaches the service may ask it. To change that, make a key with "
     "`python -m iris_serve key NAME`, and set the variable `IRIS_SERVE_KEYS` to what it prints."

@@ -194,7 +194,7 @@ def test_lambdas_image_is_built_in_the_form_that_lambda_takes(deployed):
 def test_the_last_command_waits_until_the_service_is_up(deployed):
     for target in TARGETS:
         text = (deployed(target) / "README.md").read_text("utf-8")
-        waits = "aws lambda wait function-active-v2" if target == "lambda" else "curl --retry 9"
+        waits = "aws lambda wait function-active-v2" if target == "lambda" else "curl --retry 60 --retry-delay 1 "
         assert waits in text
     ready = "kubectl wait --for condition=Ready --timeout 300s inferenceservice/iris"
     assert ready in (deployed("kserve") / "README.md").read_text("utf-8")
