@@ -194,10 +194,26 @@ def test_lambdas_image_is_built_in_the_form_that_lambda_takes(deployed):
 def test_the_last_command_waits_until_the_service_is_up(deployed):
     for target in TARGETS:
         text = (deployed(target) / "README.md").read_text("utf-8")
-        waits = "aws lambda wait function-active-v2" if target == "lambda" else "curl --retry 60 --retry-delay 1 "
+        waits = (
+            "aws lambda wait function-active-v2"
+            if target == "lambda"
+            else "curl --retry 60 --retry-delay 1 "
+        )
         assert waits in text
     ready = "kubectl wait --for condition=Ready --timeout 300s inferenceservice/iris"
     assert ready in (deployed("kserve") / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_how_to_has_a_section_with_the_commands_of_each_readme(target):
+    image = "registry.example/iris:1" if target == "kserve" else "iris:1"
+    made = TARGETS[target](Deployment(name="iris", version=1, image=image, python="3.12"))
+    block = re.search(r"```sh\n(.*?)```", made["README.md"], re.S)[1]
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text("utf-8")
+    shown = " ".join(page.replace("\\\n", " ").split())
+    assert f"iris-serve deploy {target} iris-{target}" in shown
+    for command in block.splitlines():
+        assert " ".join(command.split()) in shown, command
 
 
 def test_the_wheel_of_a_clone_has_another_version_when_a_file_changes(deployed):
