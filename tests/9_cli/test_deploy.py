@@ -662,6 +662,7 @@ INDEX_IS_AWAY = "the package index cannot be reached, and CI is not set"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric is for Linux")
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_zip_is_small_and_answers_soon(deployed, site, tmp_path):
     folder = shutil.copytree(deployed("lambda"), tmp_path / "lambda")
