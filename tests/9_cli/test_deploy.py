@@ -505,6 +505,14 @@ def test_a_name_that_kubernetes_does_not_take_is_given_as_an_argument(deployed):
     assert main.commands["serve"].make_context("serve", words[3:]).params["name"] == "my_own"
 
 
+def test_a_long_name_leaves_room_for_what_kserve_adds():
+    files = TARGETS["kserve"](Deployment(name="a" * 64, version=1, image="a:1"))
+    _, service = yaml.safe_load_all(files["kserve.yaml"])
+    assert len(service["metadata"]["name"] + "-predictor-00001") <= 63
+    assert service["spec"]["predictor"]["model"]["args"] == ["--name=" + "a" * 64]
+    assert f"inferenceservice/{service['metadata']['name']}\n" in files["README.md"]
+
+
 class Runtime(ThreadingHTTPServer):
     """Lambda's runtime API on the loopback: hands out events, and takes replies."""
 
