@@ -288,7 +288,9 @@ def stage(pages: Path) -> Modules:
             text = json.dumps(staged(path, modules), ensure_ascii=False)
             write(pages, path.relative_to(ROOT).as_posix(), text)
     for path in (*NBS.rglob("*.svg"), *NBS.rglob("*.png")):
-        shutil.copyfile(path, pages / path.relative_to(ROOT))
+        to = pages / path.relative_to(ROOT)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, to)
     for name, promise in promises().items():
         write(pages, f"nbs/{name}/index.md", part_page(NBS / name, promise))
     for name, text in reference.pages(modules, cell_link).items():
