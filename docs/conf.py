@@ -26,6 +26,7 @@ toc_object_entries = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "iris_serve"
+html_context = {"default_mode": "auto"}
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False

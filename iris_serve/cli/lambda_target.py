@@ -61,7 +61,8 @@ HERE = Path(__file__).resolve().parent
 PACKAGE, NOT_NEEDED = HERE / "package", {not_needed!r}
 machine, python = [*sys.argv[1:], *["x86_64", "{python}"][len(sys.argv) - 1 :]]
 tags = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
-fits = ["--only-binary=:all:", "--python-version", python, "--no-deps", "-r", "requirements.txt"]
+fits = ["--no-compile", "--no-deps", "-r", "requirements.txt"]
+fits += ["--only-binary=:all:", "--python-version", python]
 fits += [f"--platform={{tag}}_{{machine}}" for tag in tags]
 pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(PACKAGE), *fits]
 if not importlib.util.find_spec("pip"):

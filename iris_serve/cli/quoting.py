@@ -29,7 +29,7 @@ NO_KEYS = {"y", "n", "yes", "no", "true", "false", "on", "off", "null"}  # to so
 
 
 def yaml_key(key: str) -> str:
-    """`key` as YAML writes it: bare if nobody could take it for something else."""
+    """`key` as YAML writes it: bare where it can be nothing but a text."""
     bare = BARE_KEY.fullmatch(key) and key.lower() not in NO_KEYS
     return key if bare else yaml_text(key)
 
