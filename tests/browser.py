@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,23 +48,21 @@ class Visit:
     errors: list[str] = field(default_factory=list)
 
 
-def inside(url: str, origin: str) -> bool:
-    """True if `url` belongs to the service at `origin`, or is made by the page itself."""
-    return url == origin or url.startswith((f"{origin}/", "data:", f"blob:{origin}/"))
+def outside(origin: str) -> re.Pattern[str]:
+    """The addresses that neither belong to the service at `origin` nor are made by the page."""
+    own = re.escape(origin)
+    return re.compile(f"^(?!{own}$|{own}/|data:|blob:{own}/)")
 
 
 def watch(visit: Visit, origin: str) -> None:
     """Record what happens on the page, and block every request that does not go to `origin`."""
 
-    def decide(route: Route) -> None:
-        if inside(route.request.url, origin):
-            route.continue_()
-        else:
-            visit.blocked.append(route.request.url)
-            route.abort()
+    def block(route: Route) -> None:
+        visit.blocked.append(route.request.url)
+        route.abort()
 
     page = visit.page
-    page.context.route("**", decide)
+    page.context.route(outside(origin), block)
     page.context.route_web_socket("**", lambda socket: visit.blocked.append(socket.url))
     page.on("request", lambda request: visit.requests.append(f"{request.method} {request.url}"))
     page.on("requestfailed", lambda request: visit.failed.append(f"{request.url}: no answer"))
