@@ -6,7 +6,7 @@
 __all__ = ['PAGE_POLICY', 'BROWSER_HEADERS', 'ASSETS', 'ASSET_KINDS', 'PAGE_TROUBLES', 'prefers_html', 'send_cached',
            'asset_files', 'compressed_asset', 'send_asset_file', 'templates', 'render', 'text_of', 'form_fields',
            'cell_value', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context', 'way_to_root',
-           'html_of', 'dress', 'make_browser']
+           'html_of', 'turn_into', 'html_or_error', 'dress', 'make_browser']
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
 import gzip
@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 from jinja2 import Environment, FileSystemLoader
 from werkzeug.datastructures import MIMEAccept
 
@@ -29,16 +29,19 @@ from ..registry.records import PickleError
 from ..registry.registry import NoModelError
 
 # %% ../../nbs/6_service/21_browser.ipynb #1c2fa024
+from .access import check_rate
 from .errors import UnknownPathError, UntrustedError
 from .explain import page_document
 from .predict import PredictRequest, answer_request
-from .request import policy_of
+from .request import error_response, policy_of
 from .versions import Versions, find_version, latest_versions
 
 # %% ../../nbs/6_service/21_browser.ipynb #b0888716
 def prefers_html(accept: MIMEAccept) -> bool:
     """Would the client that sent this `Accept` header rather have HTML than JSON?"""
-    return accept["text/html"] > accept["application/json"]
+    of_java = accept["image/gif"] == 1 > accept["application/xhtml+xml"]
+    data = max(accept["application/json"], accept["application/problem+json"])
+    return accept["text/html"] > data and not of_java
 
 # %% ../../nbs/6_service/21_browser.ipynb #418f5193
 PAGE_POLICY = (
@@ -201,7 +204,10 @@ def way_to_root(path: str) -> str:
 
 # %% ../../nbs/6_service/21_browser.ipynb #7b774e86
 def html_of(versions: Versions, response: Response) -> str | None:
-    """The HTML that dresses the JSON of `response`; None for a reply that stays as it is."""
+    """The HTML that dresses the JSON of `response`; None for a reply that stays as it is.
+
+    Raises `RateError` if the page is asked too often, and whatever a model raises.
+    """
     base, document = way_to_root(request.path), response.get_json(silent=True)
     if not isinstance(document, dict):
         return None
@@ -214,12 +220,30 @@ def html_of(versions: Versions, response: Response) -> str | None:
             "error.html", **(problem | document | {"status": response.status_code}), base=base
         )
     if request.endpoint == "status":
-        keys = bool(policy_of(current_app).keys)
-        context = page_context(versions, document, request.args.to_dict(), keys)
+        policy, asked = policy_of(current_app), request.args.to_dict()
+        if asked and not policy.keys:
+            check_rate(policy, "/", "")
+        context = page_context(versions, document, asked, bool(policy.keys))
         return render("page.html", **context, base=base)
     if request.endpoint and request.endpoint.startswith("lineage."):
         return render("document.html", title=request.path, document=document, base=base)
     return None
+
+# %% ../../nbs/6_service/21_browser.ipynb #a604b048
+def turn_into(response: Response, refused: Response) -> None:
+    """Let `response` say what `refused` says, under its own number."""
+    response.status_code = refused.status_code
+    response.headers.update(refused.headers)
+    response.set_data(refused.get_data())
+
+
+def html_or_error(versions: Versions, response: Response) -> str | None:
+    """As `html_of`; if that raises, the error is what `response` says, and its page is the HTML."""
+    try:
+        return html_of(versions, response)
+    except Exception as error:
+        turn_into(response, error_response(error, g.get("model")))
+        return html_of(versions, response)
 
 # %% ../../nbs/6_service/21_browser.ipynb #37450226
 def dress(versions: Versions, response: Response) -> Response:
@@ -227,7 +251,7 @@ def dress(versions: Versions, response: Response) -> Response:
     if request.method not in ("GET", "HEAD") or not response.is_json:
         return response
     response.vary.add("Accept")
-    if prefers_html(request.accept_mimetypes) and (html := html_of(versions, response)):
+    if prefers_html(request.accept_mimetypes) and (html := html_or_error(versions, response)):
         response.set_data(html)
         response.headers["Content-Type"] = "text/html; charset=utf-8"
         kept = response.headers.get("Cache-Control", "no-cache")

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+from unittest.mock import patch
 
 import joblib
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from iris_serve.cli.settings import Settings
 from iris_serve.data.table import iris
 from iris_serve.forest.trees import exact_cuts
+from iris_serve.model.load import UnanswerableError
 from iris_serve.registry.registry import Registry
 from iris_serve.service.keys import make_key
 from iris_serve.training.import_model import add
@@ -153,7 +155,10 @@ def test_with_keys_only_the_form_is_public(trained):
 @pytest.mark.parametrize("path", ["/", "/models", "/models/iris", ONE, "/nowhere", "/models/rose"])
 def test_only_a_browser_gets_a_page(client, path):
     plain = client.get(path)
-    for accept in ("*/*", "application/json", "application/json, text/html;q=0.9", "text/*;q=0"):
+    java = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+    problem = "application/problem+json, text/html;q=0.9"
+    plainly = ("*/*", "application/json", "application/json, text/html;q=0.9", "text/*;q=0")
+    for accept in (*plainly, java, problem):
         told = client.get(path, headers={"Accept": accept})
         assert (told.data, told.content_type) == (plain.data, plain.content_type)
     page = client.get(path, headers=BROWSER)
@@ -216,3 +221,30 @@ def test_a_mistake_in_a_row_of_paths_gets_the_sentence_of_predict(client):
         asked = [client.post(f"{place}", data=body) for place in (f"{ONE}/paths", f"{ONE}/predict")]
         assert asked[0].status_code == asked[1].status_code == 400
         assert asked[0].json["detail"] == asked[1].json["detail"]
+
+
+def test_a_question_in_the_address_is_counted_as_any_other(trained, tmp_path):
+    client = app_of(trained, rate=2, shared=str(tmp_path)).test_client()
+    told = [client.get("/?f2=1.4", headers=BROWSER) for _ in range(3)]
+    assert [each.status_code for each in told] == [200, 200, 429]
+    assert ("setosa" in told[0].text, "setosa" in told[2].text) == (True, False)
+    assert int(told[2].headers["Retry-After"]) > 0
+    assert (told[2].mimetype, "may ask 2 times a minute" in told[2].text) == ("text/html", True)
+    assert client.get("/", headers=BROWSER).status_code == 200
+    assert client.get("/?f2=1.4").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UnanswerableError("it has no answer to this"), 400, "it has no answer to this"),
+        (ValueError("in /home/somewhere"), 500, "internal"),
+    ],
+)
+def test_a_model_that_cannot_answer_a_link_says_so_on_a_page(client, error, status, said):
+    with patch("iris_serve.service.browser.answer_request", side_effect=error):
+        page = client.get("/?f2=1.4", headers=BROWSER)
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert said in page.text.lower()
+    assert "somewhere" not in page.text
+    assert page.headers["X-Request-Id"]
