@@ -6,7 +6,7 @@
 __all__ = ['PAGE_POLICY', 'BROWSER_HEADERS', 'ASSETS', 'ASSET_KINDS', 'PAGE_TROUBLES', 'prefers_html', 'send_cached',
            'asset_files', 'compressed_asset', 'send_asset_file', 'templates', 'render', 'text_of', 'form_fields',
            'cell_value', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context', 'way_to_root',
-           'html_of', 'dress', 'make_browser']
+           'error_page', 'html_of', 'dress', 'make_browser']
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
 import gzip
@@ -53,7 +53,7 @@ BROWSER_HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-
+# %% ../../nbs/6_service/21_browser.ipynb #34d5aafa
 def send_cached(
     body: bytes | str, kind: str, headers: Mapping[str, str] = BROWSER_HEADERS
 ) -> Response:
@@ -74,7 +74,7 @@ def asset_files() -> dict[str, bytes]:
     found = sorted(ASSETS.iterdir())
     return {file.name: file.read_bytes() for file in found if file.suffix in ASSET_KINDS}
 
-
+# %% ../../nbs/6_service/21_browser.ipynb #67b8e8f6
 @lru_cache
 def compressed_asset(file: str) -> bytes:
     """The asset called `file`, as gzip makes it smaller."""
@@ -114,7 +114,7 @@ def text_of(value: Value | None) -> str:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
-
+# %% ../../nbs/6_service/21_browser.ipynb #9ffb8841
 def form_fields(contract: Contract, asked: Mapping[str, str]) -> list[dict[str, Any]]:
     """The fields of the form, with the values that were `asked`, else those of the example."""
     pairs = zip(contract.features, contract.example, strict=True)
@@ -145,9 +145,6 @@ def answer_form(predictor: Predictor, fields: list[dict[str, Any]]) -> dict[str,
     return answer
 
 # %% ../../nbs/6_service/21_browser.ipynb #d6303c1b
-PAGE_TROUBLES = (RowError, NoModelError, UntrustedError, PickleError)
-
-
 def answer_context(predictor: Predictor, asked: Mapping[str, str]) -> dict[str, Any]:
     """The form of `predictor` with the values `asked`, and the answer or the problem, if any."""
     fields = form_fields(predictor.contract, asked)
@@ -165,6 +162,9 @@ def listed(versions: Versions, most: int = 50) -> list[dict[str, Any]]:
     now = versions.live.pin().version
     numbers = reversed(latest_versions(versions, most))
     return [{"version": str(v), "current": v == now} for v in numbers]
+
+# %% ../../nbs/6_service/21_browser.ipynb #cbe61d6a
+PAGE_TROUBLES = (RowError, NoModelError, UntrustedError, PickleError)
 
 
 def shown_predictor(versions: Versions, named: str | None) -> tuple[Predictor, str | None]:
@@ -200,19 +200,20 @@ def way_to_root(path: str) -> str:
     return "../" * (path.count("/") - 1) or "./"
 
 # %% ../../nbs/6_service/21_browser.ipynb #7b774e86
+def error_page(response: Response, document: dict[str, Any], base: str) -> str:
+    """The page of the error in `response`, whose JSON is `document`."""
+    title = response.status.partition(" ")[2].title()
+    problem = {"title": title, "detail": document.get("error")} | document
+    return render("error.html", **(problem | {"status": response.status_code}), base=base)
+
+# %% ../../nbs/6_service/21_browser.ipynb #1def2222
 def html_of(versions: Versions, response: Response) -> str | None:
     """The HTML that dresses the JSON of `response`; None for a reply that stays as it is."""
     base, document = way_to_root(request.path), response.get_json(silent=True)
     if not isinstance(document, dict):
         return None
     if response.status_code >= 400:
-        problem = {
-            "title": response.status.partition(" ")[2].title(),
-            "detail": document.get("error"),
-        }
-        return render(
-            "error.html", **(problem | document | {"status": response.status_code}), base=base
-        )
+        return error_page(response, document, base)
     if request.endpoint == "status":
         keys = bool(policy_of(current_app).keys)
         context = page_context(versions, document, request.args.to_dict(), keys)
@@ -234,7 +235,7 @@ def dress(versions: Versions, response: Response) -> Response:
         response.headers.update({**BROWSER_HEADERS, "Cache-Control": kept})
     return response
 
-
+# %% ../../nbs/6_service/21_browser.ipynb #cacadc62
 def make_browser(versions: Versions) -> Blueprint:
     """The files of the page, and what dresses the replies of an application for a browser."""
     browser = Blueprint("browser", __name__)
