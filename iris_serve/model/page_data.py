@@ -64,7 +64,7 @@ class Residuals(Struct, frozen=True, forbid_unknown_fields=True):
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #8d6157c8
 class PageData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a page may show of the rows that a model was trained and tested on.
 
@@ -251,7 +251,7 @@ def central_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[
     row: NDArray[np.float64] = X[middle_row(X[:, there], [features[i] for i in there])]
     return row
 
-
+# %% ../../nbs/3_model/11_page_data.ipynb #c8324a06
 def make_presets(table: Table, real: bool) -> tuple[Preset, ...]:
     """A preset for each group of rows of `table`: a `real` one of them, or a made-up one."""
     from iris_serve.data.tables import example_values
