@@ -63,7 +63,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def make_readable(folder: Path) -> None:
-    """Let everybody read what is in `folder`, and the owner alone change it."""
+    """Let all users read what is in `folder`, and the owner alone change it."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 

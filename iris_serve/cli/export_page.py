@@ -33,7 +33,7 @@ def check_frozen(card: "Card", version: int) -> None:
         why = "only a frozen forest can answer in a browser"
         raise ArtifactError(f"version {version} is served {how_served(card)}; {why}")
 
-
+# %% ../../nbs/9_cli/25_export_page.ipynb #3d441241
 def exported_file(registry: "Registry", version: int) -> tuple[bytes, "PageData | None"]:
     """The page of `version` in one file, and the page data in it, if it has some.
 

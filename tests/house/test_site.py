@@ -87,7 +87,7 @@ def test_each_how_to_is_two_clicks_away():
     names = {path.stem for path in HOW_TO} - {"index"}
     assert names == {
         *("own-table", "own-model", "own-notebook"),
-        *("nginx", "keys", "monitoring", "deploy", "upgrade"),
+        *("page", "nginx", "keys", "monitoring", "deploy", "upgrade"),
     }
     assert {name for name in names if f":link: {name}\n" not in doors} == set()
 
@@ -105,8 +105,8 @@ def test_a_how_to_has_its_sections_and_names_only_commands_and_options_that_exis
     if path.stem != "index":
         for part in ("**Goal:**", "```sh\n", "## What can go wrong", "## Read on"):
             assert part in text, part
-    asked = set(re.findall(r"^ *(?:`?)iris-serve ([a-z]\w*)", text, re.M))
-    asked |= set(re.findall(r"`iris-serve ([a-z]\w*)", text))
+    asked = set(re.findall(r"^ *(?:`?)iris-serve ([a-z][\w-]*)", text, re.M))
+    asked |= set(re.findall(r"`iris-serve ([a-z][\w-]*)", text))
     assert asked <= set(main.commands)
     variables = set(re.findall(r"\bIRIS_SERVE_([A-Z_]+)", text))
     assert {name.lower() for name in variables} <= set(Settings.__struct_fields__)
