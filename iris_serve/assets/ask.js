@@ -43,7 +43,7 @@ function numberControl(page, state, i) {
 }
 
 function countOf(feature, at) {
-	return feature.counts ? feature.counts[at] ?? "<5" : null;
+	return feature.counts?.[at] ?? null;
 }
 
 /** Radio buttons with the share of the training rows behind each, or a list of many values. */
@@ -65,7 +65,7 @@ function categoryControl(feature, state, i) {
 function booleanControl(feature, state, i) {
 	const box = h("input", { id: `f${i}`, type: "checkbox", role: "switch", onchange: () => state.put(i, box.checked) });
 	const says = h("span", { "aria-hidden": true }), count = value => `${valueText(feature, value)}: ${countOf(feature, Number(value))}`;
-	const rows = feature.counts && h("small.soft", `${count(false)} rows · ${count(true)}`);
+	const rows = !feature.counts?.includes(null) && feature.counts && h("small.soft", `${count(false)} rows · ${count(true)}`);
 	return {
 		node: h("div.switchline", h("span.switch", box, h("i", { "aria-hidden": true })), says, rows),
 		labelled: true,

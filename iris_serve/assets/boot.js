@@ -21,6 +21,7 @@ function keyedLinks(key) {
 	for (const link of document.querySelectorAll("a[data-keyed]")) link.addEventListener("click", async event => {
 		event.preventDefault();
 		const response = await reach(link.getAttribute("href"), key, { headers: { Accept: link.dataset.keyed } });
+		if (!response.ok) return alert((await response.json()).detail);
 		const kept = h("a", { href: URL.createObjectURL(await response.blob()), download: link.getAttribute("download") || link.dataset.name || "" });
 		kept.click();
 		setTimeout(() => URL.revokeObjectURL(kept.href), 10_000);
@@ -53,7 +54,7 @@ function askForKey() {
 			byId("title").textContent = page.name;
 			await begin(page, key);
 		} catch (error) {
-			sessionStorage.removeItem(KEPT);
+			if (error.status === 401) sessionStorage.removeItem(KEPT);
 			problem.textContent = error.message;
 		}
 	}

@@ -80,7 +80,6 @@ function reach01(feature, flip) {
 
 export function buildFlip(node, page, state) {
 	const first = h("p.lead", { id: "flip-first" }), list = h("ol.flips"), none = h("p.soft");
-	fill(node, first, list, none);
 	const names = indices => indices.flatMap((i, k) => [k ? ", " : "", h("bdi", page.features[i].name)]);
 	const outcome = (result, flip) => page.task === "classes"
 		? [classDot(flip.answer), h("bdi", page.labels[flip.answer] ?? "?"), flip.probabilities ? ` ${percent(flip.probabilities[flip.answer])}` : ""]
@@ -90,9 +89,11 @@ export function buildFlip(node, page, state) {
 		return [h("bdi.what", feature.name), " ", h("span.move", h("bdi", valueText(feature, flip.from)), " → ", h("strong", h("bdi", valueText(feature, flip.value)))), feature.unit ? ` ${feature.unit}` : ""];
 	};
 	return function show(result) {
+		if (result.problem) return fill(node, result.problem);
+		fill(node, first, list, none);
 		const found = result.flips.filter(Boolean).sort((a, b) => reach01(page.features[a.i], a) - reach01(page.features[b.i], b));
 		const missing = result.flips.map((flip, i) => flip ? null : i).filter(i => i !== null);
-		if (!found.length) fill(first, "No change of a single feature changes this answer.");
+		if (!found.length) fill(first, "No other value of a single feature changes this answer.");
 		else fill(first, result.exact ? "The" : "About the", page.task === "classes" ? " smallest change that changes the answer: " : " nearest change that moves the number: ", change(found[0]), ".");
 		fill(list, found.slice(0, 12).map(flip => h("li",
 			h("button", { class: "try", onclick: () => state.put(flip.i, flip.value) }, h("span", change(flip)), h("span.then", outcome(result, flip))))));

@@ -42,7 +42,7 @@ function flipping(model, state, node) {
 	let turn = 0;
 	const search = newest(0, async mine => {
 		node.setAttribute("aria-busy", "true");
-		const found = await findFlips(model, state.row, () => mine === turn);
+		const found = await findFlips(model, state.row, () => mine === turn).catch(error => ({ problem: error.message }));
 		if (mine !== turn) return;
 		node.setAttribute("aria-busy", "false");
 		show(found);

@@ -248,6 +248,7 @@ export function buildMap(node, model, state) {
 		const held = JSON.stringify([state.pair, state.row.map((v, i) => state.pair.includes(i) ? 0 : v)]);
 		if (held === key) return;
 		const found = await model.answers(next.rows).catch(error => { fill(note, h("span.problem", error.message)); throw error; });
+		words();
 		if (pair !== state.pair.join()) return;
 		const first = !colours;
 		key = held;

@@ -62,7 +62,7 @@ export function remoteModel(page, key = "") {
 		key,
 		async cuts() {
 			if (!links.cuts) return null;
-			known ??= getJson(links.cuts, key).then(found => found.features.map(f => f.cuts));
+			known ??= (await getJson(links.cuts, key)).features.map(f => f.cuts);
 			return known;
 		},
 		async ask(row) {

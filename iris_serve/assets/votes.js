@@ -21,11 +21,17 @@ function stripOf(numbers, low, high) {
 	return [svg("svg", { viewBox: "0 0 100 20" }, dots), h("div.ends", h("span", short(low)), h("span", short(high)))];
 }
 
+/** A `cut` in few digits that has `value` on its side. */
+function cutText(cut, value, left) {
+	const right = [6, 8, 10, 12].map(digits => Number(cut.toPrecision(digits))).find(n => (value <= n) === left);
+	return typeof value !== "number" ? short(cut, 6) : String(right ?? cut);
+}
+
 function stepNode(page, row, step, most) {
 	const feature = page.features.find(f => f.name === step.feature), i = page.features.indexOf(feature);
 	const value = step.missing ? "unknown" : valueText(feature, row[i]);
 	const listed = step.values && (step.values.length > 4 ? [...step.values.slice(0, 4), `${step.values.length - 4} more`] : step.values);
-	const test = feature.kind === "boolean" ? ["is ", valueText(feature, false)] : step.values ? ["is ", listed.join(" or ")] : ["≤ ", short(step.cut, 6)];
+	const test = feature.kind === "boolean" ? ["is ", valueText(feature, false)] : step.values ? ["is ", listed.join(" or ")] : ["≤ ", cutText(step.cut, row[i], step.left)];
 	return h("li", h("span.test", h("b", h("bdi", step.feature)), " ", test, "? "),
 		h("span", { class: step.left ? "yes" : "no" }, step.left ? "yes" : "no"), h("span.soft", " (", h("bdi", value), ")"),
 		step.rows !== null && h("span.rows", bar(step.rows / most), `${step.rows} rows`));
@@ -96,7 +102,7 @@ export function buildVotes(node, model, state, strip) {
 
 	const refresh = newest(200, async () => {
 		const { row } = state, tree = state.tree !== null && state.tree < page.trees ? state.tree : null;
-		const found = await model.paths(row, tree);
+		const found = await model.paths(row, tree).catch(error => { fill(summary, error.message); fill(path); });
 		if (!found) return;
 		showVotes(found);
 		showPath(found, row);

@@ -60,9 +60,14 @@ def exported_file(registry: "Registry", version: int) -> tuple[bytes, "PageData 
 
 # %% ../../nbs/9_cli/25_export_page.ipynb #bddcc16d
 def write_page(file: Path, data: bytes, force: bool = False) -> None:
-    """Write `data` into `file`; raises `FileExistsError` if it is there and not to be replaced."""
+    """Write `data` into `file`; raises `FileExistsError` if it is there and not to be replaced.
+
+    Raises `FileNotFoundError` if its directory is not there.
+    """
     if os.path.lexists(file) and not force:
         raise FileExistsError(f"{file} is there already; --force replaces it")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{file.parent} is no directory; make it first")
     with TemporaryDirectory(prefix=".", dir=file.parent) as beside:
         Path(beside, "page.html").write_bytes(data)
         os.replace(Path(beside, "page.html"), file)

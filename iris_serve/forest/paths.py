@@ -9,7 +9,6 @@ __all__ = ['leaves_of', 'leaf_contents', 'votes', 'Step', 'Path', 'check_tree', 
 from typing import NamedTuple
 
 from . import Forest, find_positions, to_matrix
-from .checks import node_samples
 from .leaves import sparse_mean
 from .trees import Floats, Indices, SparseValues
 
@@ -74,9 +73,17 @@ def check_tree(forest: Forest, tree: int) -> None:
 
 def rows_at(forest: Forest, nodes: list[int]) -> list[int | None]:
     """How many training rows stood at each of `nodes`; None if that isn't known."""
-    if forest.arrays.samples is None:
+    arrays, right, found = forest.arrays, forest.batch.plan.right, list[int | None]()
+    if arrays.samples is None:
         return [None] * len(nodes)
-    found: list[int | None] = node_samples(forest.arrays, forest.batch.plan)[nodes].tolist()
+    for first in nodes:
+        last = first
+        while arrays.nodes[last] >= 0:
+            last = int(right[last])
+        while arrays.nodes[first] >= 0:
+            first += 1
+        leaves = slice(right[first], right[last] + 1)  # of a leaf, `right` holds the number
+        found.append(int(arrays.samples[leaves].sum()))
     return found
 
 # %% ../../nbs/2_forest/08_paths.ipynb #4ce1831e

@@ -76,10 +76,10 @@ def open_no_follow(path: str, flags: int) -> int:
 MAX_FILE_BYTES = 1 << 30  # bytes
 
 
-def read_artifact_file(path: Path, name: str) -> bytes:
-    """The bytes of the file `name` in the artifact `path`.
+def read_artifact_file(path: Path, name: str, most: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of the file `name` in the artifact `path`, at most `most` of them.
 
-    Raises `ArtifactError` if there is none, or if it is a link, a pipe or a device.
+    Raises `ArtifactError` if there is none, or if it is a link, a pipe or a device, or larger.
     """
     place = os.path.join(path, name)
     try:
@@ -89,8 +89,8 @@ def read_artifact_file(path: Path, name: str) -> bytes:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
-            if found.st_size > MAX_FILE_BYTES:
-                raise OSError(errno.EFBIG, f"it is larger than {MAX_FILE_BYTES} bytes")
+            if found.st_size > most:
+                raise OSError(errno.EFBIG, f"it is larger than {most} bytes")
             return file.read(found.st_size)  # asking for more takes the memory before it reads
     except OSError as error:
         raise ArtifactError(f"{path} has no readable {name}: {error.strerror}") from None

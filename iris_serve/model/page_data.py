@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PAGE_DATA_FILE', 'MAX_PAGE_BYTES', 'MAX_PAGE_ROWS', 'MAX_PRESETS', 'Row', 'MIN_BIN_ROWS', 'MAX_BINS', 'Bins',
            'FeatureData', 'Preset', 'Residuals', 'PageData', 'enough', 'merge_bins', 'bin_edges', 'make_bins',
-           'describe_feature', 'one_hot_sizes', 'is_one_to_one', 'follow_part', 'follow_steps', 'follow_columns',
-           'column_shares', 'row_groups', 'usual_row', 'central_row', 'make_presets', 'shown_rows', 'make_residuals',
-           'encode_page_data', 'with_less', 'make_page_data', 'page_data_error', 'decode_page_data', 'read_page_data']
+           'hide_small', 'describe_feature', 'one_hot_sizes', 'is_one_to_one', 'follow_part', 'follow_steps',
+           'follow_columns', 'column_shares', 'row_groups', 'usual_row', 'central_row', 'make_presets', 'shown_places',
+           'shown_rows', 'rounded_range', 'make_residuals', 'encode_page_data', 'with_less', 'make_page_data',
+           'page_data_error', 'decode_page_data', 'read_page_data']
 
 # %% ../../nbs/3_model/11_page_data.ipynb #059d9642
 from collections.abc import Iterator, Sequence
-from math import sqrt
+from math import ceil, floor, log10, sqrt
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,18 +126,32 @@ def make_bins(values: NDArray[np.float64], low: float, high: float) -> Bins | No
     edges = bin_edges(values, low, high)
     return merge_bins(edges, np.histogram(values, edges)[0].tolist())
 
+# %% ../../nbs/3_model/11_page_data.ipynb #a38202c1
+def hide_small(counts: Sequence[int], gaps: int) -> tuple[tuple[int | None, ...], int | None]:
+    """`counts` and `gaps` without those that are too small, and without what would tell them."""
+    shown = [n if n >= MIN_BIN_ROWS else None for n in counts]
+    if any(0 < n < MIN_BIN_ROWS for n in [*counts, gaps]):
+        large = [n for n in shown if n is not None]
+        if large:
+            shown[shown.index(min(large))] = None
+    return tuple(shown), enough(gaps)
+
 # %% ../../nbs/3_model/11_page_data.ipynb #db92c01b
 def describe_feature(
     codes: NDArray[np.float64], feature: Feature, importance: float | None
 ) -> FeatureData:
     """What the training rows hold of `feature`, whose column is `codes`, shape (rows,)."""
-    present = codes[~np.isnan(codes)]
-    found = FeatureData(feature.name, gaps=enough(len(codes) - len(present)), importance=importance)
+    present, edges = codes[~np.isnan(codes)], None
+    gaps, found = len(codes) - len(present), FeatureData(feature.name, importance=importance)
     if feature.kind == "number":
         bins = make_bins(present, feature.low, feature.high)
-        return changed(found, edges=bins[0], counts=bins[1]) if bins else found
-    counted = np.bincount(present.astype(np.int64), minlength=len(feature.values)).tolist()
-    return changed(found, counts=tuple(n if n >= MIN_BIN_ROWS else None for n in counted))
+        if bins is None:
+            return changed(found, gaps=enough(gaps))
+        edges, counted = bins
+    else:
+        counted = tuple(np.bincount(present.astype(np.int64), minlength=len(feature.values)))
+    counts, shown_gaps = hide_small(list(map(int, counted)), gaps)
+    return changed(found, edges=edges, counts=counts, gaps=shown_gaps)
 
 # %% ../../nbs/3_model/11_page_data.ipynb #dc3ab891
 def one_hot_sizes(encoder: Any) -> list[int]:
@@ -251,35 +266,51 @@ def central_row(X: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[
     row: NDArray[np.float64] = X[middle_row(X[:, there], [features[i] for i in there])]
     return row
 
-# %% ../../nbs/3_model/11_page_data.ipynb #c8324a06
-def make_presets(table: Table, real: bool) -> tuple[Preset, ...]:
-    """A preset for each group of rows of `table`: a `real` one of them, or a made-up one."""
+
+def make_presets(table: Table, shown: NDArray[np.intp]) -> tuple[Preset, ...]:
+    """A preset for each group of rows of `table`: one that is `shown`, or else a made-up one."""
     from iris_serve.data.tables import example_values
 
     features, found = table.contract.features, []
     for title, rows in row_groups(table):
         if len(rows) >= MIN_BIN_ROWS:
-            X = table.X[rows]
-            row = central_row(X, features) if real else usual_row(X, features)
+            real = rows[np.isin(rows, shown)]
+            row = (
+                central_row(table.X[real], features)
+                if len(real)
+                else usual_row(table.X[rows], features)
+            )
             found.append(Preset(title, example_values(row, features)))
     return tuple(found)
 
 # %% ../../nbs/3_model/11_page_data.ipynb #d8dbc64a
-def shown_rows(table: Table, most: int) -> tuple[tuple[Row, ...], tuple[Value, ...]]:
-    """At most so many rows of `table`, as a client sends them, and their answers."""
+def shown_places(table: Table, most: int) -> NDArray[np.intp]:
+    """The numbers of at most so many rows of `table`, evenly spread."""
+    count = min(most, len(table))
+    return np.linspace(0, len(table) - 1, count).round().astype(np.intp)
+
+
+def shown_rows(table: Table, places: NDArray[np.intp]) -> tuple[tuple[Row, ...], tuple[Value, ...]]:
+    """The rows of `table` at these `places`, as a client sends them, and their answers."""
     from iris_serve.data.tables import example_values
 
-    count = min(most, len(table))
-    places = np.linspace(0, len(table) - 1, count).round().astype(np.intp)
     rows = tuple(example_values(row, table.contract.features) for row in table.X[places])
     return rows, tuple(table.y[places].tolist())
+
+# %% ../../nbs/3_model/11_page_data.ipynb #2e7685e8
+def rounded_range(low: float, high: float) -> tuple[float, float]:
+    """A range around that from `low` to `high`, with ends of about two digits."""
+    unit = 10.0 ** (floor(log10(high - low)) - 1) if low < high else 0.0
+    if not unit:
+        return low, high
+    return min(low, floor(low / unit) * unit), max(high, ceil(high / unit) * unit)
 
 # %% ../../nbs/3_model/11_page_data.ipynb #03595e3b
 def make_residuals(estimator: Any, test: Table) -> Residuals | None:
     """How far off `estimator` answers the rows of `test`; None if they are too few."""
     answers = estimator.predict(input_for(estimator, test.X, test.contract))
     errors = np.asarray(answers, np.float64) - test.y.astype(np.float64)
-    bins = make_bins(errors, float(errors.min()), float(errors.max()))
+    bins = make_bins(errors, *rounded_range(float(errors.min()), float(errors.max())))
     return Residuals(*bins) if bins else None
 
 # %% ../../nbs/3_model/11_page_data.ipynb #545ae13a
@@ -308,11 +339,12 @@ def make_page_data(
     """
     shares, columns = column_shares(estimator), zip(train.X.T, train.contract.features, strict=True)
     known = shares if shares and len(shares) == train.X.shape[1] else [None] * train.X.shape[1]
-    rows, targets = shown_rows(train, min(page_rows, MAX_PAGE_ROWS))
+    places = shown_places(train, min(page_rows, MAX_PAGE_ROWS))
+    rows, targets = shown_rows(train, places)
     numbers = isinstance(scores, NumberScores)
     data = PageData(
         features=tuple(describe_feature(*c, s) for c, s in zip(columns, known, strict=True)),
-        presets=make_presets(train, real=bool(rows)),
+        presets=make_presets(train, places),
         rows=rows,
         targets=targets,
         confusion=None if isinstance(scores, NumberScores) else scores.confusion,
@@ -363,7 +395,7 @@ def read_page_data(path: Path, card: Card) -> PageData | None:
     """
     if PAGE_DATA_FILE not in card.files:
         return None
-    data = read_artifact_file(path, PAGE_DATA_FILE)
+    data = read_artifact_file(path, PAGE_DATA_FILE, MAX_PAGE_BYTES)
     if sha256(data) != card.files[PAGE_DATA_FILE]:
         raise ArtifactError(f"{path / PAGE_DATA_FILE} is not the file that its card describes")
     return decode_page_data(data, card.contract)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAGE_POLICY', 'BROWSER_HEADERS', 'ASSETS', 'ASSET_KINDS', 'PAGE_TROUBLES', 'is_java', 'prefers_html', 'send_cached',
-           'asset_files', 'compressed_asset', 'send_asset_file', 'templates', 'render', 'text_of', 'form_fields',
-           'cell_value', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context', 'way_to_root',
-           'error_page', 'html_of', 'turn_into', 'html_or_error', 'dress', 'make_browser']
+           'asset_files', 'compressed_asset', 'send_asset_file', 'templates', 'render', 'text_of', 'listed_text',
+           'form_fields', 'cell_value', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context',
+           'way_to_root', 'error_page', 'html_of', 'turn_into', 'html_or_error', 'dress', 'make_browser']
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
 import gzip
@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader
 from werkzeug.datastructures import MIMEAccept
 
 from ..data.contract import Contract, Feature, Value
-from ..data.kinds import parse_cell
+from ..data.kinds import decode_value, find_code, parse_cell
 from ..data.rows import RowError, check_row
 from ..model.load import Predictor
 from ..registry.records import PickleError
@@ -122,6 +122,12 @@ def text_of(value: Value | None) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 # %% ../../nbs/6_service/21_browser.ipynb #9ffb8841
+def listed_text(text: str, feature: Feature) -> str:
+    """`text` as the form lists the value that it means; `text` itself if it lists none."""
+    code = None if feature.kind == "number" else find_code(text, feature)
+    return text if code is None else text_of(decode_value(code, feature))
+
+
 def form_fields(contract: Contract, asked: Mapping[str, str]) -> list[dict[str, Any]]:
     """The fields of the form, with the values that were `asked`, else those of the example."""
     pairs = zip(contract.features, contract.example, strict=True)
@@ -131,7 +137,7 @@ def form_fields(contract: Contract, asked: Mapping[str, str]) -> list[dict[str, 
             "id": f"f{i}",
             "missing": f.missing,
             "values": [text_of(value) for value in f.values],
-            "value": asked.get(f"f{i}", text_of(example)),
+            "value": listed_text(asked.get(f"f{i}", text_of(example)), f),
         }
         for i, (f, example) in enumerate(pairs)
     ]

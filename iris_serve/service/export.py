@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMPORT', 'EXPORT', 'MAX_EXPORT_BYTES', 'START', 'FILE', 'EXPORT_HEADERS', 'module_order', 'join_modules',
-           'base64_text', 'leaf_texts', 'coding', 'check_size', 'forest_document', 'page_code', 'policy_for',
-           'fill_page', 'export_page', 'exported_version', 'make_export']
+           'base64_text', 'leaf_texts', 'coding', 'check_size', 'forest_document', 'page_code', 'middle_value',
+           'first_row', 'policy_for', 'fill_page', 'export_page', 'exported_version', 'make_export']
 
 # %% ../../nbs/6_service/22_export.ipynb #34102598
 import base64
@@ -18,14 +18,14 @@ import numpy as np
 from flask import Blueprint, Response
 from numpy.typing import NDArray
 
-from ..data.contract import Contract, Feature
+from ..data.contract import Contract, Feature, Value
 from ..forest import Forest
 from ..forest.trees import Arrays, SparseValues
 from ..model.card import Card
 from ..model.load import Predictor
 from ..model.page_data import PageData
 from ..registry.records import Run
-from .browser import asset_files, form_fields, templates
+from .browser import asset_files, form_fields, templates, text_of
 from .errors import NoForestError
 from .explain import describe_page, recorded_page_data, required_forest
 from .lineage import trusted_card
@@ -126,6 +126,22 @@ def page_code() -> tuple[str, str]:
     script = join_modules(files, ["main.js", "forest.js"]) + START
     return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.I), files["page.css"]
 
+# %% ../../nbs/6_service/22_export.ipynb #eb8b66a8
+def middle_value(feature: Feature) -> Value:
+    """A value of `feature` that tells no more than the contract."""
+    if feature.kind == "number":
+        return (feature.low + feature.high) / 2
+    return feature.values[0] if feature.values else False
+
+
+def first_row(contract: Contract, known: PageData | None) -> list[Value | None]:
+    """The row that an exported page begins with: a made-up one unless rows are `known`."""
+    if known and known.rows:
+        return list(contract.example)
+    if known and known.presets:
+        return list(known.presets[len(known.presets) // 2].row)
+    return list(map(middle_value, contract.features))
+
 # %% ../../nbs/6_service/22_export.ipynb #57519c5e
 def policy_for(script: str, style: str) -> str:
     """The Content-Security-Policy of a file that holds no more than this `script` and `style`."""
@@ -141,7 +157,9 @@ def fill_page(page: dict[str, Any], forest: dict[str, Any], contract: Contract) 
     values = {
         "page": page,
         "forest": forest,
-        "form": form_fields(contract, {}),
+        "form": form_fields(
+            contract, {f"f{i}": text_of(value) for i, value in enumerate(page["example"])}
+        ),
         "script": script,
         "style": style,
         "policy": policy_for(script, style),
@@ -159,7 +177,7 @@ def export_page(
     """
     forest = forest_document(required_forest(predictor), card.contract)
     page = describe_page(card, run, predictor, known, current)
-    page["links"] = dict.fromkeys(page["links"])
+    page |= {"links": dict.fromkeys(page["links"]), "example": first_row(card.contract, known)}
     return fill_page(page, forest, card.contract)
 
 # %% ../../nbs/6_service/22_export.ipynb #262359e1

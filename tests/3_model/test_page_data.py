@@ -10,13 +10,16 @@ from iris_serve.data.rows import check_row
 from iris_serve.data.split import split
 from iris_serve.data.table import iris
 from iris_serve.model.atomic import ArtifactError
+from iris_serve.model.estimator import input_for
 from iris_serve.model.page_data import (
     MAX_BINS,
     MAX_PAGE_BYTES,
     PageData,
     decode_page_data,
+    describe_feature,
     encode_page_data,
     make_page_data,
+    make_residuals,
 )
 from iris_serve.model.scores import score
 from iris_serve.model.train import Params, fit, make_estimator
@@ -47,16 +50,19 @@ def test_page_data_suit_their_contract_and_hide_small_counts(seed, task):
             feature.importance == 0 for feature in page.features
         )
         for feature, codes in zip(page.features, train.X.T, strict=True):
-            check_feature(feature, codes[~np.isnan(codes)])
+            check_feature(feature, codes[~np.isnan(codes)], page.train_rows)
 
 
-def check_feature(found, present):
+def check_feature(found, present, total):
     counts = [count for count in found.counts or () if count is not None]
     assert min(counts, default=5) >= 5
+    if found.counts and any(counts):
+        kept_back = total - sum(counts) - (found.gaps or 0)
+        assert kept_back == 0 or kept_back > 5, "a small count can be worked out"
     if found.edges:
         assert found.edges == tuple(sorted(found.edges))
         assert len(found.counts) == len(found.edges) - 1 <= MAX_BINS
-        assert sum(counts) == len(present)
+        assert sum(counts) == len(present) or None in found.counts
 
 
 def test_page_data_of_a_wide_table_are_bounded_and_lose_their_rows_first():
@@ -87,3 +93,35 @@ def test_page_data_of_another_form_are_refused(wrong):
     assert decode_page_data(json.dumps(given).encode(), iris().contract) == PageData(**given)
     with pytest.raises(ArtifactError, match=r"page\.json"):
         decode_page_data(json.dumps(given | wrong).encode(), iris().contract)
+
+
+def test_no_more_rows_are_shown_than_asked_for():
+    for asked in (0, 1, 2, 40):
+        _, page = page_of(iris(), asked)
+        rows = set(page.rows)
+        assert len(rows) <= asked
+        real = {tuple(row) for row in iris().X.tolist()}
+        for preset in page.presets:
+            assert preset.row in rows or preset.row not in real or asked == 0
+
+
+@pytest.mark.parametrize("gaps", [1, 4])
+def test_a_few_gaps_cannot_be_counted_from_the_rest(gaps):
+    table = random_table(np.random.default_rng(1), Wish("classes", 3, 200, missing=0))
+    for codes, feature in zip(table.X.T, table.contract.features, strict=True):
+        holey = codes.copy()
+        holey[:gaps] = np.nan
+        found = describe_feature(holey, feature, None)
+        assert found.gaps is None
+        assert None in found.counts
+
+
+def test_the_largest_error_of_a_held_out_row_is_not_told():
+    table = random_table(np.random.default_rng(2), Wish("number", 3, 200, missing=0))
+    train, test = split(table)
+    estimator = fit(make_estimator(Params(n_estimators=2), table.contract), train)
+    found = make_residuals(estimator, test)
+    errors = estimator.predict(input_for(estimator, test.X, test.contract)) - test.y
+    assert found.edges[0] <= errors.min() <= errors.max() <= found.edges[-1]
+    assert not {errors.min(), errors.max()} & set(found.edges)
+    assert sum(found.counts) == len(test)

@@ -248,3 +248,10 @@ def test_a_model_that_cannot_answer_a_link_says_so_on_a_page(client, error, stat
     assert said in page.text.lower()
     assert "somewhere" not in page.text
     assert page.headers["X-Request-Id"]
+
+
+def test_the_form_chooses_the_value_that_a_link_means(mixed):
+    client = app_of(mixed, "mixed").test_client()
+    for said, chosen in (("true", "yes"), ("YES", "yes"), ("no", "no")):
+        page = client.get(f"/?f0=1&f1=A&f2={said}&f3=0.5", headers=BROWSER).text
+        assert re.findall(r'<option value="(\w+)" selected', page)[-1] == chosen

@@ -483,6 +483,49 @@ def test_the_page_asks_for_a_key_where_keys_are_on(origins, browser):
         assert visit.errors == visit.blocked == []
 
 
+@pytest.mark.parametrize("part", ["cuts", "paths", "infer"])
+def test_what_is_refused_for_a_moment_is_said_and_asked_again(origins, browser, part):
+    with visiting(origins("iris"), browser, viewport=DESKTOP) as visit:
+        page, refused = visit.page, []
+        told = {"status": 429, "json": {"detail": "ask again in 2 s", "error": "ask again in 2 s"}}
+
+        def refuse(route):
+            if len(refused) < 3:
+                refused.append(route.request.url)
+                return route.fulfill(**told)
+            return route.continue_()
+
+        page.route(re.compile(f"/{part}"), refuse)
+        page.goto(origins("iris"))
+        places = {"cuts": "#flip-body", "paths": "#votes", "infer": "#map"}
+        expect(page.locator(places[part])).to_contain_text("ask again in 2 s")
+        for step in range(6):
+            box_of(page, "sepal_width").fill(f"{2.9 + step / 10:.1f}")
+            page.wait_for_timeout(400)
+        expect(page.locator("#flip-body")).to_contain_text("→")
+        expect(page.locator("#votes .lead")).to_contain_text("trees say")
+        expect(page.locator("#map")).not_to_contain_text("ask again")
+
+
+def test_a_cut_is_shown_on_the_side_of_the_value_that_was_asked(opened, models):
+    page, forest = (
+        opened("iris", "?f0=5.55&f1=2.65&f2=5.05&f3=1.45").page,
+        predictor(models, "iris"),
+    )
+    cuts = forest.forest.arrays.cuts.tolist()
+    near = [5.55, 2.65, 5.05, 1.45]
+    assert any(cut < x < cut + 1e-6 for cut in cuts for x in near), "no cut is just below"
+    seen = 0
+    for tree in range(20):
+        page.locator(f".vote[data-tree='{tree}']").click()
+        expect(page.locator(".path h3")).to_have_text(f"Tree {tree + 1}")
+        for line in page.locator(".steps li:not(.leaf)").all_inner_texts():
+            cut, said, value = re.search(r"≤ (\S+)\?\s*(yes|no)\s*\(([^)]+)\)", line).groups()
+            assert (float(value) <= float(cut)) == (said == "yes"), line
+            seen += abs(float(value) - float(cut)) < 1e-6
+    assert seen
+
+
 # The parts of the page, one by one
 
 

@@ -1,5 +1,6 @@
 """The command export-page writes what it says, and nothing over what is there."""
 
+import json
 import re
 
 import joblib
@@ -9,7 +10,10 @@ from sklearn.linear_model import LogisticRegression
 
 from iris_serve.__main__ import main
 from iris_serve.data.table import iris
-from iris_serve.registry.registry import Registry
+from iris_serve.model.page_data import read_page_data
+from iris_serve.registry.records import read_records
+from iris_serve.registry.registry import Registry, open_predictor
+from iris_serve.service.export import export_page
 from iris_serve.training.import_model import add
 from iris_serve.training.retrain import Parameters, train
 
@@ -72,4 +76,18 @@ def test_what_is_too_large_for_a_page_is_told(models, tmp_path, monkeypatch):
 def test_no_version_no_directory_and_no_model_are_told(models, tmp_path):
     assert export(models, tmp_path / "a.html", "--version", "9").exit_code == 1
     assert export(tmp_path / "nowhere", tmp_path / "a.html").exit_code == 1
-    assert export(models, tmp_path / "missing" / "a.html").exit_code == 1
+    lost = export(models, tmp_path / "missing" / "a.html")
+    assert (lost.exit_code, "missing is no directory" in lost.output) == (1, True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_without_training_rows_does_not_begin_with_one(models, tmp_path, known):
+    run = train(models, Parameters(n_estimators=5, page_rows=0, promote="never"))
+    predictor = open_predictor(Registry(models), run.version)
+    path = Registry(models).path(run.version)
+    run, card, _ = read_records(path, ())
+    data = read_page_data(path, card) if known else None
+    html = export_page(card, run, predictor, data).decode()
+    page = json.loads(re.search(r'id="page-data">(.*?)</script>', html)[1])
+    assert page["example"] != list(card.contract.example)
+    assert [float(v) for v in re.findall(r' value="([\d.]+)"', html)] == page["example"]
