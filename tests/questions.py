@@ -197,6 +197,7 @@ READING = [
         "/models/iris/aliases/current",
         ONE,
     ),
+    *(f"{ONE}/page", f"{ONE}/cuts", f"{ONE}/export", "/assets/page.css"),
     *(f"{ONE}/notebook", "/v1/models", "/v1/models/iris", "/v1/models/iris/versions/1"),
     *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/iris"),
     *("/v2/models/iris/ready", "/v2/models/iris/versions/1", "/v2/models/iris/versions/1/ready"),
@@ -206,6 +207,7 @@ CONTROL = [
     post("/v2/repository/models/iris/load", {}),
     post("/v2/repository/models/iris/unload", {}),
     post("/v1/models/iris:explain", {"instances": MANY}),
+    post(f"{ONE}/paths?tree=7", {"features": ROW}),
 ]
 ALL = [*ASKING.values(), *CONTROL, *(Question("GET", path) for path in READING)]
 
