@@ -154,12 +154,11 @@ def policy_for(script: str, style: str) -> str:
 def fill_page(page: dict[str, Any], forest: dict[str, Any], contract: Contract) -> bytes:
     """The exported file for the document `page` and the document `forest`."""
     script, style = page_code()
+    first = {f"f{i}": text_of(value) for i, value in enumerate(page["example"])}
     values = {
         "page": page,
         "forest": forest,
-        "form": form_fields(
-            contract, {f"f{i}": text_of(value) for i, value in enumerate(page["example"])}
-        ),
+        "form": form_fields(contract, first),
         "script": script,
         "style": style,
         "policy": policy_for(script, style),
