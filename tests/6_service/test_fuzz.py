@@ -48,7 +48,13 @@ INSIDE = [
     *(b"Traceback", b'File "', b"site-packages", b".py:", b"0x7f", b"<class"),
     *(str(path).encode() for path in (ROOT, sys.prefix, tempfile.gettempdir(), Path.home())),
 ]
-PAGES = ("/metrics", "/docs", f"{ONE}/notebook")  # what answers with something else than JSON
+PAGES = (
+    "/metrics",
+    "/docs",
+    f"{ONE}/notebook",
+    f"{ONE}/export",
+    "/assets/page.css",
+)  # what answers with something else than JSON
 
 
 def documented(question, answer):
