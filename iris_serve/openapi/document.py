@@ -10,6 +10,7 @@ __all__ = ['BODY_PARAMETERS', 'PAGE_PARAMETERS', 'MAX_DESCRIBED', 'SECURITY_SCHE
 # %% ../../nbs/8_openapi/01_document.ipynb #4242dc0d
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ..data.contract import Contract, row_size
 from ..data.rows import in_feature_order
@@ -102,10 +103,11 @@ PAGE_PARAMETERS: list[Schema] = [
 
 # %% ../../nbs/8_openapi/01_document.ipynb #71311492
 def add_answer(response: Schema, predictor: Predictor) -> None:
-    """Add to a `response` as an example what `predictor` answers to the contract's example."""
+    """Add to a `response` as an example what `predictor` answers to the contract's, if it can."""
     contract = predictor.contract
-    answers = predictor.predict([in_feature_order(contract.example, contract)])
-    response["content"]["application/json"]["example"] = {"prediction": answers[0]}
+    with suppress(Exception):  # foreign code may raise anything, and the rest is worth telling
+        answers = predictor.predict([in_feature_order(contract.example, contract)])
+        response["content"]["application/json"]["example"] = {"prediction": answers[0]}
 
 # %% ../../nbs/8_openapi/01_document.ipynb #e4c9ec62
 def operation_object(route: str, tag: str, predictor: Predictor, policy: Policy) -> Schema:
