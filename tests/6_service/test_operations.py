@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -309,6 +310,13 @@ def test_both_formats_and_every_scrape_agree(models):
         assert good
 
 
+def with_all_of(port, requests):
+    """The numbers, as soon as both workers have told theirs of so many `requests`; else None."""
+    page = scrape(port)
+    told = sum(n for (name, _), n in page.items() if name == "requests_total")
+    return page if told >= requests else None
+
+
 def test_series_and_files_are_bounded_whatever_is_asked(models, tmp_path):
     shared, dice = tmp_path / "shared", random.Random(0)  # noqa: S311
     with Service(models, "--workers", "2", IRIS_SERVE_SHARED=str(shared)) as service:
@@ -316,7 +324,7 @@ def test_series_and_files_are_bounded_whatever_is_asked(models, tmp_path):
         until_workers(service, 2, 2)
         with Client(service.port) as client:
             known = [client.get(path) for path in READ]
-            before = len(scrape(service.port))
+            before = len(until(partial(with_all_of, service.port, len(READ))))
             for turn in range(300):
                 name = f"{dice.getrandbits(64):x}"
                 path = [f"/{name}", f"/models/{name}", f"/v2/models/iris/versions/{name}/ready"]
