@@ -34,6 +34,8 @@ from iris_serve.openapi.schemas import (
     model_schemas,
     row_schema,
 )
+
+# %% ../../nbs/8_openapi/01_document.ipynb #dbbff2b4
 from .types import BODY_TYPES, Schema, components, reference
 from ..protocols.framing import JSON_LENGTH_HEADER
 from ..registry.registry import NAME_PATTERN
