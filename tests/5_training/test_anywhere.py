@@ -111,7 +111,10 @@ def as_nobody():
     return words
 
 
-@pytest.mark.parametrize("home", [None, "/nobody/has/this", pytest.param("/", marks=SLOW)])
+OTHER_HOMES = [pytest.param(home, marks=SLOW) for home in ("/", "/nobody/has/this")]
+
+
+@pytest.mark.parametrize("home", [None, *OTHER_HOMES])
 def test_a_user_without_name_and_home_retrains(short, tmp_path, home):
     tmp_path.chmod(0o777)  # the directories above are open to nobody else
     notebook, _ = retrained(short, python=(*as_nobody(), sys.executable), HOME=home)

@@ -40,7 +40,10 @@ def here(tmp_path, monkeypatch):
     ("cells", "name", "given", "found"),
     [
         (IRIS, "iris", ("C", "0.5"), {"C": 0.5}),
-        (PENGUINS, "penguins", ("C", "0.5"), {"logisticregression__C": 0.5}),
+        pytest.param(
+            *(PENGUINS, "penguins", ("C", "0.5"), {"logisticregression__C": 0.5}),
+            marks=pytest.mark.slow,  # a mixed table like the last one, and classes like the first
+        ),
         (AMES, "ames", ("alpha", "10"), {"ridge__alpha": 10}),
     ],
     ids=["iris", "penguins", "ames"],

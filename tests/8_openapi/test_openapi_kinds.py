@@ -256,7 +256,7 @@ def test_the_pattern_of_ndjson_admits_rows_of_all_kinds(apps):
 
 
 @pytest.mark.parametrize("count", [10, FULL])
-@pytest.mark.parametrize("name", ["booleans", "number"])
+@pytest.mark.parametrize("name", ["booleans", pytest.param("number", marks=pytest.mark.slow)])
 def test_schemathesis_finds_nothing_in_mixed_models(apps, name, count):
     app, spec = apps[name]
     operations = sum(map(len, spec["paths"].values()))
