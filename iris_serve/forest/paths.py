@@ -114,9 +114,8 @@ def walk(forest: Forest, row: list[float], tree: int) -> Path:
     arrays, leaf = forest.arrays, leaves_of(forest, row)[[tree]]
     way = nodes_on_way(forest, row, tree)
     counts, steps = rows_at(forest, way), []
-    for node, rows in zip(way[:-1], counts, strict=False):
+    for node, child, rows in zip(way, way[1:], counts, strict=False):
         place = arrays.nodes[node]
         feature, cut = int(arrays.features[place]), float(arrays.cuts[place])
-        left = goes_left(forest, node, row[feature])
-        steps.append(Step(feature, cut, left, row[feature] != row[feature], rows))
+        steps.append(Step(feature, cut, child == node + 1, row[feature] != row[feature], rows))
     return Path(steps, leaf_contents(forest, leaf)[0].tolist(), counts[-1])

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAGE_POLICY', 'BROWSER_HEADERS', 'ASSETS', 'ASSET_KINDS', 'PAGE_TROUBLES', 'is_java', 'prefers_html', 'send_cached',
            'asset_files', 'compressed_asset', 'send_asset_file', 'templates', 'render', 'text_of', 'listed_text',
-           'form_fields', 'cell_value', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context',
-           'way_to_root', 'error_page', 'html_of', 'turn_into', 'html_or_error', 'dress', 'make_browser']
+           'form_fields', 'answer_form', 'answer_context', 'listed', 'shown_predictor', 'page_context', 'way_to_root',
+           'error_page', 'html_of', 'turn_into', 'html_or_error', 'dress', 'make_browser']
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
 import gzip
@@ -143,16 +143,11 @@ def form_fields(contract: Contract, asked: Mapping[str, str]) -> list[dict[str, 
     ]
 
 # %% ../../nbs/6_service/21_browser.ipynb #05233597
-def cell_value(text: str, feature: Feature, contract: Contract) -> Value | None:
-    """What the `text` of a field means, as JSON would have it."""
-    return parse_cell(text, feature, contract.marks)
-
-
 def answer_form(predictor: Predictor, fields: list[dict[str, Any]]) -> dict[str, Any]:
     """The detailed answer of `predictor` to the filled-in `fields`; raises `RowError`."""
     contract = predictor.contract
     pairs = zip(fields, contract.features, strict=True)
-    row = [cell_value(field["value"], feature, contract) for field, feature in pairs]
+    row = [parse_cell(field["value"], feature, contract.marks) for field, feature in pairs]
     asked = PredictRequest([check_row(row, contract)], detail=True, given=[row])
     answer: dict[str, Any] = json.loads(answer_request(asked, predictor).body)
     return answer

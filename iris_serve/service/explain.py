@@ -6,11 +6,10 @@
 __all__ = ['frozen_forest', 'required_forest', 'cuts_by_feature', 'cuts_document', 'read_tree', 'values_left', 'step_document',
            'path_document', 'paths_document', 'one_row', 'paths_reply', 'score_documents', 'feature_document',
            'training_document', 'page_links', 'contract_document', 'recorded_page_data', 'known_rows', 'served_facts',
-           'describe_page', 'page_document', 'paths_response', 'make_explain']
+           'describe_page', 'page_sources', 'page_document', 'paths_response', 'make_explain']
 
 # %% ../../nbs/6_service/20_explain.ipynb #1294e5fa
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
@@ -30,6 +29,7 @@ from ..registry.records import Run
 from .bodies import Limits, media_type
 from .errors import BodyError, NoForestError, QueryError, Reply, json_reply
 from .lineage import document_response, trusted_card
+from .pages import query_pairs
 from .predict import check_request, corrected_example, parse_body
 from .request import error_response, policy_of, read_body, to_response
 from .versions import Versions, find_version, untrusted_errors
@@ -72,10 +72,7 @@ def cuts_document(predictor: Predictor) -> dict[str, Any]:
 # %% ../../nbs/6_service/20_explain.ipynb #f0259377
 def read_tree(query: str) -> int | None:
     """The number of the tree that a query string asks for; None for none. Raises `QueryError`."""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=10)
-    except ValueError:
-        raise QueryError("the query string has too many parameters") from None
+    pairs = query_pairs(query)
     if not pairs:
         return None
     (name, value), more = pairs[0], pairs[1:]
@@ -241,12 +238,19 @@ def describe_page(
         "links": page_links(card, run, run.version, forest is not None),
     }
 
-
-def page_document(versions: Versions, version: int) -> dict[str, Any]:
-    """What `GET …/page` tells of `version`; raises as `Versions.get` and `trusted_card` do."""
+# %% ../../nbs/6_service/20_explain.ipynb #1add3f21
+def page_sources(
+    versions: Versions, version: int
+) -> tuple[Card, Run, Predictor, PageData | None, bool]:
+    """What `describe_page` needs of `version`; raises as `Versions.get` and `trusted_card` do."""
     card, run = trusted_card(versions.registry, version)
     predictor, known = versions.get(version), recorded_page_data(versions, version, card)
-    return describe_page(card, run, predictor, known, versions.live.pin().version == version)
+    return card, run, predictor, known, versions.live.pin().version == version
+
+
+def page_document(versions: Versions, version: int) -> dict[str, Any]:
+    """What `GET …/page` tells of `version`; raises as `page_sources` does."""
+    return describe_page(*page_sources(versions, version))
 
 # %% ../../nbs/6_service/20_explain.ipynb #9ec79225
 def paths_response(predictor: Predictor) -> Response:

@@ -27,8 +27,7 @@ from ..model.page_data import PageData
 from ..registry.records import Run
 from .browser import asset_files, form_fields, templates, text_of
 from .errors import NoForestError
-from .explain import describe_page, recorded_page_data, required_forest
-from .lineage import trusted_card
+from .explain import describe_page, page_sources, required_forest
 from .request import error_response
 from .versions import Versions, find_version
 
@@ -189,10 +188,8 @@ EXPORT_HEADERS = {
 
 
 def exported_version(versions: Versions, version: int) -> bytes:
-    """The exported page of `version`; raises as `page_document` does, and `NoForestError`."""
-    card, run = trusted_card(versions.registry, version)
-    predictor, known = versions.get(version), recorded_page_data(versions, version, card)
-    return export_page(card, run, predictor, known, versions.live.pin().version == version)
+    """The exported page of `version`; raises as `page_sources` does, and `NoForestError`."""
+    return export_page(*page_sources(versions, version))
 
 # %% ../../nbs/6_service/22_export.ipynb #31d70bc8
 def make_export(versions: Versions) -> Blueprint:
