@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,6 +12,7 @@ import joblib
 import numpy as np
 import pytest
 from bad_bodies import BAD, EXAMPLE, GOOD
+from cost import least_cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -364,18 +364,21 @@ def test_the_example_is_the_first_invalid_row_corrected(client):
     ],
 )
 def test_no_table_keeps_a_worker_busy(client, body):
-    began = time.process_time()
-    assert client.post("/predict", data=body, content_type="text/csv").status_code == 400
-    assert time.process_time() - began < 5  # a quadratic reading takes minutes
+    cost, answer = least_cost(
+        lambda: client.post("/predict", data=body, content_type="text/csv"), tries=1
+    )
+    assert cost < 5  # a quadratic reading takes minutes
+    assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/iris/versions/1/predict", "/invocations"])
 def test_a_first_line_of_a_million_cells_is_refused_without_a_look_at_each(trained, path):
     app = make_app(Settings(models=str(trained), access_log="off"))
     app.extensions["live"].stop()
-    client, began = app.test_client(), time.process_time()
-    answer = client.post(path, data=b"," * 1_000_000, content_type="text/csv")
-    assert time.process_time() - began < 0.4
+    client = app.test_client()
+    body = b"," * 1_000_000
+    cost, answer = least_cost(lambda: client.post(path, data=body, content_type="text/csv"))
+    assert cost < 0.4
     assert answer.status_code == 400
     assert "must hold 4 numbers" in answer.text
     assert "got 1000001" in answer.text

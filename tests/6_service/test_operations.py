@@ -310,11 +310,12 @@ def test_both_formats_and_every_scrape_agree(models):
         assert good
 
 
-def with_all_of(port, requests):
-    """The numbers, as soon as both workers have told theirs of so many `requests`; else None."""
+def with_all_of(port, routes):
+    """The numbers, as soon as the workers have told theirs of all `routes`; else None."""
     page = scrape(port)
-    told = sum(n for (name, _), n in page.items() if name == "requests_total")
-    return page if told >= requests else None
+    counted = {route for route, _ in labelled(page, "requests_total")}
+    timed = labelled(page, "request_duration_seconds_count").keys()
+    return page if counted & timed >= set(routes) else None
 
 
 def test_series_and_files_are_bounded_whatever_is_asked(models, tmp_path):
@@ -324,7 +325,7 @@ def test_series_and_files_are_bounded_whatever_is_asked(models, tmp_path):
         until_workers(service, 2, 2)
         with Client(service.port) as client:
             known = [client.get(path) for path in READ]
-            before = len(until(partial(with_all_of, service.port, len(READ))))
+            before = len(until(partial(with_all_of, service.port, READ.values())))
             for turn in range(300):
                 name = f"{dice.getrandbits(64):x}"
                 path = [f"/{name}", f"/models/{name}", f"/v2/models/iris/versions/{name}/ready"]

@@ -6,10 +6,10 @@ import json
 import os
 import pickle
 import signal
-import time
 
 import joblib
 import pytest
+from cost import least_cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from services import Service, free_port
@@ -230,9 +230,8 @@ def test_columns_of_single_numbers_must_be_lists(client, path):
 def test_no_body_of_a_megabyte_costs_much(client, question):
     body = json.dumps(question, separators=(",", ":"))
     assert len(body) <= 1 << 20
-    started = time.process_time()
-    answer = client.post("/invocations", data=body)
-    assert time.process_time() - started < 1
+    cost, answer = least_cost(lambda: client.post("/invocations", data=body))
+    assert cost < 1
     assert answer.status_code in (200, 400, 413)
 
 
