@@ -28,7 +28,16 @@ function keyedLinks(key) {
 	});
 }
 
+/** The page that the service made is shown first; building more of it comes afterwards. */
+function painted() {
+	return new Promise(done => {
+		requestAnimationFrame(() => setTimeout(done));
+		setTimeout(done, 200);  // a page in a hidden tab is never painted
+	});
+}
+
 async function begin(page, key, given) {
+	await painted();
 	const history = getJson(page.links.versions, key);
 	const versions = given ?? (({ versions, aliases }) => versions.map(({ version }) => ({ version, current: version === aliases.current?.version })))(await history);
 	for (const [id, path] of [["to-version", page.links.version], ["to-notebook", page.links.notebook], ["export", page.links.export]]) {

@@ -188,9 +188,9 @@ def create_app(
     live = predictor if isinstance(predictor, Live) else Fixed(predictor)
     add_hot_path(app, HotPath("/predict", "/predict", hot_predict))
     add_routes(app, live, observer)
-    for blueprint in blueprints:
-        app.register_blueprint(blueprint)
     install_hooks(app, live, policy, observer)
+    for blueprint in blueprints:  # what they do to a reply is done before it's counted
+        app.register_blueprint(blueprint)
     app.wsgi_app = few_at_once(app.wsgi_app, policy.calm.work)  # type: ignore[assignment,method-assign]
     if fast_lane:
         app.wsgi_app = FastLane(app, live, policy, observer)  # type: ignore[method-assign]

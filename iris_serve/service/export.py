@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMPORT', 'EXPORT', 'MAX_EXPORT_BYTES', 'START', 'FILE', 'EXPORT_HEADERS', 'module_order', 'join_modules',
-           'base64_text', 'leaf_texts', 'coding', 'check_size', 'forest_document', 'page_code', 'middle_value',
+           'base64_text', 'leaf_texts', 'coding', 'check_size', 'forest_document', 'page_script', 'middle_value',
            'first_row', 'policy_for', 'fill_page', 'export_page', 'exported_version', 'make_export']
 
 # %% ../../nbs/6_service/22_export.ipynb #34102598
 import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,14 @@ from ..model.card import Card
 from ..model.load import Predictor
 from ..model.page_data import PageData
 from ..registry.records import Run
-from .browser import asset_files, form_fields, templates, text_of
+from iris_serve.service.browser import (
+    PAGE_STYLE,
+    asset_files,
+    form_fields,
+    policy_source,
+    templates,
+    text_of,
+)
 from .errors import NoForestError
 from .explain import describe_page, page_sources, required_forest
 from .request import error_response
@@ -108,10 +114,9 @@ start(localModel(read("page-data"), read("forest-data")), { local: true, version
 """
 FILE = """{% extends "page.html" %}
 {% block html_attributes %} data-local{% endblock %}
-{% block style %}
+{% block policy %}
 <meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<style>{{ style|safe }}</style>
-{%- endblock %}
+{% endblock %}
 {% block script %}
 <script type="application/json" id="forest-data">{{ forest|tojson }}</script>
 <script type="module">{{ script|safe }}</script>
@@ -119,11 +124,11 @@ FILE = """{% extends "page.html" %}
 """
 
 # %% ../../nbs/6_service/22_export.ipynb #b1854096
-def page_code() -> tuple[str, str]:
-    """The script and the style of an exported page."""
+def page_script() -> str:
+    """The script of an exported page."""
     files = {name: data.decode() for name, data in asset_files().items()}
     script = join_modules(files, ["main.js", "forest.js"]) + START
-    return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.I), files["page.css"]
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.I)
 
 # %% ../../nbs/6_service/22_export.ipynb #eb8b66a8
 def middle_value(feature: Feature) -> Value:
@@ -144,23 +149,21 @@ def first_row(contract: Contract, known: PageData | None) -> list[Value | None]:
 # %% ../../nbs/6_service/22_export.ipynb #57519c5e
 def policy_for(script: str, style: str) -> str:
     """The Content-Security-Policy of a file that holds no more than this `script` and `style`."""
-    digests = [hashlib.sha256(text.encode()).digest() for text in (script, style)]
-    allowed, looks = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    sources = f"script-src {allowed}; style-src {looks}; img-src data:"
-    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    sources = f"script-src {policy_source(script)}; style-src {policy_source(style)}"
+    return f"default-src 'none'; {sources}; img-src data:; base-uri 'none'; form-action 'none'"
 
 # %% ../../nbs/6_service/22_export.ipynb #b38d4240
 def fill_page(page: dict[str, Any], forest: dict[str, Any], contract: Contract) -> bytes:
     """The exported file for the document `page` and the document `forest`."""
-    script, style = page_code()
+    script = page_script()
     first = {f"f{i}": text_of(value) for i, value in enumerate(page["example"])}
     values = {
         "page": page,
         "forest": forest,
         "form": form_fields(contract, first),
         "script": script,
-        "style": style,
-        "policy": policy_for(script, style),
+        "style": PAGE_STYLE,
+        "policy": policy_for(script, PAGE_STYLE),
     }
     plain: dict[str, Any] = {"answer": None, "problem": None, "keys": False, "versions": []}
     return templates().from_string(FILE).render(**values, **plain, local=True).encode()

@@ -1,6 +1,7 @@
 """What a version knows is told exactly, to those who may know, and to browsers as pages."""
 
 import csv
+import gzip
 import json
 import random
 import re
@@ -165,7 +166,9 @@ def test_only_a_browser_gets_a_page(client, path):
     assert (page.status_code, page.mimetype) == (plain.status_code, "text/html")
     assert page.headers["X-Model-Version"] == plain.headers["X-Model-Version"]
     assert "script-src 'self';" in page.headers["Content-Security-Policy"]
-    assert {page.headers["Vary"], plain.headers["Vary"]} == {"Accept"}
+    assert (page.headers["Vary"], plain.headers["Vary"]) == ("Accept, Accept-Encoding", "Accept")
+    small = client.get(path, headers={**BROWSER, "Accept-Encoding": "gzip"})
+    assert gzip.decompress(small.data) == page.data
     assert not re.search(
         r"<script(?![^>]*\bsrc=)(?![^>]*application/json)| style=| on\w+=", page.text
     )
@@ -232,6 +235,9 @@ def test_a_question_in_the_address_is_counted_as_any_other(trained, tmp_path):
     assert (told[2].mimetype, "may ask 2 times a minute" in told[2].text) == ("text/html", True)
     assert client.get("/", headers=BROWSER).status_code == 200
     assert client.get("/?f2=1.4").status_code == 200
+    page = client.get("/metrics").text
+    counted = re.findall(r'requests_total{.*route="/",status="(\d+)".*} (\d+)', page)
+    assert sorted(counted) == [("200", "4"), ("429", "1")]
 
 
 @pytest.mark.parametrize(

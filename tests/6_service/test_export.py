@@ -29,14 +29,14 @@ from iris_serve.model.page_data import read_page_data
 from iris_serve.model.train import Params, fit, make_estimator
 from iris_serve.registry.records import read_run
 from iris_serve.registry.registry import Registry, open_predictor
-from iris_serve.service.browser import asset_files
+from iris_serve.service.browser import PAGE_STYLE, asset_files
 from iris_serve.service.explain import (
     contract_document,
     cuts_document,
     feature_document,
     paths_document,
 )
-from iris_serve.service.export import export_page, forest_document, page_code
+from iris_serve.service.export import export_page, forest_document, page_script
 from iris_serve.service.predict import PredictRequest, answer_request
 from iris_serve.training.retrain import Parameters, train
 
@@ -300,7 +300,7 @@ def exported(trained):
 def test_the_file_needs_nothing_else_and_knows_its_training_rows(exported):
     html = exported.decode()
     assert not re.search(r"(?:src|href)=(?!\"(?:data:|#))", html)
-    assert not re.search(r"^(?:import|export)\b", page_code()[0], re.M)
+    assert not re.search(r"^(?:import|export)\b", page_script(), re.M)
     page = json.loads(re.search(r'id="page-data">(.*?)</script>', html, re.S)[1])
     assert len(page["rows"]) == page["train_rows"]
     assert set(page["links"].values()) == {None}
@@ -309,10 +309,10 @@ def test_the_file_needs_nothing_else_and_knows_its_training_rows(exported):
 
 @needs_node
 def test_all_modules_together_are_one_valid_module(tmp_path):
-    (tmp_path / "all.mjs").write_text(page_code()[0])
+    (tmp_path / "all.mjs").write_text(page_script())
     subprocess.run([NODE, "--check", tmp_path / "all.mjs"], check=True)
-    assert not re.search(r"</script|<!--", page_code()[0], re.I)
-    assert "</style" not in page_code()[1].lower()
+    assert not re.search(r"</script|<!--", page_script(), re.I)
+    assert "</style" not in PAGE_STYLE.lower()
 
 
 EVIL = [
