@@ -89,8 +89,9 @@ def install() -> None:
         shutil.rmtree(VENV, ignore_errors=True)
         make(VENV, parts, newest=["setuptools", "wheel", "-e", f"{ROOT}[dev]"])
         return
+    locked: list[str | Path] = ["--no-deps", "--require-hashes", "-r", LOCK]
     editable: list[str | Path] = ["--no-deps", "--no-build-isolation", "-e", ROOT]
-    make(VENV, parts, development=["--require-hashes", "-r", LOCK], iris_serve=editable)
+    make(VENV, parts, development=locked, iris_serve=editable)
 
 
 def install_clients() -> None:
