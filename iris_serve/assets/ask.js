@@ -149,9 +149,10 @@ export function buildAnswer(node, page) {
 	}
 	function showNumber(detail) {
 		const unit = detail.unit || page.unit;
-		fill(name, h("span", short(detail.prediction)), unit && h("span.unit", unit));
+		const said = short(detail.prediction, 4, detail.spread);
+		fill(name, h("span", said), unit && h("span.unit", unit));
 		fill(lines, typeof detail.spread === "number" && h("p.soft", `± ${short(detail.spread, 3)} ${unit}`.trim(), " spread over the trees"));
-		say(`${short(detail.prediction)} ${unit}`);
+		say(`${said} ${unit}`);
 	}
 	return function show({ status, detail }) {
 		const good = status === 200 && detail;

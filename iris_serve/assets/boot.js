@@ -48,7 +48,7 @@ async function begin(page, key, given) {
 	const openVersion = async v => remoteModel(await getJson(`${page.links.versions}/versions/${encodeURIComponent(v)}/page`, key), key);
 	const state = start(remoteModel(page, key), { versions, history, openVersion, keyed: Boolean(key) });
 	const current = versions.find(v => v.current)?.version ?? (page.current ? page.version : null);
-	watchPromotions(state, current, () => getJson("readyz", ""));
+	watchPromotions(state, current, () => getJson("readyz", ""), openVersion);
 }
 
 function askForKey() {

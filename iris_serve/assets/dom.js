@@ -42,11 +42,19 @@ export function fill(node, ...children) {
 	node.replaceChildren(...children.flat(2).filter(isContent));
 }
 
-export function short(number, digits = 4) {
+/** `number` in few digits, but in whole units at least, and so that differences like `scale` show. */
+export function short(number, digits = 4, scale = 0) {
 	if (typeof number !== "number") return String(number ?? "unknown");
-	if (number !== 0 && (Math.abs(number) < 1e-4 || Math.abs(number) >= 1e9)) return String(Number(number.toPrecision(digits)));
-	return (Math.abs(number) >= 1000 && Number.isInteger(number) ? number : Number(number.toPrecision(digits)))
-		.toLocaleString("en-US", { maximumFractionDigits: 10, useGrouping: Math.abs(number) >= 1e4 });
+	const size = Math.abs(number), places = x => Math.floor(Math.log10(x)) || 0;
+	if (scale > 0 && size) digits = Math.max(digits, Math.min(17, places(size) - places(scale) + 3));
+	if (size && (size < 1e-4 || size >= 1e9)) return String(Number(number.toPrecision(digits)));
+	return Number(number.toPrecision(Math.max(digits, places(size || 1) + 1)))
+		.toLocaleString("en-US", { maximumFractionDigits: 10, useGrouping: size >= 1e4 });
+}
+
+/** Both ends of a range, such that they differ. */
+export function ends(low, high) {
+	return [low, high].map(end => short(end, 4, high - low));
 }
 
 /** A number with few letters, as on an axis. */

@@ -83,7 +83,7 @@ export function buildFlip(node, page, state) {
 	const names = indices => indices.flatMap((i, k) => [k ? ", " : "", h("bdi", page.features[i].name)]);
 	const outcome = (result, flip) => page.task === "classes"
 		? [classDot(flip.answer), h("bdi", page.labels[flip.answer] ?? "?"), flip.probabilities ? ` ${percent(flip.probabilities[flip.answer])}` : ""]
-		: [`${flip.answer > result.was ? "+" : "−"}${short(Math.abs(flip.answer - result.was), 3)}`, page.unit ? ` ${page.unit}` : "", ` → ${short(flip.answer)}`];
+		: [`${flip.answer > result.was ? "+" : "−"}${short(Math.abs(flip.answer - result.was), 3)}`, page.unit ? ` ${page.unit}` : "", ` → ${short(flip.answer, 4, Math.abs(flip.answer - result.was))}`];
 	const change = flip => {
 		const feature = page.features[flip.i];
 		return [h("bdi.what", feature.name), " ", h("span.move", h("bdi", valueText(feature, flip.from)), " → ", h("strong", h("bdi", valueText(feature, flip.value)))), feature.unit ? ` ${feature.unit}` : ""];
@@ -93,12 +93,12 @@ export function buildFlip(node, page, state) {
 		fill(node, first, list, none);
 		const found = result.flips.filter(Boolean).sort((a, b) => reach01(page.features[a.i], a) - reach01(page.features[b.i], b));
 		const missing = result.flips.map((flip, i) => flip ? null : i).filter(i => i !== null);
-		if (!found.length) fill(first, "No other value of a single feature changes this answer.");
+		if (!found.length) fill(first, result.exact ? "No" : "None of those tried, no", " other value of a single feature changes this answer.");
 		else fill(first, result.exact ? "The" : "About the", page.task === "classes" ? " smallest change that changes the answer: " : " nearest change that moves the number: ", change(found[0]), ".");
 		fill(list, found.slice(0, 12).map(flip => h("li",
 			h("button", { class: "try", onclick: () => state.put(flip.i, flip.value) }, h("span", change(flip)), h("span.then", outcome(result, flip))))));
 		const how = result.exact ? "Exact: each value is the shortest decimal just beyond a cut of the forest." : "Approximate: searched on a grid of values, because this model is not a frozen forest.";
-		const rest = found.length && missing.length ? ["No value of ", missing.length < 30 ? names(missing) : `${missing.length} other features`, " alone does. "] : [];
+		const rest = found.length && missing.length ? [result.exact ? "No value of " : "No value tried of ", missing.length < 30 ? names(missing) : `${missing.length} other features`, " alone does. "] : [];
 		fill(none, result.complete ? rest : "The search was cut short; farther values may do as well. ", how);
 	};
 }

@@ -12,10 +12,16 @@ import { buildVotes } from "./votes.js";
 const EVERY = 1000 / 60;
 
 function keepAddress(state, local) {
+	let changed = false;
 	const write = () => {
-		try { history.replaceState(null, "", (local ? "#" : "?") + state.link()); } catch { /* a file may not */ }
+		if (changed) try { history.replaceState(null, "", (local ? "#" : "?") + state.link()); } catch { /* a file may not */ }
 	};
-	state.listen(afterwards(350, write));
+	const soon = afterwards(350, write);
+	state.listen(changes => {
+		if ("flips" in changes) return;
+		changed = true;
+		soon();
+	});
 	addEventListener("pagehide", write);
 }
 
@@ -52,16 +58,23 @@ function flipping(model, state, node) {
 	return () => { turn++; state.flips = null; soon(); };
 }
 
-function chooseVersion(page, versions) {
+/** Go to another version, with the values of the features that it has, too. */
+async function goTo(version, state, openVersion) {
+	try {
+		location.search = state.link((await openVersion(version)).page);
+	} catch {
+		location.search = `v=${version}`;
+	}
+}
+
+function chooseVersion(page, state, { versions = [], openVersion }) {
 	const list = byId("version");
 	if (!list.options.length) list.append(...versions.map(v => h("option", { value: v.version }, v.version + (v.current ? ", in service" : ""))));
 	list.value = page.version;
 	list.parentNode.hidden = versions.length < 2;
 	list.addEventListener("change", () => {
-		const asked = new URLSearchParams(location.search);
-		asked.set("v", list.value);
-		if (asked.get("with") === list.value) asked.set("with", page.version);
-		location.search = asked.toString();
+		if (state.beside === list.value) state.beside = page.version;
+		goTo(list.value, state, openVersion);
 	});
 }
 
@@ -94,14 +107,14 @@ export function start(model, options = {}) {
 	if (reveal("versions", !local)) buildVersions(byId("versions-body"), model, state, options);
 	reveal("export", page.links.export && !local);
 	byId("share")?.append(copyButton("Link", () => { const there = new URL(location.href); there[local ? "hash" : "search"] = state.link(); return there.href; }, "Copy link"));
-	chooseVersion(page, options.versions ?? []);
+	chooseVersion(page, state, options);
 	keepAddress(state, local);
 	keepAsking(model, state, reply => { answered(reply); if (reply.request) requested(reply); }, () => { votes(); flips(); });
 	return state;
 }
 
 /** Say when another version comes into service while the page is open. */
-export function watchPromotions(state, current, look, every = 5000) {
+export function watchPromotions(state, current, look, openVersion, every = 5000) {
 	let told = current;
 	setInterval(async () => {
 		if (document.hidden) return;
@@ -110,7 +123,7 @@ export function watchPromotions(state, current, look, every = 5000) {
 			if (!version || version === told) return;
 			told = version;
 			const line = byId("promotion");
-			line.replaceChildren(`Version ${version} is now in service. `, h("a", { href: `./?${Object.assign(Object.create(state), { version }).link()}` }, `Open version ${version}`));
+			line.replaceChildren(`Version ${version} is now in service. `, h("a", { href: `./?v=${version}`, onclick: event => { event.preventDefault(); goTo(version, state, openVersion); } }, `Open version ${version}`));
 			line.hidden = false;
 			announce(`Version ${version} is now in service`);
 		} catch { /* asked again in a moment */ }

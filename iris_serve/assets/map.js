@@ -1,5 +1,5 @@
 /** The decision map: any two features, all others held, and the current row as a mark. */
-import { afterwards, announce, compact, fill, h, newest, percent, short, valueText } from "./dom.js";
+import { afterwards, announce, compact, ends, fill, h, newest, percent, short, valueText } from "./dom.js";
 import { classColour, classDot, css, ground, mix, numberColour, rgb, traceShape } from "./colour.js";
 import { scaleOf, stepped } from "./state.js";
 
@@ -138,13 +138,14 @@ function legendOf(page, node, answers) {
 	}
 	if (!answers) return;
 	const [low, high] = extent(answers.numbers), stops = Array.from({ length: 7 }, (_, i) => css(numberColour(i / 6)));
-	fill(node, h("span", short(low)), h("i.ramp", { "aria-hidden": true, look: { background: `linear-gradient(90deg, ${stops.join(",")})` } }),
-		h("span", short(high)), page.unit && h("span.soft", page.unit));
+	const [least, most] = ends(low, high);
+	fill(node, h("span", least), h("i.ramp", { "aria-hidden": true, look: { background: `linear-gradient(90deg, ${stops.join(",")})` } }),
+		h("span", most), page.unit && h("span.soft", page.unit));
 }
 
 function inWords(page, grid, answers) {
 	const of = `Decision map: ${grid.x.feature.name} across, ${grid.y.feature.name} up.`;
-	if (answers.numbers) return `${of} From ${extent(answers.numbers).map(n => short(n)).join(" to ")}.`;
+	if (answers.numbers) return `${of} From ${ends(...extent(answers.numbers)).join(" to ")}.`;
 	const counts = page.labels.map((label, i) => ({ label, share: answers.labels.filter(l => l === i).length / answers.labels.length }));
 	return `${of} ${counts.filter(c => c.share).sort((a, b) => b.share - a.share).map(c => `${c.label} ${percent(c.share)}`).join(", ")} of the cells.`;
 }

@@ -82,7 +82,6 @@ export class State {
 		const asked = new URLSearchParams(query), { features } = page;
 		this.page = page;
 		this.listeners = [];
-		this.version = asked.get("v");
 		const start = tidyRow(features, page.example);
 		this.row = features.map((f, i) => asked.has(`f${i}`) ? fromText(f, asked.get(`f${i}`), start[i]) : start[i]);
 		const pair = (asked.get("map") ?? "").split(",").map(Number);
@@ -106,11 +105,12 @@ export class State {
 		this.set({ row: this.row.map((old, at) => at === i ? value : old) });
 	}
 
-	link() {
-		const asked = new URLSearchParams();
-		this.row.forEach((value, i) => asked.set(`f${i}`, toText(value)));
-		if (this.version) asked.set("v", this.version);
-		if (this.pair.length === 2) asked.set("map", this.pair.join(","));
+	/** The query that shows this state, with the values that `page` has a feature of that name for. */
+	link(page = this.page) {
+		const asked = new URLSearchParams(), place = i => page.features.findIndex(f => f.name === this.page.features[i].name);
+		this.row.forEach((value, i) => { if (place(i) >= 0) asked.set(`f${place(i)}`, toText(value)); });
+		asked.set("v", page.version);
+		if (this.pair.length === 2) asked.set("map", this.pair.map(place).join(","));
 		if (this.tree !== null) asked.set("tree", this.tree);
 		if (this.beside) asked.set("with", this.beside);
 		return asked.toString().replaceAll("%2C", ",");

@@ -1,5 +1,5 @@
 /** Why to trust the model, or not: where it comes from, and how well it does. */
-import { bar, fill, h, percent, short, svg, table } from "./dom.js";
+import { bar, ends, fill, h, percent, short, svg, table } from "./dom.js";
 
 export const SCORE_NAMES = {
 	accuracy: "Accuracy", balanced_accuracy: "Balanced accuracy", log_loss: "Log loss", mae: "Mean absolute error",
@@ -57,13 +57,13 @@ function confusionNode(page) {
 
 function residualsNode(page) {
 	if (!page.residuals) return null;
-	const { edges, counts } = page.residuals, low = edges[0], range = edges.at(-1) - low || 1;
+	const { edges, counts } = page.residuals, low = edges[0], both = ends(low, edges.at(-1)), range = edges.at(-1) - low || 1;
 	const density = counts.map((n, i) => n / (edges[i + 1] - edges[i] || 1)), most = Math.max(...density) || 1;  // bins differ in width
 	const bars = density.map((n, i) => svg("rect", { x: (edges[i] - low) / range * 100, y: 40 - 38 * n / most, width: (edges[i + 1] - edges[i]) / range * 98, height: 38 * n / most }));
 	const zero = -low / range * 100;
 	return h("figure.residuals", h("figcaption", "Predicted minus true, on held-out rows"),
-		svg("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": `Residuals from ${short(low)} to ${short(edges.at(-1))}` }, bars, zero > 0 && zero < 100 && svg("line", { x1: zero, x2: zero, y1: 0, y2: 40 })),
-		h("div.ends", h("span", short(low)), h("span", short(edges.at(-1)))));
+		svg("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": `Residuals from ${both.join(" to ")}` }, bars, zero > 0 && zero < 100 && svg("line", { x1: zero, x2: zero, y1: 0, y2: 40 })),
+		h("div.ends", both.map(end => h("span", end))));
 }
 
 function importanceNode(page) {

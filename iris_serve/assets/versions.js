@@ -43,7 +43,7 @@ function compared(first, second) {
 }
 
 function flippedRows(page, rows, first, second, differ) {
-	const places = differ.flatMap((d, k) => d ? [k] : []).slice(0, 8), answer = (found, k) => found.numbers ? short(found.numbers[k]) : h("bdi", page.labels[found.labels[k]]);
+	const places = differ.flatMap((d, k) => d ? [k] : []).slice(0, 8), answer = (found, k) => found.numbers ? short(found.numbers[k], 6) : h("bdi", page.labels[found.labels[k]]);
 	if (!places.length) return null;
 	return table("Some of these rows", [...page.features.slice(0, 8).map(f => h("bdi", f.name)), "before", "after"],
 		places.map(k => [...rows[k].slice(0, 8).map(v => h("bdi", v === null ? "unknown" : String(v))), answer(first, k), answer(second, k)]));

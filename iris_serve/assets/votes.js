@@ -1,5 +1,5 @@
 /** How each tree votes, and the path that one of them takes. */
-import { bar, fill, h, newest, percent, short, svg, valueText } from "./dom.js";
+import { bar, ends, fill, h, newest, percent, short, svg, valueText } from "./dom.js";
 import { classDot, css, numberColour } from "./colour.js";
 
 const SHOWN = 100;
@@ -18,7 +18,7 @@ function stripOf(numbers, low, high) {
 	});
 	const rise = Math.min(1.6, 18 / Math.max(...heights.values()));
 	dots.forEach(dot => dot.setAttribute("cy", 19 - Number(dot.getAttribute("cy")) * rise));
-	return [svg("svg", { viewBox: "0 0 100 20" }, dots), h("div.ends", h("span", short(low)), h("span", short(high)))];
+	return [svg("svg", { viewBox: "0 0 100 20" }, dots), h("div.ends", ends(low, high).map(end => h("span", end)))];
 }
 
 /** A `cut` in few digits that has `value` on its side. */
@@ -43,7 +43,7 @@ function leafNode(page, leaf, most) {
 		const sure = page.labels.map((label, i) => ({ label, i, p: leaf.probabilities[label] ?? 0 })).filter(c => c.p > 0);
 		return h("li.leaf", sure.map(c => h("span.key", classDot(c.i), h("bdi", c.label), ` ${percent(c.p)}`)), rows);
 	}
-	return h("li.leaf", h("strong", short(leaf.number)), page.unit && ` ${page.unit}`, rows);
+	return h("li.leaf", h("strong", short(leaf.number, 6)), page.unit && ` ${page.unit}`, rows);
 }
 
 /** Build the votes into `node`; returns `refresh()`, to be called when the row has changed. */
@@ -66,7 +66,7 @@ export function buildVotes(node, model, state, strip) {
 		const button = buttons.get(tree), mark = button.firstChild, value = values[tree], classes = page.task === "classes";
 		mark.className = classes ? `dot shape${value % 4}` : "dot";
 		mark.style.background = classes ? `var(--class${value})` : css(numberColour((value - low) / (high - low || 1)));
-		button.title = button.ariaLabel = `Tree ${tree + 1}: ${classes ? page.labels[value] : short(value)}`;
+		button.title = button.ariaLabel = `Tree ${tree + 1}: ${classes ? page.labels[value] : short(value, 6)}`;
 	}
 
 	function mark() {
@@ -85,7 +85,7 @@ export function buildVotes(node, model, state, strip) {
 		if (had !== document.activeElement && dots.contains(had)) had.focus({ preventScroll: true });
 		if (page.task === "number") {
 			fill(strip, stripOf(shown, low, high));
-			fill(summary, `${found.trees} trees answer from ${short(low)} to ${short(high)}; their mean is the answer.`);
+			fill(summary, `${found.trees} trees answer from ${ends(low, high).join(" to ")}; their mean is the answer.`);
 		} else {
 			const counts = page.labels.map((label, i) => ({ label, i, n: values.filter(v => v === i).length })).filter(c => c.n).sort((a, b) => b.n - a.n);
 			fill(summary, `${found.trees} ${found.trees === 1 ? "tree says" : "trees say"} `, counts.slice(0, 5).map(c => h("span.key", classDot(c.i), h("bdi", c.label), h("b", `×\u2009${c.n}`))), counts.length > 5 ? ` and ${counts.length - 5} more classes` : "",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, current_app, g, request
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import DictLoader, Environment
 from werkzeug.datastructures import MIMEAccept
 
 from ..data.contract import Contract, Feature, Value
@@ -118,9 +118,10 @@ def send_asset_file(file: str) -> Response:
 # %% ../../nbs/6_service/21_browser.ipynb #b18b4db4
 @lru_cache
 def templates() -> Environment:
-    """What makes HTML of the templates among the assets."""
+    """What makes HTML of the templates among the assets, which are read once."""
+    read = {file.name: file.read_text("utf-8") for file in ASSETS.glob("*.html")}
     return Environment(
-        loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=DictLoader(read), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
 
 

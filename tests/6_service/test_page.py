@@ -88,6 +88,12 @@ def models(tmp_path_factory):
         rows_shown = {"hostile": 50, "pets": 40}.get(name, 0)
         chosen = {"target": heads[-1], "n_estimators": 15, "page_rows": rows_shown}
         train(folder, Parameters(name=name, data=data, **chosen))
+    for order, promoted in (([0, 3, 2, 4], "auto"), ([3, 2, 1, 4], "never")):
+        heads, rows = files["prices"][0], list(pet_rows(random.Random(1), True))  # noqa: S311
+        columns = [[each[i] for i in order] for each in [heads, *rows]]
+        data = write_rows(folder / "turned.csv", columns[0], columns[1:])
+        chosen = {"target": "price", "n_estimators": 5, "promote": promoted}
+        train(folder, Parameters(name="turned", data=data, **chosen))
     X, y = iris().X, iris().y
     joblib.dump(LogisticRegression(max_iter=500).fit(X, y), folder / "line.pkl")
     add(Registry(folder, "line"), folder / "line.pkl", iris())
@@ -241,6 +247,34 @@ def test_a_link_shows_the_same(opened):
         "data-tree", page.locator(".vote[aria-checked=true]").get_attribute("data-tree")
     )
     expect(again.locator("#versions-body")).to_contain_text("get another answer")
+
+
+def test_a_link_stays_with_its_version(opened):
+    page = opened("iris").page
+    box_of(page, "petal_width").fill("1.3")
+    assert query_of(page, f3="1.3")["v"] == "1"
+
+
+def test_another_version_is_asked_with_the_values_of_the_features_that_it_has(opened):
+    page = opened("turned").page
+    page.get_by_role("radio", name="b").check(force=True)
+    box_of(page, "age").fill("7")
+    box_of(page, "weight").fill("4.25")
+    assert query_of(page, f0="b", f1="7", f2="4.25")["v"] == "1"
+    page.locator("#version").select_option("2")
+    page.wait_for_url("**v=2**")
+    settled(page)
+    assert values(page)[:2] == [7, 4.25]
+    assert query_of(page)["f0"] == "7"
+    assert "f3" not in query_of(page)
+    page.locator("#version").select_option("1")
+    page.wait_for_url("**v=1**")
+    settled(page)
+    assert values(page)[1:] == [7, 4.25]
+
+
+def test_what_was_not_tried_is_not_promised(opened):
+    expect(opened("line").page.locator("#flip-body")).not_to_contain_text("No value of")
 
 
 def test_the_request_can_be_copied_and_works_as_it_is(opened):
@@ -628,9 +662,32 @@ def test_an_exported_page_works_from_a_file(opened, browser, tmp_path):
         assert (visit.errors, visit.blocked, visit.console) == ([], [], [])
 
 
-def test_what_the_page_loads_is_below_100_kilobytes():
+def test_what_the_browser_receives_when_it_opens_the_page_is_below_100_kilobytes(opened):
+    page = opened("iris").page
+    received = page.evaluate("""() => performance.getEntries()
+        .filter(entry => "encodedBodySize" in entry)
+        .map(entry => [entry.name, entry.encodedBodySize])""")
+    assert any(name.endswith("map.js") for name, _ in received)
+    assert sum(size for _, size in received) < 100_000
     loaded = [*ASSETS.glob("*.js"), ASSETS / "page.css", ASSETS / "page.html"]
-    assert sum(file.stat().st_size for file in loaded if file.name != "forest.js") < 100_000
+    assert sum(file.stat().st_size for file in loaded if file.name != "forest.js") < 105_000
+
+
+def test_numbers_are_shown_so_that_their_differences_can_be_seen(opened):
+    page = opened("iris").page
+    shown = page.evaluate("""async () => {
+        const { ends, short } = await import("./assets/dom.js");
+        return [
+            short(101071.2014, 4, 2.49), short(101071.2014), ends(101070.9, 101073.2).join(" "),
+            short(1e15 + 0.25, 4, 1), short(0.00012346), short(2.5e-7, 4, 1e-9), short(1234.5678),
+            short(0), short(-3.14159), short(71.2345, 4, 1.5), short(5, 4, 1e-9), short(1e9),
+        ];
+    }""")
+    assert shown == [
+        *("101,071.2", "101,071", "101,070.9 101,073.2"),
+        *("1000000000000000.2", "0.0001235", "2.5e-7", "1235"),
+        *("0", "-3.142", "71.23", "5", "1000000000"),
+    ]
 
 
 def test_modules_can_be_joined_and_names_are_unique():
