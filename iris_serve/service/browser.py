@@ -9,7 +9,6 @@ __all__ = ['PAGE_POLICY', 'BROWSER_HEADERS', 'ASSETS', 'ASSET_KINDS', 'PAGE_TROU
            'error_page', 'html_of', 'turn_into', 'html_or_error', 'dress', 'make_browser']
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
-import gzip
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -85,6 +84,8 @@ def asset_files() -> dict[str, bytes]:
 @lru_cache
 def compressed_asset(file: str) -> bytes:
     """The asset called `file`, as gzip makes it smaller."""
+    import gzip  # needed when a page is first opened
+
     return gzip.compress(asset_files()[file], mtime=0)
 
 
