@@ -8,7 +8,6 @@ __all__ = ['PUBLISHED_SITE', 'BUILDER', 'BUILT', 'clone_of', 'build_site', 'site
 # %% ../../nbs/9_cli/24_documentation.ipynb #5d0c0005
 import subprocess
 import sys
-import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,4 +66,6 @@ def docs(build: bool, only_print: bool) -> None:
     address = site_address(clone, find_spec("myst_nb") is not None, build)
     click.echo(address)
     if not only_print:
+        import webbrowser  # the other commands do without
+
         webbrowser.open(address)

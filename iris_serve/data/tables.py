@@ -20,18 +20,16 @@ from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 # %% ../../nbs/1_data/05_tables.ipynb #8fb6aef4
+from .choices import DEFAULTS, Choices, missing_marks
 from iris_serve.data.columns import (
-    DEFAULTS,
     NO_NAME,
     NUMBER,
-    Choices,
     Cleaned,
     are_dates,
     clean_cells,
     content_digest,
     find_feature,
     has_long_numbers,
-    missing_marks,
     number_issues,
     text_cells,
     unclear_point,

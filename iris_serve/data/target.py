@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .choices import Choices
 from iris_serve.data.columns import (
-    Choices,
     Cleaned,
     alike_note,
     are_whole,

@@ -26,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 
 # %% ../../nbs/3_model/04_card.ipynb #9541da0d
-from ..data.columns import MARKS
+from ..data.choices import MARKS
 from ..data.contract import Contract
 from ..data.split import Rule
 from ..data.table import ColumnNote, Table, fingerprint

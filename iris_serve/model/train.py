@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from ..data.columns import Choices
+from ..data.choices import Choices
 from ..data.contract import Contract, Feature
 from ..data.split import Rule, choose_rule
 from ..data.table import Table, estimator_input

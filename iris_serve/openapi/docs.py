@@ -14,7 +14,6 @@ from pathlib import Path
 
 from flask import Blueprint, Response, current_app, request
 
-from .document import document
 from ..service.app import routes
 from ..service.browser import send_cached
 from ..service.live import Live
@@ -109,6 +108,8 @@ def make_docs(live: Live) -> Blueprint:
         predictor = live.pin()
         body = made.get(predictor.version)
         if body is None:
+            from iris_serve.openapi.document import document  # no answer waits for it
+
             whole = document(predictor, routes(current_app), policy_of(current_app))
             body = json.dumps(whole).encode("ascii")
             made.clear()

@@ -7,7 +7,6 @@ __all__ = ['RUN_FILE', 'NOTEBOOK_FILE', 'PAGE_FILE', 'Run', 'read_run', 'Repaire
            'read_records', 'check_files', 'check_notebook', 'check_data', 'PickleError', 'check_version']
 
 # %% ../../nbs/4_registry/02_records.ipynb #c2222525
-import getpass
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +91,8 @@ def one_line(text: str, most: int = 500) -> str:
 # %% ../../nbs/4_registry/02_records.ipynb #bbe447ef
 def user_name() -> str:
     """The name of this user as the operating system has it, or "unknown"; never a path."""
+    import getpass  # a service that answers records nothing
+
     try:
         name = one_line(getpass.getuser(), 64)
     except (OSError, LookupError, ImportError):

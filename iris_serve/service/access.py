@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
@@ -20,7 +21,9 @@ from .bodies import Limits
 from .calm import Calm
 from .errors import Headers, HeadersError, HostError
 from .keys import Getter, Key, authenticate
-from .rate_limit import RateLimit
+
+if TYPE_CHECKING:  # SQLite comes with it, where there is a limit
+    from iris_serve.service.rate_limit import RateLimit
 
 # %% ../../nbs/6_service/08_access.ipynb #7751a322
 HeaderPairs = Iterable[tuple[str | bytes, str | bytes]]
@@ -220,7 +223,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     address: str | None = None
     hosts: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
-    rate: RateLimit | None = None
+    rate: "RateLimit | None" = None
     origins: tuple[str, ...] = ()
     public: frozenset[str] = PUBLIC_ROUTES
     limits: Limits = Limits()

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['OPEN_POLICY', 'predict_response', 'hot_predict', 'status_reply', 'alive_reply', 'ready_reply', 'metrics_page',
-           'routes', 'translate_error', 'Segment', 'ServiceApp', 'few_at_once', 'add_routes', 'create_app']
+           'routes', 'translate_error', 'Segment', 'Route', 'ServiceApp', 'few_at_once', 'add_routes', 'create_app']
 
 # %% ../../nbs/6_service/01_app.ipynb #8a5044c1
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, Rule
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 # %% ../../nbs/6_service/01_app.ipynb #8a5044c2
@@ -126,9 +127,23 @@ class Segment(BaseConverter):
 
     regex = "[^/:]+"
 
+# %% ../../nbs/6_service/01_app.ipynb #eb8d2ef0
+class Route(Rule):
+    """A route that compiles what makes URLs of it when the first is made."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        compiled = cache(partial(super()._compile_builder, append_unknown))
+
+        def build(route: Rule, /, **values: Any) -> tuple[str, str]:
+            return compiled()(route, **values)
+
+        return build
+
 # %% ../../nbs/6_service/01_app.ipynb #c508957c
 class ServiceApp(Flask):
-    """Flask, but for one reply."""
+    """Flask, but for its routes and one reply."""
+
+    url_rule_class = Route
 
     def make_default_options_response(self) -> Response:
         """The reply to `OPTIONS`: 204, with the methods of the path in `Allow`."""

@@ -23,11 +23,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..data.columns import comma_hint
 from ..data.contract import Contract
-from ..data.delimited import SEPARATORS
-from ..data.kinds import decimal_number, find_code, parse_column
+from ..data.kinds import comma_hint, decimal_number, find_code, parse_column
 from ..data.rows import Issue, JsonObject, json_object, name_issues
+from ..data.wording import SEPARATORS
 from iris_serve.service.errors import (
     MAX_DETAILS,
     BodyError,

@@ -11,7 +11,6 @@ __all__ = ['ASSETS', 'PAGE_STYLE', 'PAGE_POLICY', 'BROWSER_HEADERS', 'ASSET_KIND
 
 # %% ../../nbs/6_service/21_browser.ipynb #00fb8a59
 import base64
-import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -99,6 +98,8 @@ def asset_files() -> dict[str, bytes]:
 @lru_cache
 def compressed_asset(file: str) -> bytes:
     """The asset called `file`, as gzip makes it smaller."""
+    import gzip  # needed when a page is first opened
+
     return gzip.compress(asset_files()[file], mtime=0)
 
 
@@ -269,6 +270,8 @@ def html_or_error(versions: Versions, response: Response) -> str | None:
 # %% ../../nbs/6_service/21_browser.ipynb #11c714ae
 def set_html(response: Response, html: str) -> None:
     """Let `html` be what `response` holds, compressed if the client takes that."""
+    import gzip  # needed when a page is first opened
+
     response.headers["Content-Type"] = "text/html; charset=utf-8"
     response.vary.add("Accept-Encoding")
     if request.accept_encodings["gzip"] > 0:

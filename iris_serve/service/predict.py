@@ -21,8 +21,8 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 # %% ../../nbs/6_service/02_predict.ipynb #2928cf8a
-from ..data.columns import comma_hint
 from ..data.contract import FLOAT32_LIMIT, Contract, Value, feature_list, row_size
+from ..data.kinds import comma_hint
 from iris_serve.data.rows import (
     Issue,
     IssuesError,

@@ -24,14 +24,8 @@ from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 # %% ../../nbs/5_training/18_fitted_frame.ipynb #3f2578cf
-from iris_serve.data.columns import (
-    DEFAULTS,
-    NUMBER,
-    Choices,
-    find_feature,
-    missing_marks,
-    number_names,
-)
+from ..data.choices import DEFAULTS, Choices, missing_marks
+from ..data.columns import NUMBER, find_feature, number_names
 from ..data.contract import Feature
 from ..data.delimited import series_cells
 from ..data.files import ColumnCells

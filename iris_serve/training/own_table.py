@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace as changed
 
-from ..data.columns import DEFAULTS, Choices, are_dates, boolean_values, text_cells
+from ..data.choices import DEFAULTS, Choices
+from ..data.columns import are_dates, boolean_values, text_cells
 from ..data.contract import Contract, Value
 from ..data.files import TableError
 from ..data.formats import open_file

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
-from iris_serve.data.columns import MARKS, NUMBER, Choices, comma_hint, missing_marks
+from iris_serve.data.choices import MARKS, Choices, missing_marks
+from iris_serve.data.columns import NUMBER
 from iris_serve.data.contract import Feature
 from iris_serve.data.files import TableError
+from iris_serve.data.kinds import comma_hint
 from iris_serve.data.split import held_out
 from iris_serve.data.table import data_frame, estimator_input, fingerprint, iris
 from iris_serve.data.tables import load_table, read_table

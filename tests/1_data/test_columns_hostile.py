@@ -2,7 +2,7 @@
 
 import pytest
 
-from iris_serve.data.columns import DEFAULTS, Choices
+from iris_serve.data.choices import DEFAULTS, Choices
 from iris_serve.data.files import TableError
 from iris_serve.data.tables import read_table
 

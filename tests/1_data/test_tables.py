@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from iris_serve.data import delimited
-from iris_serve.data.columns import DEFAULTS, Choices
+from iris_serve.data.choices import DEFAULTS, Choices
 from iris_serve.data.files import MAX_ISSUES, FileIssue, TableError
 from iris_serve.data.rows import RowError, check_row
 from iris_serve.data.split import MIN_CLASS_ROWS, content_fractions, split

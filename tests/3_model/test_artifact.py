@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 import iris_serve
-from iris_serve.data.columns import Choices
+from iris_serve.data.choices import Choices
 from iris_serve.data.contract import Contract, Feature
 from iris_serve.data.split import split
 from iris_serve.data.table import Table, data_frame, iris

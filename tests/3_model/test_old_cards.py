@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from forests import differing
 
-from iris_serve.data.columns import missing_marks
+from iris_serve.data.choices import missing_marks
 from iris_serve.data.table import fingerprint
 from iris_serve.data.tables import read_table
 from iris_serve.forest import Forest

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from iris_serve.cli.settings import Settings
-from iris_serve.data.columns import DEFAULTS, MARKS, Choices
+from iris_serve.data.choices import DEFAULTS, MARKS, Choices
 from iris_serve.data.files import TableError
 from iris_serve.data.tables import read_table
 from iris_serve.model.card import read_card
