@@ -158,7 +158,7 @@ def portions(
         yield chunk, find_positions(axes, X[chunk], start, missing)
 
 # %% ../../nbs/2_forest/01_forest.ipynb #44e62a0e
-SLICED_ROWS, SLICED_NODES = 256, 1 << 22
+SLICED_ROWS, SLICED_NODES = 256, 1 << 24
 
 
 def in_range(X: Floats, missing: bool) -> bool:

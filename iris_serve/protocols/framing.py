@@ -8,8 +8,8 @@ __all__ = ['JSON_LENGTH_HEADER', 'KNOWN_PARAMETERS', 'ANY_NUMBER', 'TENSOR_KEYS'
            'tensor_columns', 'read_tensors', 'join_frame']
 
 # %% ../../nbs/7_protocols/04_framing.ipynb #e30cdf1e
-import json
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
 from ..data.contract import Feature
@@ -190,16 +190,18 @@ def read_tensors(
 
 # %% ../../nbs/7_protocols/04_framing.ipynb #a58d53b6
 def join_frame(
-    head: Mapping[str, object], outputs: Sequence[Output], binary: Sequence[bool]
+    head: Mapping[str, str], outputs: Sequence[Output], binary: Sequence[bool]
 ) -> tuple[bytes, Headers]:
     """A body with `head` and the `outputs`, those as bytes for which `binary` is true.
 
     The second value holds the headers that the body needs.
     """
     parts = [write_output(output, raw) for output, raw in zip(outputs, binary, strict=True)]
-    said = ", ".join([text for text, _ in parts])
-    front = f'{json.dumps(head)[:-1]}, "outputs": [{said}]}}'.encode("ascii")
-    if not any(binary):
+    given = [f"{quote(key)}: {quote(value)}" for key, value in head.items()]
+    said = f'"outputs": [{", ".join([text for text, _ in parts])}]'
+    front = f"{{{', '.join([*given, said])}}}".encode("ascii")
+    if True not in binary:
         return front, ()
     kind = ("Content-Type", "application/octet-stream")
-    return front + b"".join(raw for _, raw in parts), (kind, (JSON_LENGTH_HEADER, str(len(front))))
+    tail = b"".join([raw for _, raw in parts])
+    return front + tail, (kind, (JSON_LENGTH_HEADER, str(len(front))))

@@ -6,11 +6,11 @@
 __all__ = ['FEATURES_TENSOR', 'QUESTION_KEYS', 'table_name_error', 'rows_from_table', 'column_tensor_issues', 'tensor_codes',
            'rows_from_columns', 'rows_from_tensors', 'RequestedOutput', 'read_flag', 'output_for', 'read_requested',
            'output_names', 'output_objects', 'read_outputs', 'label_type', 'classification', 'probability_output',
-           'read_id', 'repeated_outputs', 'read_plain', 'read_question', 'reply_to', 'infer_reply', 'plain_reply',
-           'column_inputs', 'infer_example']
+           'new_id', 'read_id', 'repeated_outputs', 'read_plain', 'read_question', 'reply_to', 'infer_reply',
+           'plain_reply', 'column_inputs', 'infer_example']
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #5e6812fd
-import uuid
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from math import nan
@@ -248,11 +248,18 @@ def probability_output(
     return Output(requested.name, "BYTES", (len(rows), top), texts)
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #bede630f
+def new_id() -> str:
+    """A random UUID."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[ord(digits[16]) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
 def read_id(question: dict[str, Any]) -> str:
     """The id of `question`, or a new one if it has none. Raises `TensorError`."""
     given = question.get("id")
     if given is None:
-        return str(uuid.uuid4())
+        return new_id()
     if not isinstance(given, str):
         raise tensor_error(("id",), f"must be a string, got {describe_json(given)}")
     return given
@@ -278,7 +285,7 @@ def read_plain(
         requested = repeated_outputs(asked.outputs, asked.parameters, known)
     except ValueError:
         return None
-    return str(uuid.uuid4()) if asked.id is None else asked.id, asked.rows, requested
+    return new_id() if asked.id is None else asked.id, asked.rows, requested
 
 # %% ../../nbs/7_protocols/02_infer.ipynb #e29e08d9
 QUESTION_KEYS = ("id", "inputs", "outputs", "parameters")

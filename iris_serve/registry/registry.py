@@ -142,17 +142,18 @@ REPAIR = "'python -m iris_serve repair' sets it aside"
 
 def read_event_file(folder: Path, alias: str, number: int) -> Event:
     """The event `number` of `alias` in `folder`; raises `ArtifactError` if it can't be read."""
-    path = folder / f"{number}.json"
+    name = f"{number}.json"
     try:
-        event = EVENT.decode(read_artifact_file(folder, path.name))
+        event = EVENT.decode(read_artifact_file(folder, name))
     except INVALID_JSON as error:
-        raise ArtifactError(f"{path} is no promotion: {error}; {REPAIR}") from None
+        raise ArtifactError(f"{folder / name} is no promotion: {error}; {REPAIR}") from None
     except ArtifactError as error:
+        path = folder / name
         mendable = path.is_symlink() or os.access(path, os.R_OK)
         raise ArtifactError(f"{error}; {REPAIR}" if mendable else str(error)) from None
     if event.alias != alias:
         what = f"is a promotion of {one_line(event.alias, 64)}, not of {alias}"
-        raise ArtifactError(f"{path} {what}; {REPAIR}")
+        raise ArtifactError(f"{folder / name} {what}; {REPAIR}")
     return event
 
 
