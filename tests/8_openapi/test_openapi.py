@@ -135,7 +135,8 @@ def test_the_document_describes_the_version_that_is_served(app, spec):
 
 def test_the_document_is_made_once_for_each_version(monkeypatch):
     made = []
-    monkeypatch.setattr("iris_serve.openapi.document.document", lambda *words: made.append(words) or {})
+    make = "iris_serve.openapi.document.document"
+    monkeypatch.setattr(make, lambda *words: made.append(words) or {})
     live = Fixed(First(CONTRACTS["iris"]))
     client = create_app(live, [make_docs(live)]).test_client()
     for version, times in ((3, 1), (3, 1), (4, 2), (4, 2)):
