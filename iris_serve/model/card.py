@@ -75,7 +75,7 @@ def libraries_of(estimator: Any) -> list[str]:
 SOURCES = (
     *(f"data/{name}" for name in ("contract", "kinds", "rows", "wording", "table", "split")),
     *(f"data/{name}" for name in ("files", "formats", "delimited", "parquet", "tables")),
-    *(f"data/{name}" for name in ("columns", "target")),
+    *(f"data/{name}" for name in ("choices", "columns", "target")),
     *(f"forest/{name}" for name in ("__init__", "trees", "pipelines", "checks")),
     *(f"forest/{name}" for name in ("leaves", "slices", "format")),
     *(
