@@ -256,3 +256,20 @@ def test_a_process_without_scikit_learn_answers_large_batches_bit_for_bit(wide, 
     np.save(tmp_path / "sure.npy", wide.predict_proba(rows))
     files = (tmp_path / name for name in ("forest", "rows.npy", "sure.npy"))
     assert run_program(WITHOUT, *files).split() == ["True", "None"]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_large_trees_walk_beside_their_cuts_bit_for_bit_also_where_values_are_missing(scaled):
+    rng = np.random.default_rng(int(scaled))
+    X = rng.normal(size=(3000, 5)) * [2, 2, 1e5, 3, 4]
+    X[rng.random(X.shape) < 0.1] = np.nan
+    numbers = ensemble.RandomForestRegressor(4, random_state=0)
+    estimator = make_pipeline(StandardScaler(), numbers) if scaled else numbers
+    forest = freeze(estimator.fit(X, rng.normal(size=3000)), missing=True)
+    rows = beside_cuts(forest, X, rng)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    with forced("slices"):
+        assert differing(forest.answers(rows), answers(estimator, rows)) == 0
+    slices = forest.batch.slices
+    assert slices.walker
+    assert slices.kind is (np.float64 if scaled else np.float32)
