@@ -27,8 +27,7 @@ http {{
     scgi_temp_path /dev/shm/scgi;
     access_log /dev/stdout;
     server_tokens off;
-    large_client_header_buffers 4 64k;
-    client_max_body_size {max_body};
+    client_max_body_size {max_body}; large_client_header_buffers 4 64k;
     client_header_timeout 10s;
     client_body_timeout 10s;
     send_timeout 10s;
@@ -207,7 +206,7 @@ COMPOSE_KEYS = (
     "of `prometheus.yaml`. Then recreate the group as above."
 )
 
-
+# %% ../../nbs/9_cli/19_compose.ipynb #46751e5e
 def compose_files(deployment: Deployment) -> dict[str, str]:
     """What Docker Compose reads."""
     commands = [

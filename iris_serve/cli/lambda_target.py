@@ -175,7 +175,7 @@ EITHER = (
     "function with `{}`. " + ECR,
 )
 
-
+# %% ../../nbs/9_cli/21_lambda_target.ipynb #16733793
 def lambda_files(deployment: Deployment) -> dict[str, str]:
     """What Lambda is given."""
     notes = [text.format(*image_commands(deployment)) for text in EITHER]
