@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .commands import with_settings
-from .deploy_commands import CHOSEN
+from .deploy_commands import CHOSEN, HomePath
 from .settings import Settings, existing_registry
 from ..model.atomic import ArtifactError
 
@@ -82,7 +82,7 @@ def rows_told(known: "PageData | None") -> str:
 
 # %% ../../nbs/9_cli/25_export_page.ipynb #696c9fbc
 @click.command("export-page")
-@click.argument("file", metavar="FILE.html", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", metavar="FILE.html", type=HomePath(path_type=Path, dir_okay=False))
 @CHOSEN
 @click.option("--force", is_flag=True, help="Replace FILE.html if it is there.")
 @with_settings()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from statistics import median
 
@@ -429,6 +430,24 @@ def nginx(folder, service):
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.mark.skipif(
+    PROXY is None and not os.environ.get("CI"),
+    reason="there is no nginx (apt-get install nginx-light), and CI is not set",
+)
+def test_nginx_as_the_chapter_sets_it_up_lets_long_links_pass(trained, tmp_path):
+    with Service(trained) as service:
+        service.ready()
+        with nginx(tmp_path, service) as port:
+            link = f"http://127.0.0.1:{port}/readyz?{'q' * 9000}"
+            with urllib.request.urlopen(link, timeout=20) as answer:
+                assert answer.status == 200
+
+
+def test_the_page_on_nginx_shows_what_the_chapter_shows():
+    page = (CHAPTER.parents[2] / "docs" / "how-to" / "nginx.md").read_text(encoding="utf-8")
+    assert f"```nginx\n{nginx_part()}```" in page
 
 
 @pytest.mark.skipif(

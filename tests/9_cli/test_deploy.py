@@ -33,13 +33,13 @@ from services import free_port, until
 
 from iris_serve.__main__ import main
 from iris_serve.cli.bundle import Deployment, package_files, package_version
-from iris_serve.cli.deploy import TARGETS, check_image, write_deployment
+from iris_serve.cli.deploy import TARGETS, check_image, default_image, write_deployment
 from iris_serve.cli.quoting import exec_form, to_yaml, yaml_text
 from iris_serve.cli.server import HEAD_SECONDS
-from iris_serve.cli.settings import Settings
+from iris_serve.cli.settings import Settings, read_settings
 from iris_serve.cli.targets import readme
 from iris_serve.model.card import read_card
-from iris_serve.registry.registry import Registry
+from iris_serve.registry.registry import NAME_PATTERN, Registry
 from iris_serve.registry.verify import verify
 from iris_serve.training.retrain import Parameters, train
 from iris_serve.wsgi import make_app
@@ -204,6 +204,76 @@ def test_the_last_command_waits_until_the_service_is_up(deployed):
     assert ready in (deployed("kserve") / "README.md").read_text("utf-8")
 
 
+HOW_KEYS_ARE_SET = {
+    "docker": "`docker run … -e IRIS_SERVE_KEYS=NAME:DIGEST …`",
+    "compose": "put `IRIS_SERVE_KEYS=NAME:DIGEST` into a file `.env`",
+    "cloudrun": "gcloud run services update iris --update-env-vars IRIS_SERVE_KEYS=NAME:DIGEST",
+    "kserve": "env: [{name: IRIS_SERVE_KEYS, value: NAME:DIGEST}]",
+    "heroku": "heroku config:set IRIS_SERVE_KEYS=NAME:DIGEST",
+    "render": "in Render's dashboard, under *Environment*",
+    "lambda": "--function-name iris --environment Variables={IRIS_SERVE_KEYS=NAME:DIGEST}",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_readme_says_how_its_platform_is_given_keys(deployed, target):
+    last = (deployed(target) / "README.md").read_text("utf-8").splitlines()[-1]
+    assert "`python -m iris_serve key NAME`" in last
+    assert HOW_KEYS_ARE_SET[target] in last
+
+
+def test_compose_passes_the_keys_of_its_surroundings_to_the_service(deployed):
+    compose = yaml.safe_load((deployed("compose") / "compose.yaml").read_text("utf-8"))
+    passed = compose["services"]["iris"]["environment"]
+    assert passed == {"IRIS_SERVE_KEYS": "${IRIS_SERVE_KEYS:-}"}
+    script = "".join(f'printf "%s" "{value}"' for value in passed.values())  # the same in a shell
+    for keys in ("", "alice:" + "0f" * 32 + " bob-2:" + "1e" * 32):
+        surroundings = {"IRIS_SERVE_KEYS": keys} if keys else {}
+        done = subprocess.run(
+            ["sh", "-c", script], env=surroundings, capture_output=True, check=True
+        )
+        assert read_settings({"IRIS_SERVE_KEYS": done.stdout.decode()}).keys == keys
+
+
+def test_a_service_with_empty_keys_is_open_and_one_with_keys_is_not(deployed, site):
+    for keys, status in (("", 200), ("alice:" + "0f" * 32, 401)):
+        with Deployed(deployed("compose"), site, IRIS_SERVE_KEYS=keys) as service:
+            assert service.ask("/predict", IRIS)[0] == status
+
+
+def test_cloud_run_is_checked_by_a_path_that_google_does_not_keep(deployed):
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text("utf-8")
+    section = page.partition("## Google Cloud Run")[2].partition("\n## ")[0]
+    for text in ((deployed("cloudrun") / "README.md").read_text("utf-8"), section):
+        assert re.search(r"keeps `/healthz` for itself.* ask `/readyz`", text)
+
+
+def test_another_port_of_docker_is_another_mapping(deployed):
+    text = (deployed("docker") / "README.md").read_text("utf-8")
+    for port in re.findall(r"-e PORT=(\d+)", text):
+        assert f"-e PORT={port} -p 127.0.0.1:{port}:{port}" in text
+    assert "`-p 127.0.0.1:9000:8080` chooses another port" in text
+
+
+def test_the_readme_of_compose_recreates_what_reads_a_changed_file(deployed):
+    text = (deployed("compose") / "README.md").read_text("utf-8")
+    assert "`docker compose up -d --build --force-recreate` takes what you have changed" in text
+    for needed in ("`443:8443`", "`./certificates:/certificates:ro`", "`listen 8443 ssl;`"):
+        assert needed in text
+    assert "`docker buildx imagetools inspect IMAGE`" in text
+
+
+def test_every_container_of_compose_is_locked_and_comes_back(deployed):
+    services = yaml.safe_load((deployed("compose") / "compose.yaml").read_text("utf-8"))["services"]
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["restart"] == "unless-stopped"
+    assert [name for name in services if not services[name].get("read_only")] == ["grafana"]
+    assert services["nginx"]["depends_on"]["iris"]["restart"] is True
+    assert services["grafana"]["environment"]["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_how_to_has_a_section_with_the_commands_of_each_readme(target):
     image = "registry.example/iris:1" if target == "kserve" else "iris:1"
@@ -254,6 +324,20 @@ def test_what_is_there_is_never_touched(registries, tmp_path, there):
     with pytest.raises(FileExistsError, match="is there already"):
         write_deployment(registries["iris"], 1, "docker", target)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["deploy docker", "export-manifest", "export-page"])
+def test_what_is_written_below_the_home_is_not_written_below_a_tilde(
+    trained, tmp_path, monkeypatch, command
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = [*command.split(), "~/out", "--models", str(trained)]
+    done = CliRunner().invoke(main, words)
+    assert (done.exit_code, str(tmp_path / "out") in done.output) == (0, True), done.output
+    assert (tmp_path / "out").exists()
+    assert [*(tmp_path / "here").iterdir()] == []
 
 
 def test_a_failure_leaves_nothing_behind(models, tmp_path):
@@ -433,6 +517,7 @@ def test_nginx_stands_in_front_and_waits_for_slow_clients(deployed, site, tmp_pa
     with Deployed(folder, site) as service, nginx(folder, tmp_path, service.port) as port:
         assert ask(port, "POST", "/predict", IRIS) == (200, b'{"prediction": 1}')
         assert ask(port, "GET", "/metrics")[0] == 404
+        assert ask(port, "GET", "/readyz?" + "q" * 9000)[0] == 200
         assert ask(port, "POST", "/predict", b" " * ((1 << 20) + 1))[0] == 413
         half = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 35\r\n\r\n{"
         with contextlib.ExitStack() as opened:
@@ -725,7 +810,48 @@ def test_words_are_read_back_from_dockerfiles_shells_and_yaml(words):
         assert yaml_text(word).isprintable()
 
 
-@given(st.text(max_size=30))
+IMAGES = [
+    *("iris", "iris:1", "my_own:1", "a__b", "a---b", "a.b_c/d:V1._-", "iris:_x", "0/1/2:3"),
+    *("registry.example/iris:1", "registry:5000/bad/iris", "localhost:5000/iris", "HOST/iris"),
+    *("123.dkr.ecr.eu-central-1.amazonaws.com/iris:1", "iris:" + "x" * 128, "a" * 255 + ":1"),
+]
+NO_IMAGES = [
+    *("", "Iris", "iris:", "iris:1:2", "iris:-1", "iris:1/", "/iris", "iris/", "a//b", "iris:é"),
+    *("registry:5000//bad/", "registry:5000/", "registry:x/iris", "-host/iris", "host-.x/iris"),
+    *(
+        "my-model__x-:1",
+        "a___b",
+        "a_-b",
+        "a..b",
+        "a._b",
+        "-a",
+        "a-",
+        "_a",
+        "a b",
+        "iris\n",
+        "a\n:1",
+    ),
+    *("iris@sha256:" + "0" * 64, "iris:" + "x" * 129, "a" * 256, "0f" * 32, "http://host/iris"),
+]
+
+
+def test_an_image_is_named_as_docker_names_images():
+    for image in IMAGES:
+        assert check_image(image) == image
+    for image in NO_IMAGES:
+        with pytest.raises(ValueError, match="is no name of an image"):
+            check_image(image)
+
+
+@given(st.from_regex(NAME_PATTERN, fullmatch=True), st.integers(1, 999_999_999))
+def test_every_model_has_a_name_of_an_image(name, version):
+    image = default_image(name, version)
+    assert check_image(image) == image
+    if re.fullmatch("[a-z0-9]+([_-][a-z0-9]+)*", name):
+        assert image == f"{name}:{version}"
+
+
+@given(st.text(max_size=30) | st.text("aZ0._-/:@", max_size=30))
 def test_only_what_can_be_an_image_gets_into_a_file(image):
     try:
         check_image(image)

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from house import NOTEBOOKS, ROOT
 
 import iris_serve
@@ -91,6 +92,38 @@ def test_the_workflows_may_write_only_where_they_publish():
         jobs = re.split(r"^  (?=[\w-]+:$)", text.partition("\njobs:\n")[2], flags=re.M)
         writing = {job.partition(":")[0] for job in jobs if ": write" in job}
         assert writing == {"publish-docs"} if name == "ci.yml" else {"publish", "github-release"}
+
+
+def test_a_newer_push_never_cuts_a_publication_off():
+    ci = yaml.safe_load(WORKFLOWS["ci.yml"])
+    own = ci["jobs"]["publish-docs"]["concurrency"]
+    assert own["cancel-in-progress"] is False
+    assert own["group"] != ci["concurrency"]["group"]
+    cut_off = (
+        "${{ github.event_name == 'pull_request' }}"  # a run that is cut off takes its jobs along
+    )
+    assert ci["concurrency"]["cancel-in-progress"] == cut_off
+    assert ci["jobs"]["publish-docs"]["if"] == "github.event_name == 'push'"
+    assert "concurrency" not in yaml.safe_load(WORKFLOWS["release.yml"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the script is for a POSIX shell")
+def test_a_release_before_the_release_is_marked_as_one(tmp_path):
+    (step,) = [
+        step
+        for step in yaml.safe_load(WORKFLOWS["release.yml"])["jobs"]["github-release"]["steps"]
+        if "gh release create" in step.get("run", "")
+    ]
+    (tmp_path / "gh").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "gh").chmod(0o755)
+    final = {"v1.0.0", "v10.20.30", "v1.0.0.post1"}
+    for tag in {"v1.0.0rc1", "v1.0.0a1", "v1.0.0b2", "v1.0.0.dev3", *final}:
+        known = {"PATH": f"{tmp_path}:/bin", "GITHUB_REF_NAME": tag, "GITHUB_REPOSITORY": "a/b"}
+        words = ["sh", "-e", "-c", step["run"]]
+        done = subprocess.run(words, env=known, capture_output=True, text=True, check=True)
+        said = done.stdout.splitlines()
+        assert said[:3] == ["release", "create", tag]
+        assert ("--prerelease" in said) == (tag not in final)
 
 
 def test_the_checks_run_on_every_python_that_is_supported():
