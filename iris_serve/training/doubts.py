@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATE', 'ALWAYS_RANDOM', 'SET_ONE', 'ABOUT_ROWS', 'FITS', 'BLOCKS', 'SEEN', 'SEEN_NOW', 'unseeded', 'always_random',
-           'unseeded_note', 'unseeded_cure', 'called', 'is_verb', 'holds', 'fits', 'root', 'learned', 'stored',
-           'Followed', 'follow', 'may_have_seen', 'has_seen']
+           'without_state', 'unseeded_note', 'unseeded_cure', 'called', 'is_verb', 'holds', 'fits', 'root', 'learned',
+           'stored', 'Followed', 'follow', 'may_have_seen', 'has_seen']
 
 # %% ../../nbs/5_training/19_doubts.ipynb #1ab3af1e
 import ast
@@ -49,28 +49,34 @@ def always_random(estimator: Estimator) -> list[str]:
 SET_ONE = "set one in the notebook, such as random_state=seed"
 
 
+def without_state(kinds: Sequence[str]) -> str:
+    """That estimators of these `kinds` have no random state."""
+    return f"{join_names(kinds)} {'has' if len(kinds) == 1 else 'have'} no random_state"
+
+
 def unseeded_note(card: Card) -> str:
     """That the version of `card` can't be made again exactly, and why; nothing if it may be."""
     kinds = always_random(card.estimator) if card.notebook and card.estimator else []
     if not kinds:
         return ""
-    have = "has" if len(kinds) == 1 else "have"
-    why = f"{join_names(kinds)} {have} no random_state"
-    return f"{card.name} can't be made again exactly, as {why}: {SET_ONE}"
+    return f"{card.name} can't be made again exactly, as {without_state(kinds)}: {SET_ONE}"
 
 # %% ../../nbs/5_training/19_doubts.ipynb #9d2c75ed
-def unseeded_cure(card: Card) -> str:
-    """Why the model of `card` came out another one, if it has no random state; else nothing."""
-    if not (card.notebook and card.estimator and unseeded(card.estimator.parameters)):
+def unseeded_cure(card: Card, changed: bool = False) -> str:
+    """What helps if the model of `card` came out another one for want of a random state.
+
+    Nothing if it has one, or if something else has `changed` that may be the reason.
+    """
+    if not (card.notebook and card.estimator):
         return ""
-    kinds = always_random(card.estimator)
-    names = [name for name in unseeded(card.estimator.parameters) if name != "random_state"]
-    where = f"of {join_names(kinds)} " if kinds else f"({join_names(names)}) " if names else ""
-    return (
-        f"the estimator has no random_state: {SET_ONE}"
-        if not where
-        else (f"the random_state {where}is None: {SET_ONE}")
-    )
+    kinds, names = always_random(card.estimator), unseeded(card.estimator.parameters)
+    if kinds:
+        return f"{without_state(kinds)}: {SET_ONE}"
+    if changed or not names:
+        return ""
+    if "random_state" in names:
+        return f"the estimator has no random_state: {SET_ONE}"
+    return f"{join_names(names)} is None: {SET_ONE}"
 
 # %% ../../nbs/5_training/19_doubts.ipynb #1ee099e1
 ABOUT_ROWS = ("columns", "shape", "size", "ndim", "dtype", "dtypes", "index", "len", "unique")

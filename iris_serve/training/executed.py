@@ -24,6 +24,8 @@ from ..data.wording import shorten
 from ..model.card import OwnNotebook, code_digest, notebook_code, retraining_notebook
 from .beside import own_modules, text_digests
 from .doubts import may_have_seen
+
+# %% ../../nbs/5_training/16_executed.ipynb #ae4b42ce
 from iris_serve.training.own import (
     FOREST,
     HOW_TO_TAG,

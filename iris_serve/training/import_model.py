@@ -34,6 +34,7 @@ from iris_serve.registry.registry import (
     replace_run,
     stage,
 )
+from .doubts import SEEN
 from .fitted_frame import cannot_answer
 from .model_file import EstimatorError, check_servable, open_estimator
 from .own_table import fitting

@@ -51,6 +51,7 @@ from ..registry.records import NOTEBOOK_FILE, RUN_FILE, Run, read_records, read_
 from ..registry.registry import Registry, promoted_cards, promotions, stage
 from .beside import check_modules, read_modules, write_modules
 from .common_rows import kept_data, load_recorded
+from .doubts import unseeded_cure
 from .executed import as_notebook, is_ours, looks_injected
 from .own import OwnParameters, read_own
 from .parameters import Parameters
@@ -63,13 +64,14 @@ class Reproduction:
     """What came of making a version again: what differs, each as `kind: what`; empty if nothing.
 
     The kinds are `data`, `code`, `library` and `result`. `made` is False if the version could not
-    be made at all.
+    be made at all. `cure` says what helps, if that is known.
     """
 
     name: str
     version: int
     made: bool
     differences: tuple[str, ...]
+    cure: str = ""
 
     @property
     def identical(self) -> bool:
@@ -80,7 +82,8 @@ class Reproduction:
         if self.identical:
             return f"{head}identical"
         how = "differs" if self.made else "was not made again"
-        return "\n".join([f"{head}{how}", *(indent(line, "  ") for line in self.differences)])
+        told = [*self.differences, *([self.cure] if self.cure else [])]
+        return "\n".join([f"{head}{how}", *(indent(line, "  ") for line in told)])
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #b7d88aef
 def find_data(path: Path, card: Card, params: Params, file: Path | None) -> tuple[Path, str]:
@@ -411,4 +414,5 @@ def reproduce(
         parameters = recorded_parameters(card, notebook)
         make_again(notebook, parameters, found, staged, progress, beside)
         after = result_changes(card, with_recorded_format(read_card(staged), card, staged))
-    return Reproduction(name, version, True, tuple(before + after))
+    cure = unseeded_cure(card, changed=bool(before)) if after else ""
+    return Reproduction(name, version, True, tuple(before + after), cure)
