@@ -396,9 +396,8 @@ def reproduce(
 
     `data` is the data file, if no copy was kept; `progress` shows how far a notebook is; with
     `trust`, a notebook is executed that nothing vouches for.
-    Raises `NoModelError` if there is no such version, `ArtifactError` if its records or its
-    notebook are damaged, and `RetrainError` if there is no recipe for it, if its notebook belongs
-    to an earlier iris_serve, or if the run fails now.
+    Raises `NoModelError` if there is no such version, `ArtifactError` if a part of it is damaged,
+    and `RetrainError` if its recipe is missing or of an earlier iris_serve, or fails now.
     """
     registry = Registry(models, name)
     path = registry.path(version)
