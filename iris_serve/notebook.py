@@ -30,6 +30,7 @@ from .model.train import fit, fit_target, with_one_thread
 # %% ../nbs/5_training/08_notebook.ipynb #268421ae
 from .registry.registry import Registry, stage
 from .training import report
+from .training.doubts import unseeded_note
 from iris_serve.training.executed import (
     History,
     OwnCode,
@@ -150,6 +151,8 @@ def write_and_judge(
     card = write_model(estimator, parameters, table, folder, own=own)
     if FOREST_FILE not in card.files:
         print(f"{card.name} will be served {how_served(card)}")
+    if note := unseeded_note(card):
+        print(note)
     verdict = judge(workspace.registry, folder, table, parameters.promote, parameters.min_score)
     chosen = held_out(table, parameters.test_size, card.data.split)
     return Report(table, chosen, estimator, card, verdict)

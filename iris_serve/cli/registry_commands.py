@@ -442,4 +442,5 @@ def reproduce(settings: Settings, version: str, data: str | None, trust: bool) -
     file, progress = Path(expand_home(data)) if data else None, sys.stderr.isatty()
     models, name = Path(settings.models), settings.name
     result = reproduction.reproduce(models, name, number, file, progress, trust)
-    print_findings(result.differences, f"{settings.name} version {number}: identical")
+    found = [*result.differences, *([result.cure] if result.cure else [])]
+    print_findings(found, f"{settings.name} version {number}: identical")

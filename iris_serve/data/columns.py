@@ -210,7 +210,9 @@ def why_constant(cells: ColumnCells) -> str | None:
     if (values == values[0]).all():
         value = cells.value(0)
         text = f"{value:.12g}" if isinstance(value, float) else str(value)
-        return f"the same in every row: {shorten(text)}"
+        same = (cells.values == cells.values[0]).all()
+        rounded = "" if same else " once rounded to 32 bits, as a forest reads numbers"
+        return f"the same in every row{rounded}: {shorten(text)}"
     return None
 
 # %% ../../nbs/1_data/08_columns.ipynb #9ddd84e2

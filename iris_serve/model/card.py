@@ -199,12 +199,14 @@ class OwnNotebook(Struct, frozen=True, forbid_unknown_fields=True):
     """A person's own notebook: the sha256 of its code up to the cell that kept the model.
 
     `parameters` are those that it has declared itself, with the values of this run; `modules` are
-    the files beside it that it has imported, each with its sha256.
+    the files beside it that it has imported, each with its sha256. `seen` tells whether its code
+    has fitted the model on rows that were held out.
     """
 
     sha256: str
     parameters: dict[str, Any] = {}
     modules: dict[str, str] = {}
+    seen: bool = False
 
 
 def code_digest(cells: list[str]) -> str:

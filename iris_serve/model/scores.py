@@ -163,7 +163,12 @@ def score(estimator: Any, test: Table, train: Table) -> Scores:
 
 # %% ../../nbs/3_model/07_scores.ipynb #2a1561ff
 def short_number(number: float) -> str:
-    """`number` with its whole part, or with four digits that count; never with an exponent."""
+    """`number` with its whole part, or with four digits that count.
+
+    It has an exponent only if it would be a long row of digits without.
+    """
+    if abs(number) >= 1e9 or 0 < abs(number) < 1e-5:
+        return f"{number:.4g}"
     if abs(number) >= 1000:
         return f"{number:.0f}"
     return np.format_float_positional(number, precision=4, fractional=False, trim="-")
@@ -173,7 +178,8 @@ def headline(scores: Scores) -> str:
     """`scores` beside their baseline, in one sentence."""
     if isinstance(scores, NumberScores):
         error, baseline = short_number(scores.mae), short_number(scores.baseline_mae)
-        sure = "" if scores.r2 is None else f", R² {scores.r2:.3f}"
+        r2 = scores.r2
+        sure = "" if r2 is None else f", R² {r2:.3f}" if r2 > -1e6 else f", R² {r2:.4g}"
         on = f"mean absolute error {error} on {scores.rows} held-out rows"
         return f"{on} (baseline {baseline}: always the mean){sure}"
     on = f"accuracy {scores.accuracy:.3f} on {scores.rows} held-out rows"

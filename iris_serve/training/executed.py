@@ -23,6 +23,9 @@ import msgspec
 from ..data.wording import shorten
 from ..model.card import OwnNotebook, code_digest, notebook_code, retraining_notebook
 from .beside import own_modules, text_digests
+from .doubts import may_have_seen
+
+# %% ../../nbs/5_training/16_executed.ipynb #ae4b42ce
 from iris_serve.training.own import (
     FOREST,
     HOW_TO_TAG,
@@ -253,7 +256,7 @@ class OwnCode(NamedTuple):
     def note(self, parameters: Parameters) -> OwnNotebook:
         """What the card says of this notebook, run with `parameters`."""
         own, modules = getattr(parameters, "own", {}), text_digests(self.modules)
-        return OwnNotebook(code_digest(self.cells), own, modules)
+        return OwnNotebook(code_digest(self.cells), own, modules, may_have_seen(self.cells))
 
     def notebook(self) -> bytes:
         """The code as a notebook, for a run whose executed copy is elsewhere."""

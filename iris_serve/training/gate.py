@@ -46,6 +46,7 @@ from iris_serve.training.common_rows import (
     recorded_table,
     tables_to_compare,
 )
+from .doubts import SEEN, SEEN_NOW, has_seen
 from .parameters import parse_minimum
 
 # %% ../../nbs/5_training/04_gate.ipynb #2b3c2bec
@@ -318,7 +319,9 @@ def why_incomparable(candidate: Card, incumbent: Card) -> str:
         return "it was fitted elsewhere, from rows that are not known; promote by hand"
     if incumbent.parameters is None:
         return "the current one was fitted elsewhere, from rows that are not known; promote by hand"
-    return ""
+    if has_seen(candidate):
+        return f"{SEEN}, so it cannot be compared; promote it by hand"
+    return SEEN_NOW if has_seen(incumbent) else ""
 
 # %% ../../nbs/5_training/04_gate.ipynb #dd6ae44e
 def compare_models(
@@ -403,6 +406,8 @@ def judge(
     missed = missed_minimum(card.metrics, min_score)
     below = f"below its baseline: {headline(card.metrics)}" if below_baseline(card.metrics) else ""
     promoted, why = decide(verdict, missed, below, incomparable)
+    if has_seen(card) and SEEN not in why:
+        why += f"; {SEEN}"
     if promoted and verdict.exams and event:
         why += growth(read_card(registry.path(event.version)), card)
     return changed(verdict, promoted=promoted, why=why)

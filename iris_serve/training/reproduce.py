@@ -51,6 +51,7 @@ from ..registry.records import NOTEBOOK_FILE, RUN_FILE, Run, read_records, read_
 from ..registry.registry import Registry, promoted_cards, promotions, stage
 from .beside import check_modules, read_modules, write_modules
 from .common_rows import kept_data, load_recorded
+from .doubts import unseeded_cure
 from .executed import as_notebook, is_ours, looks_injected
 from .own import OwnParameters, read_own
 from .parameters import Parameters
@@ -63,13 +64,14 @@ class Reproduction:
     """What came of making a version again: what differs, each as `kind: what`; empty if nothing.
 
     The kinds are `data`, `code`, `library` and `result`. `made` is False if the version could not
-    be made at all.
+    be made at all. `cure` says what helps, if that is known.
     """
 
     name: str
     version: int
     made: bool
     differences: tuple[str, ...]
+    cure: str = ""
 
     @property
     def identical(self) -> bool:
@@ -80,7 +82,8 @@ class Reproduction:
         if self.identical:
             return f"{head}identical"
         how = "differs" if self.made else "was not made again"
-        return "\n".join([f"{head}{how}", *(indent(line, "  ") for line in self.differences)])
+        told = [*self.differences, *([self.cure] if self.cure else [])]
+        return "\n".join([f"{head}{how}", *(indent(line, "  ") for line in told)])
 
 # %% ../../nbs/5_training/06_reproduce.ipynb #b7d88aef
 def find_data(path: Path, card: Card, params: Params, file: Path | None) -> tuple[Path, str]:
@@ -393,9 +396,8 @@ def reproduce(
 
     `data` is the data file, if no copy was kept; `progress` shows how far a notebook is; with
     `trust`, a notebook is executed that nothing vouches for.
-    Raises `NoModelError` if there is no such version, `ArtifactError` if its records or its
-    notebook are damaged, and `RetrainError` if there is no recipe for it, if its notebook belongs
-    to an earlier iris_serve, or if the run fails now.
+    Raises `NoModelError` if there is no such version, `ArtifactError` if a part of it is damaged,
+    and `RetrainError` if its recipe is missing or of an earlier iris_serve, or fails now.
     """
     registry = Registry(models, name)
     path = registry.path(version)
@@ -411,4 +413,5 @@ def reproduce(
         parameters = recorded_parameters(card, notebook)
         make_again(notebook, parameters, found, staged, progress, beside)
         after = result_changes(card, with_recorded_format(read_card(staged), card, staged))
-    return Reproduction(name, version, True, tuple(before + after))
+    cure = unseeded_cure(card, changed=bool(before)) if after else ""
+    return Reproduction(name, version, True, tuple(before + after), cure)

@@ -43,6 +43,7 @@ from iris_serve.registry.registry import (
 )
 from .beside import keep_modules
 from .common_rows import kept_name
+from .doubts import unseeded_note
 from .executed import OwnCode
 from .gate import Verdict, judge
 from .own import FOREST
@@ -257,6 +258,8 @@ def tell_before_publishing(registry: Registry, card: Card, tell: Tell) -> None:
     """Say how the version of this `card` will be served, if not frozen, and what comes next."""
     if FOREST_FILE not in card.files:
         tell(f"{card.name} will be served {how_served(card)}")
+    if note := unseeded_note(card):
+        tell(note)
     if event_numbers(registry, "current"):
         tell("comparing with the current version")
 

@@ -236,7 +236,10 @@ LEFT_OUT = {
     "user_id": ("user_id", [i * 17 % 101 for i in range(N)], "an identifier"),
     "rownames": ("rownames", [f"car {i}" for i in range(N)], "an identifier"),
     "constant": ("c", [7] * N, "the same in every row: 7"),
-    "constant in 32 bits": ("c", [1 + i * 1e-12 for i in range(N)], "the same in every row: 1"),
+    "constant in 32 bits": (
+        *("c", [1e9 + i * 1e-3 for i in range(N)]),
+        "the same in every row once rounded to 32 bits, as a forest reads numbers: 1000000000",
+    ),
     "constant text": ("c", ["EU"] * N, "the same in every row: EU"),
     "empty": ("c", ["NA"] * N, "no row has a value"),
     "a copy": ("copy", SIZE, "the same as the column size"),

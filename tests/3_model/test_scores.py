@@ -123,6 +123,21 @@ def test_an_error_is_told_without_an_exponent(mae, text):
     assert headline(NumberScores(3, mae, 1.0, None, 1.0, 1.0)).startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("mae", "r2", "text"),
+    [
+        (8.482e-22, 1.0, "mean absolute error 8.482e-22 on 3 held-out rows (baseline 1: "),
+        (218140421374224973692928.0, -3e30, "mean absolute error 2.181e+23 on 3 held-out rows"),
+        (1e9, 0.5, "mean absolute error 1e+09 on"),
+        (999_999_999.0, 0.5, "mean absolute error 999999999 on"),
+    ],
+)
+def test_an_error_that_would_be_a_long_row_of_digits_has_an_exponent(mae, r2, text):
+    told = headline(NumberScores(3, mae, 1.0, r2, 1.0, 1.0))
+    assert told.startswith(text)
+    assert len(told) < 120
+
+
 def test_below_the_baseline_is_worse_than_always_the_same_answer_and_not_equal_to_it():
     fair = ClassScores(10, 0.7, 0.6, (), baseline=0.7)
     assert not below_baseline(fair)
