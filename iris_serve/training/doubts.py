@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATE', 'ALWAYS_RANDOM', 'SET_ONE', 'ABOUT_ROWS', 'FITS', 'BLOCKS', 'SEEN', 'SEEN_NOW', 'unseeded', 'always_random',
-           'without_state', 'unseeded_note', 'unseeded_cure', 'called', 'is_verb', 'holds', 'fits', 'root', 'learned',
-           'stored', 'Followed', 'follow', 'may_have_seen', 'has_seen']
+           'without_state', 'unseeded_note', 'unseeded_cure', 'called', 'is_verb', 'holds', 'calls_fit', 'root',
+           'learned', 'stored', 'Followed', 'follow', 'may_have_seen', 'has_seen']
 
 # %% ../../nbs/5_training/19_doubts.ipynb #1ab3af1e
 import ast
@@ -109,7 +109,7 @@ def holds(node: ast.AST, rows: set[str]) -> bool:
 FITS = re.compile(r"(\w+_)?(re)?fit(_\w+)?")
 
 
-def fits(node: ast.AST) -> bool:
+def calls_fit(node: ast.AST) -> bool:
     """Does `node` call something that fits an estimator?"""
     return isinstance(node, ast.Call) and bool(FITS.fullmatch(called(node)))
 
@@ -125,7 +125,7 @@ def learned(node: ast.AST, rows: set[str], fitted: set[str]) -> bool:
     """Is in `node` an estimator that was fitted on `rows`, or is one of those `fitted` so?"""
     if isinstance(node, ast.Name):
         return node.id in fitted
-    if isinstance(node, ast.Call) and fits(node):
+    if isinstance(node, ast.Call) and calls_fit(node):
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         if any(holds(each, rows) for each in given):
             return True
@@ -164,7 +164,7 @@ class Followed:
             if called(call) == "keep":
                 self.seen |= any(learned(e, self.rows, self.fitted) for e in call.args)
             owner = root(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-            if fits(call) and owner and owner not in self.runs:
+            if calls_fit(call) and owner and owner not in self.runs:
                 if learned(call, self.rows, set()):
                     self.fitted.add(owner)
                 elif called(call) == "fit":

@@ -34,6 +34,8 @@ from iris_serve.registry.registry import (
     replace_run,
     stage,
 )
+
+# %% ../../nbs/5_training/07_import_model.ipynb #2caa4bcb
 from .doubts import SEEN
 from .fitted_frame import cannot_answer
 from .model_file import EstimatorError, check_servable, open_estimator
