@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Words', 'Numbers', 'Kind', 'DEEPEST', 'STEPS', 'AT_ONCE', 'TOGETHER', 'PORTION', 'WIDEST', 'NARROW', 'WALKERS',
            'Level', 'Crown', 'count_off', 'make_crown', 'Space', 'lines', 'find_ends', 'end_numbers', 'number_kind',
-           'columns_of', 'asked_columns', 'Walker', 'Questions', 'crown_width', 'portion_words', 'group_roots',
+           'columns_of', 'asked_columns', 'Ways', 'Walker', 'Questions', 'crown_width', 'portion_words', 'group_roots',
            'ends_early', 'choose_crown', 'make_crowns', 'Slices', 'sliced_mean', 'sliced_spread']
 
 # %% ../../nbs/2_forest/07_slices.ipynb #d9aa135d
@@ -162,11 +162,8 @@ def asked_columns(arrays: Arrays, nodes: Indices) -> Indices:
     )
 
 # %% ../../nbs/2_forest/07_slices.ipynb #51f90428
-STEPS = 4
-
-
-class Walker:
-    """Leads rows down from any node, one by one; `numbers` are its names for the nodes."""
+class Ways:
+    """The nodes of all trees, as a walk reads them; `numbers` are their places here."""
 
     def __init__(self, arrays: Arrays, plan: Plan, kind: Kind) -> None:
         asking, ending = (np.flatnonzero(which) for which in (arrays.nodes >= 0, arrays.nodes < 0))
@@ -181,6 +178,13 @@ class Walker:
         self.cuts[places] = arrays.cuts[arrays.nodes[asking]]
         self.leaves = np.zeros(count, np.int32)
         self.leaves[self.numbers[ending]] = plan.right[ending]
+
+# %% ../../nbs/2_forest/07_slices.ipynb #51f90432
+STEPS = 4
+
+
+class Walker(Ways):
+    """Leads rows down from any node, one by one."""
 
     def steps(self, values: Numbers, row: Indices, node: Indices) -> tuple[Indices, Indices]:
         """The last two nodes that rows, which start at the places `row` of `values`, come to."""
