@@ -139,7 +139,7 @@ def test_a_tree_much_deeper_than_a_crown_is_walked_to_its_end():
     rows = np.random.default_rng(0).uniform(-2, 10 * DEEPEST + 2, (1000, 1))
     with forced("slices"):
         found = forest.answers(rows)[:, 0]
-    assert forest.batch.slices.walker
+    assert forest.batch.slices.ended[0].walker
     assert found.tolist() == np.searchsorted(arrays.cuts, rows[:, 0]).tolist()
 
 
@@ -163,7 +163,7 @@ def test_slices_and_walk_find_the_same_leaves_in_large_trees():
     forest = freeze(estimator)
     plan = check_arrays(forest.arrays)
     slices, walk = Slices(forest.arrays, plan), Walk(forest.arrays, plan)
-    assert slices.walker
+    assert slices.ended[0].walker
     assert crown_width(forest.arrays) < 100
     axes = np.split(forest.arrays.cuts, np.cumsum(forest.arrays.counts())[:-1])
     pairs = zip(axes, X.T, strict=True)
@@ -271,5 +271,5 @@ def test_large_trees_walk_beside_their_cuts_bit_for_bit_also_where_values_are_mi
     with forced("slices"):
         assert differing(forest.answers(rows), answers(estimator, rows)) == 0
     slices = forest.batch.slices
-    assert slices.walker
+    assert slices.ended[0].walker
     assert slices.kind is (np.float64 if scaled else np.float32)
