@@ -371,17 +371,25 @@ def test_add_takes_marks_for_a_missing_value_and_numbers_that_are_names(tmp_path
     assert (width.kind, width.missing) == ("number", True)
 
 
-@pytest.mark.parametrize("differences", [[], ["data: another file", "library: numpy 1, and not 2"]])
-def test_reproduce_prints_identical_or_each_difference(models, monkeypatch, differences):
+@pytest.mark.parametrize(
+    ("differences", "cure"),
+    [
+        ([], ""),
+        (["data: another file", "library: numpy 1, and not 2"], ""),
+        (["result: accuracy differs"], "the estimator has no random_state"),
+    ],
+)
+def test_reproduce_prints_identical_or_each_difference(models, monkeypatch, differences, cure):
     def again(folder, name, version, data, progress, trust):
         assert (folder, name, version, data) == (models, "iris", 1, None)
         assert (progress, trust) == (False, False)
-        return SimpleNamespace(identical=not differences, differences=differences)
+        return SimpleNamespace(identical=not differences, differences=differences, cure=cure)
 
     monkeypatch.setattr("iris_serve.training.reproduce.reproduce", again, raising=False)
     done = ask("reproduce", "current", "--models", models)
     assert done.exit_code == bool(differences)
-    assert done.output.splitlines() == (differences or ["iris version 1: identical"])
+    told = [*differences, cure] if cure else differences or ["iris version 1: identical"]
+    assert done.output.splitlines() == told
 
 
 def test_add_names_a_missing_file_as_the_user_wrote_it(tmp_path, own):
