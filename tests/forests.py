@@ -38,7 +38,8 @@ WAYS = {
     # Small crowns, few trees together and small portions: what large forests and batches need.
     "crowns": NO_GRID
     | ALL_SLICES
-    | {"slices.WIDEST": 3, "slices.TOGETHER": 64, "slices.PORTION": 1, "slices.DEEPEST": 5},
+    | {"slices.WIDEST": 3, "slices.NARROW": 3, "slices.WALKED": 200}
+    | {"slices.TOGETHER": 64, "slices.PORTION": 1, "slices.DEEPEST": 5},
 }
 EXTREMES = np.array(
     [0.0, 5e-324, 2.2e-308, 7e-46, 1.4e-45, 1e-40, 1.2e-38, 1.0, 1e30, 1e38, 3.4028234e38, HIGHEST]

@@ -299,7 +299,7 @@ def test_each_way_of_asking_has_its_own_finder_and_grid(estimator):
     assert grids == dict.fromkeys(WAYS, type(None)) | {"grid": AnswerGrid}
     sliced = {way for way, forest in asked.items() if "slices" in vars(forest.batch)}
     assert sliced == {"slices", "crowns"}
-    deep = {way: bool(asked[way].batch.slices.walker) for way in sliced}
+    deep = {way: any(each.walker for each in asked[way].batch.slices.ended) for way in sliced}
     assert deep == {"slices": False, "crowns": True}
 
 
